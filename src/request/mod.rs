@@ -1,0 +1,1 @@
+//! What is done to a request; knows nothing of how tokens are made.

@@ -1,0 +1,1 @@
+//! A scriptable authorization server and API for tests.

@@ -1,0 +1,1 @@
+//! When a token is fresh, stale, late and expired, by both clocks.

@@ -1,0 +1,98 @@
+//! `TokenSource`: where tokens come from, and what it is asked.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tower_service::Service;
+
+use super::{Token, TokenError};
+use crate::error::BoxError;
+use crate::extensions::{Scopes, TenantId};
+use crate::secret::Secret;
+
+/// What a [`TokenSource`] is asked for: everything that can differ between two token requests of one layer.
+///
+/// It carries the refresh token, so that sources hold no state of their own: a source can be cloned, wrapped in tower
+/// layers and called from any task.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct TokenRequest {
+    /// The tenant, where tokens are per tenant.
+    pub tenant: Option<TenantId>,
+    /// The scopes asked for by the request; `None` means those of the configuration.
+    pub scopes: Option<Scopes>,
+    /// The refresh token that the slot holds.
+    pub refresh_token: Option<Secret<String>>,
+    /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is one.
+    pub refresh_answer_lost: bool,
+}
+
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenRequest")
+            .field("tenant", &self.tenant)
+            .field("scopes", &self.scopes)
+            .field("refresh_token", &self.refresh_token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where tokens come from. The token endpoint is one; write your own for anything else.
+///
+/// The crate calls it at most once at a time for each partition, on a task of its own, under a deadline (30 s by
+/// default): a caller that goes away cancels nothing. A panic, a hang or a runtime that shuts down becomes an error for
+/// everybody who waits.
+///
+/// Write `async fn fetch`, or bring any `tower::Service<TokenRequest, Response = Token>`: timeouts, rate limits and
+/// caches of tower then wrap it like any other service.
+///
+/// ```
+/// use tower_oauth2_client::{Token, TokenError, TokenRequest, TokenSource};
+///
+/// struct FromVault;
+///
+/// impl TokenSource for FromVault {
+///     async fn fetch(&self, _: TokenRequest) -> Result<Token, TokenError> {
+///         let secret = std::env::var("API_TOKEN").map_err(TokenError::permanent)?;
+///         Token::bearer(&secret).map_err(TokenError::permanent)
+///     }
+/// }
+/// ```
+pub trait TokenSource: Send + Sync + 'static {
+    /// Fetches one token.
+    fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send;
+}
+
+impl<S> TokenSource for S
+where
+    S: Service<TokenRequest, Response = Token> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
+        let mut service = self.clone();
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(|error| TokenError::from_box(error.into()))?;
+        service.call(request).await.map_err(|error| TokenError::from_box(error.into()))
+    }
+}
+
+pub(crate) type BoxFetch<'a> = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>>;
+
+/// `TokenSource` behind a pointer, so that `AuthLayer` needs no type parameter. One box a token request.
+pub(crate) trait DynTokenSource: Send + Sync + 'static {
+    fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_>;
+}
+
+pub(crate) fn erase(source: impl TokenSource) -> Arc<dyn DynTokenSource> {
+    struct Erased<T>(T);
+
+    impl<T: TokenSource> DynTokenSource for Erased<T> {
+        fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_> {
+            Box::pin(self.0.fetch(request))
+        }
+    }
+
+    Arc::new(Erased(source))
+}

@@ -1,0 +1,1 @@
+//! The storm rule: when a rejected token may be refreshed.
