@@ -1,0 +1,359 @@
+//! `AuthLayer` and `AuthHandle`: what the user holds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::Full;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::config::AuthConfig;
+use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
+use crate::error::{BoxError, ConfigError};
+use crate::extensions::TenantId;
+use crate::request::{Injection, Ops, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy};
+use crate::response::RejectionPolicy;
+use crate::service::Auth;
+use crate::token::{DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenSource, erase};
+
+/// Puts an OAuth2 token and tenant header on each request of the service it wraps.
+///
+/// It keeps the token fresh, and answers a 401 by getting another token and sending the request once more. However many
+/// requests wait, over all clones of the layer and of the services it made, the authorization server sees one token
+/// request for each partition. Create one layer for each configuration and clone it: two layers share nothing.
+///
+/// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401), `AuthLayer`, timeout of
+/// one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside see each sending. A response
+/// cache belongs inside, or must key on the tenant.
+///
+/// ```no_run
+/// # #[cfg(feature = "reqwest")] {
+/// use tower::ServiceBuilder;
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth2/token", ClientAuth::basic("id", "secret"))
+///     .scopes(["read", "write"])
+///     .origin("https://api.example.com")
+///     .build()?;
+/// let client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(reqwest::Client::new());
+/// # Ok(()) }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AuthLayer {
+    setup: Arc<Setup>,
+    registry: Registry,
+}
+
+/// A configuration at work: the engine and the policies of both halves.
+pub(crate) struct Setup {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) origins: OriginPolicy,
+    pub(crate) tenant: Option<TenantPolicy>,
+    pub(crate) injection: Injection,
+    pub(crate) replay: ReplayPolicy,
+    pub(crate) rejection: RejectionPolicy,
+    credentials: Option<Credentials>,
+}
+
+impl Setup {
+    /// The scheme whose challenges concern us.
+    pub(crate) fn scheme(&self) -> &'static [u8] {
+        b"Bearer"
+    }
+}
+
+impl AuthLayer {
+    /// A layer whose token requests go through a built-in HTTP client: no redirects, no cookies, TLS by rustls.
+    ///
+    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build).
+    #[cfg(feature = "reqwest")]
+    pub fn new(cfg: AuthConfig) -> Self {
+        let client = cfg.built_in_client();
+        Self::with_client(cfg, client)
+    }
+
+    /// A layer whose token requests go through an HTTP service of yours: another TLS stack, a proxy, a mock.
+    ///
+    /// The service must not follow redirects, which would carry credentials elsewhere, and must not be wrapped in this
+    /// layer. A configuration made by [`AuthConfig::external`] has no token URL and fails each token request.
+    pub fn with_client<C, RB>(cfg: AuthConfig, client: C) -> Self
+    where
+        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+        RB: Body + Send + 'static,
+        RB::Data: Send,
+        RB::Error: Into<BoxError>,
+    {
+        let credentials = cfg.credentials();
+        let endpoint = TokenEndpoint::new(cfg.endpoint_settings(), credentials.clone(), client, cfg.clock());
+        Self::assemble(cfg, erase(endpoint), Some(credentials))
+    }
+
+    /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
+    ///
+    /// [`AuthConfig::external`] makes a configuration without a token URL for it.
+    ///
+    /// ```
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    ///
+    /// let source = tower::service_fn(|_: TokenRequest| async {
+    ///     Token::bearer("from-somewhere").map_err(TokenError::permanent)
+    /// });
+    /// let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+    /// let layer = AuthLayer::with_source(cfg, source);
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn with_source(cfg: AuthConfig, source: impl TokenSource) -> Self {
+        Self::assemble(cfg, erase(source), None)
+    }
+
+    /// Bodies of your type `B` can be sent twice, because `B` can be cloned. Known types need no registration.
+    pub fn replay_clone<B: Clone + 'static>(mut self) -> Self {
+        self.registry.insert(Ops::<B>::cloned());
+        self
+    }
+
+    /// Bodies of your type-erased type `B` can be sent twice: they are recorded while they are sent, and `erase` makes a
+    /// `B` of a recording (`.replay_recorded(MyBody::new)`).
+    pub fn replay_recorded<B>(mut self, erase: fn(Recorded<B>) -> B) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        self.registry.insert(Ops::recorded(erase));
+        self
+    }
+
+    /// Whether requests with bodies of type `B` can be sent twice.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// assert!(layer.can_replay::<http_body_util::Full<bytes::Bytes>>());
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn can_replay<B>(&self) -> bool
+    where
+        B: Body + 'static,
+        B::Error: Send + Sync,
+    {
+        self.registry.ops_of::<B>().is_some()
+    }
+
+    /// The handle to the tokens of this layer.
+    pub fn handle(&self) -> AuthHandle {
+        AuthHandle { setup: self.setup.clone() }
+    }
+
+    fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, credentials: Option<Credentials>) -> Self {
+        let engine = Engine::new(source, cfg.clock(), cfg.engine_policy(), cfg.refresh_token());
+        let setup = cfg.into_setup(Arc::new(engine), credentials);
+        Self { setup: Arc::new(setup), registry: Registry::default() }
+    }
+}
+
+impl<S: Clone> Layer<S> for AuthLayer {
+    type Service = Auth<S>;
+
+    fn layer(&self, inner: S) -> Auth<S> {
+        Auth::new(inner, self.setup.clone(), self.registry.clone())
+    }
+}
+
+impl fmt::Debug for AuthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthLayer").finish_non_exhaustive()
+    }
+}
+
+/// The handle to a layer's tokens: look, renew, replace. Cheap to clone.
+///
+/// ```
+/// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+/// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+/// let auth = layer.handle();
+/// auth.warm_up().await?;
+/// assert_eq!(auth.stats().token_requests, 1);
+/// auth.invalidate();
+/// auth.token().await?;
+/// assert_eq!(auth.stats().token_requests, 2);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AuthHandle {
+    setup: Arc<Setup>,
+}
+
+impl AuthHandle {
+    /// The current token, waiting for one if there is none.
+    ///
+    /// # Errors
+    /// As for a request: the failure of the token request, or the remembered one. Where tokens are per tenant, this is the
+    /// token for no tenant; use [`tenant_token`](AuthHandle::tenant_token).
+    pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
+        self.setup.engine.token(Partition::default()).await
+    }
+
+    /// The current token for a tenant; where tokens are shared, the one token.
+    ///
+    /// # Errors
+    /// As [`token`](AuthHandle::token).
+    pub async fn tenant_token(&self, tenant: &TenantId) -> Result<Token, Arc<TokenError>> {
+        self.setup.engine.token(self.partition(tenant)).await
+    }
+
+    /// Fetches the token before the first request needs it.
+    ///
+    /// # Errors
+    /// As [`token`](AuthHandle::token): a good place to find a wrong secret at start-up.
+    pub async fn warm_up(&self) -> Result<(), Arc<TokenError>> {
+        self.token().await.map(drop)
+    }
+
+    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old token.
+    ///
+    /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
+    /// request fetches a token, and takes it even if it is the same one.
+    pub fn invalidate(&self) {
+        self.setup.engine.all_slots().iter().for_each(|slot| slot.invalidate());
+    }
+
+    /// The same for one tenant's token, where tokens are per tenant; where they are shared, for the one token.
+    pub fn invalidate_tenant(&self, tenant: &TenantId) {
+        if let Some(slot) = self.existing_slot(tenant) {
+            slot.invalidate();
+        }
+    }
+
+    /// Replaces the client credentials, as after a rotation of the secret.
+    ///
+    /// A new epoch begins: every token is forgotten, and a token request under way with the old credentials does not
+    /// publish. Refresh tokens are kept if the client id is the same.
+    ///
+    /// # Errors
+    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`], whose credentials are the source's.
+    pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
+        let Some(credentials) = &self.setup.credentials else {
+            return Err(ConfigError::new(
+                "this layer's tokens come from a source of yours",
+                "replace the credentials there and call `invalidate()`",
+            ));
+        };
+        let same_client = credentials.replace(client_auth)?;
+        self.setup.engine.all_slots().iter().for_each(|slot| slot.new_epoch(same_client));
+        Ok(())
+    }
+
+    /// Hands in a token from elsewhere, such as an interactive sign-in: the very next request uses it.
+    ///
+    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use.
+    ///
+    /// # Errors
+    /// A token that has expired already, where such tokens must be discarded.
+    pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.setup.engine.main().hand_in(&self.setup.engine, token)
+    }
+
+    /// The same for one tenant.
+    ///
+    /// # Errors
+    /// As [`hand_in`](AuthHandle::hand_in).
+    pub fn hand_in_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
+        self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
+    }
+
+    /// What happened so far, over all partitions, and how the main one stands.
+    pub fn stats(&self) -> Stats {
+        let engine = &self.setup.engine;
+        let mut stats = Stats::of(engine.main(), engine);
+        for slot in engine.all_slots() {
+            if !Arc::ptr_eq(&slot, engine.main()) {
+                let other = slot.stats(engine);
+                stats.partitions += 1;
+                stats.token_requests += other.token_requests;
+                stats.token_failures += other.failures;
+                stats.suppressed_refreshes += other.suppressed;
+            }
+        }
+        stats
+    }
+
+    /// The same for one tenant's partition alone; `None` if no token was ever asked for it, or if it was evicted.
+    pub fn tenant_stats(&self, tenant: &TenantId) -> Option<Stats> {
+        self.existing_slot(tenant).map(|slot| Stats::of(&slot, &self.setup.engine))
+    }
+
+    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the process.
+    ///
+    /// It ends within the deadline of a token request, and forbids nothing: a request made later starts another.
+    pub async fn shutdown(&self) {
+        let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
+        for ticket in tickets {
+            ticket.await;
+        }
+    }
+
+    fn partition(&self, tenant: &TenantId) -> Partition {
+        let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition(&Some(policy.normalize(tenant))));
+        Partition { tenant, scopes: None }
+    }
+
+    fn existing_slot(&self, tenant: &TenantId) -> Option<Arc<Slot>> {
+        self.setup.engine.existing_slot(&self.partition(tenant))
+    }
+}
+
+impl fmt::Debug for AuthHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthHandle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// What [`AuthHandle::stats`] tells.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Partitions with a slot: one, plus one for each tenant or set of scopes with tokens of its own.
+    pub partitions: usize,
+    /// Token requests made.
+    pub token_requests: u64,
+    /// Token requests that brought no token.
+    pub token_failures: u64,
+    /// Refreshes that the storm rule forbade.
+    pub suppressed_refreshes: u64,
+    /// The generation of the current token; `None` if there is none.
+    pub generation: Option<u64>,
+    /// When the current token expires; `None` if there is none or its end is unknown.
+    pub expires_at: Option<SystemTime>,
+    /// Whether a token request is under way.
+    pub refreshing: bool,
+    /// The last failure, also if a later token request succeeded.
+    pub last_error: Option<Arc<TokenError>>,
+    /// How long no token request is made because of that failure; `None`: one is made when needed.
+    pub next_attempt: Option<Duration>,
+}
+
+impl Stats {
+    fn of(slot: &Slot, engine: &Engine) -> Self {
+        let slot = slot.stats(engine);
+        Self {
+            partitions: 1,
+            token_requests: slot.token_requests,
+            token_failures: slot.failures,
+            suppressed_refreshes: slot.suppressed,
+            generation: slot.current.as_ref().map(|current| current.generation),
+            expires_at: slot.current.as_ref().and_then(|current| current.lifetime.expires_at()),
+            refreshing: slot.flying,
+            last_error: slot.last_error,
+            next_attempt: slot.next_attempt,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The sealed pair of traits through which one state machine serves `http::Request<B>` and `reqwest::Request`.
+
+use http::{Extensions, HeaderMap, Method, StatusCode};
+use http_body::Body;
+
+use crate::error::Error;
+use crate::extensions::Resend;
+use crate::request::{Admission, Kept, OriginPolicy, Registry, keep};
+
+/// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
+/// feature `reqwest`, for `reqwest::Request`.
+pub trait HttpRequest: Sized + sealed::Request {}
+
+/// A response that can reject them. Sealed: implemented for `http::Response<B>` and `reqwest::Response`.
+pub trait HttpResponse: sealed::Response {}
+
+impl<R: sealed::Request> HttpRequest for R {}
+impl<R: sealed::Response> HttpResponse for R {}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    #[allow(unreachable_pub)]
+    pub trait Request: Sized {
+        /// What is kept of it for a second sending.
+        type Kept;
+
+        fn method(&self) -> &Method;
+        fn headers(&self) -> &HeaderMap;
+        fn headers_mut(&mut self) -> &mut HeaderMap;
+        /// Per-request options; `None` where the type keeps its extensions to itself.
+        fn extensions(&self) -> Option<&Extensions>;
+        /// Tells an inner layer of this crate that this is the second sending.
+        fn mark_resend(&mut self);
+        fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
+        /// Splits into what is sent and what is kept; nothing is kept if it cannot be sent twice.
+        fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
+        fn rebuild(kept: Self::Kept) -> Option<Self>;
+        /// The body's type, if no request with such a body can be sent twice.
+        fn unknown_body(registry: &Registry) -> Option<&'static str>;
+    }
+
+    #[allow(unreachable_pub)]
+    pub trait Response {
+        type Body: Body;
+
+        fn status(&self) -> StatusCode;
+        fn headers(&self) -> &HeaderMap;
+        fn extensions(&self) -> &Extensions;
+        fn extensions_mut(&mut self) -> &mut Extensions;
+        fn into_body(self) -> Self::Body;
+    }
+}
+
+impl<B> sealed::Request for http::Request<B>
+where
+    B: Body + 'static,
+    B::Error: Send + Sync,
+{
+    type Kept = Kept<B>;
+
+    fn method(&self) -> &Method {
+        self.method()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        let extensions = self.extensions();
+        (!extensions.is_empty()).then_some(extensions)
+    }
+
+    fn mark_resend(&mut self) {
+        self.extensions_mut().insert(Resend);
+    }
+
+    fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error> {
+        origins.check(self.uri(), self.headers())
+    }
+
+    fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
+        keep(self, registry.ops_of::<B>(), cap)
+    }
+
+    fn rebuild(kept: Self::Kept) -> Option<Self> {
+        kept.rebuild()
+    }
+
+    fn unknown_body(registry: &Registry) -> Option<&'static str> {
+        registry.ops_of::<B>().is_none().then(std::any::type_name::<B>)
+    }
+}
+
+impl<B: Body> sealed::Response for http::Response<B> {
+    type Body = B;
+
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    fn into_body(self) -> B {
+        self.into_body()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl sealed::Request for reqwest::Request {
+    /// `Request::try_clone` is all that the type offers: URL, headers and body are cloned.
+    type Kept = reqwest::Request;
+
+    fn method(&self) -> &Method {
+        self.method()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        None
+    }
+
+    fn mark_resend(&mut self) {}
+
+    fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error> {
+        let url = self.url();
+        let has_userinfo = !url.username().is_empty() || url.password().is_some();
+        origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
+    }
+
+    fn keep(self, _: &Registry, _: usize) -> (Self, Option<Self::Kept>) {
+        let kept = self.try_clone();
+        (self, kept)
+    }
+
+    fn rebuild(kept: Self::Kept) -> Option<Self> {
+        Some(kept)
+    }
+
+    fn unknown_body(_: &Registry) -> Option<&'static str> {
+        None
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl sealed::Response for reqwest::Response {
+    type Body = reqwest::Body;
+
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    fn into_body(self) -> reqwest::Body {
+        self.into()
+    }
+}

@@ -1,0 +1,38 @@
+//! Names of events; the only file that knows them all. Nothing here takes a value that could be a secret.
+
+use crate::token::Landing;
+
+const TARGET: &str = "tower_oauth2_client";
+
+pub(crate) fn token_request(forced: bool) {
+    tracing::debug!(target: TARGET, forced, "token request");
+}
+
+pub(crate) fn landed(landing: &Landing) {
+    match landing {
+        Landing::New(current) => tracing::info!(target: TARGET, generation = current.generation, "new token"),
+        Landing::Same(current) => tracing::info!(target: TARGET, generation = current.generation, "same token again"),
+        Landing::Failed(error) => {
+            tracing::warn!(
+                target: TARGET,
+                kind = ?error.kind(),
+                status = error.status().map(|status| status.as_u16()),
+                code = error.code().map(|code| code.as_str()),
+                "token request failed"
+            );
+        }
+        Landing::Superseded => tracing::debug!(target: TARGET, "token request superseded"),
+    }
+}
+
+pub(crate) fn refresh_suppressed(generation: u64) {
+    tracing::warn!(target: TARGET, generation, "token rejected, not refreshed: earlier refreshes did not help");
+}
+
+pub(crate) fn body_not_replayable(body: &'static str) {
+    tracing::warn!(
+        target: TARGET,
+        body,
+        "bodies of this type are sent once only; register the type with `replay_clone` or `replay_recorded`"
+    );
+}

@@ -1,0 +1,120 @@
+//! The one token request under way for a slot, shared by everybody who needs its result.
+//!
+//! A flight is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
+//! token would be lost with a leader that is dropped. Waiters hold a ticket, a shared future. Whatever ends the
+//! task, a result, the deadline, a panic or the end of its runtime, lands the flight exactly once, through [`Pilot`]'s `Drop` if need be;
+//! the slot is settled first and the tickets resolve after, so that whoever wakes sees the slot as it now is.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::engine::Engine;
+use super::slot::{Current, FlightId, Slot};
+use super::{Token, TokenError, TokenErrorKind, TokenRequest};
+use crate::clock::Now;
+use crate::observe;
+
+/// A place among those who wait for a flight. Cheap to clone; dropping it cancels nothing.
+pub(crate) type Ticket = Shared<Arrival>;
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Landing {
+    /// With a token other than the one before.
+    New(Arc<Current>),
+    /// With the same token again.
+    Same(Arc<Current>),
+    Failed(Arc<TokenError>),
+    /// Its credentials were replaced meanwhile: its token is not used. Look at the slot again.
+    Superseded,
+}
+
+/// Resolves when the flight has landed.
+pub(crate) struct Arrival(oneshot::Receiver<Landing>);
+
+impl Future for Arrival {
+    type Output = Landing;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
+        // A sender that is gone without a word cannot happen while `Pilot` lands on drop; say "aborted" all the same.
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|landing| landing.unwrap_or_else(|_| Landing::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted)))))
+    }
+}
+
+/// Starts a flight on the current runtime.
+///
+/// # Errors
+/// `NoRuntime` outside a tokio runtime.
+pub(crate) fn start(
+    engine: &Arc<Engine>,
+    slot: &Arc<Slot>,
+    id: FlightId,
+    request: TokenRequest,
+    forced: bool,
+) -> Result<Ticket, TokenError> {
+    let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
+    let (sender, receiver) = oneshot::channel();
+    let carries_refresh_token = request.refresh_token.is_some();
+    let pilot = Pilot { engine: engine.clone(), slot: slot.clone(), id, carries_refresh_token, report: Some(sender) };
+    runtime.spawn(fly(pilot, request, forced));
+    Ok(Arrival(receiver).shared())
+}
+
+async fn fly(pilot: Pilot, request: TokenRequest, forced: bool) {
+    observe::token_request(forced);
+    let asked = pilot.engine.clock.now();
+    let fetch = async { pilot.engine.source.fetch_boxed(request).await };
+    let result = match tokio::time::timeout(pilot.engine.policy.flight_deadline, fetch).await {
+        Ok(result) => result,
+        Err(_) => {
+            let mut error = TokenError::new(TokenErrorKind::Timeout).with_detail("the deadline of the whole token request passed");
+            error.refresh_answer_lost = pilot.carries_refresh_token;
+            Err(error)
+        }
+    };
+    pilot.land(result, asked);
+}
+
+/// Sees to it that a flight lands, and lands once.
+struct Pilot {
+    engine: Arc<Engine>,
+    slot: Arc<Slot>,
+    id: FlightId,
+    carries_refresh_token: bool,
+    report: Option<oneshot::Sender<Landing>>,
+}
+
+impl Pilot {
+    fn land(mut self, result: Result<Token, TokenError>, asked: Now) {
+        self.settle(result, asked);
+    }
+
+    fn settle(&mut self, result: Result<Token, TokenError>, asked: Now) {
+        let Some(report) = self.report.take() else { return };
+        let landing = self.slot.land(&self.engine, self.id, result, asked);
+        observe::landed(&landing);
+        // Nobody waiting is fine: the slot has the token.
+        let _ = report.send(landing);
+    }
+}
+
+/// A panic or a runtime that shuts down drops the task without a result.
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        if self.report.is_some() {
+            let mut error = TokenError::new(TokenErrorKind::Aborted);
+            error.refresh_answer_lost = self.carries_refresh_token;
+            let now = self.engine.clock.now();
+            self.settle(Err(error), now);
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! The home of one partition's token: the current token, its state, its flight.
+//!
+//! Two readers, two prices. The hot path loads one atomic word (generation, *held*, *due*) and compares it with what the
+//! service clone remembers; equal means that its private header value is still good, and nothing else is touched. Every
+//! other case locks the state for some nanoseconds, never across an `.await`.
+//!
+//! The word is a hint, the generation inside [`Current`] is the truth: publishing stores the token first and the word
+//! after, and whoever finds the word changed takes the generation from the token it then reads. So no reader can pair a
+//! new word with an old token.
+//!
+//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks, clears *due* and arms a one-shot
+//! timer for the next boundary, at most a second ahead; the timer firing or being dropped (its runtime ended) sets *due*
+//! again. So a suspended laptop, a clock step or another runtime cost at most a second, and an idle slot has no timer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
+use super::engine::Engine;
+use super::flight::{self, Landing, Ticket};
+use super::lifetime::{Freshness, Lifetime, MIN_INTERVAL, NoLifetime, lifetime_of};
+use super::partition::Partition;
+use super::schedule::{Decision, Situation, classify};
+use super::storm::Storm;
+use super::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
+use crate::clock::Now;
+use crate::secret::Secret;
+
+/// A token in its slot.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) generation: u64,
+    pub(crate) token: Token,
+    pub(crate) lifetime: Lifetime,
+}
+
+impl Current {
+    /// The word of a slot in which this token is current and nothing is to be done: what the hot path compares with.
+    pub(crate) fn word(&self) -> u64 {
+        self.generation << GENERATION_SHIFT
+    }
+
+    /// The generation that such a word stands for.
+    pub(crate) fn generation_of(word: u64) -> u64 {
+        word >> GENERATION_SHIFT
+    }
+}
+
+/// What a request gets when it asks for the token.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Ready(Arc<Current>),
+    /// Wait; if the flight fails, go with `fallback` while it is alive.
+    Wait { ticket: Ticket, fallback: Option<Arc<Current>> },
+    Failed(Arc<TokenError>),
+}
+
+/// What becomes of a rejected token.
+#[derive(Debug)]
+pub(crate) enum Rejection {
+    /// There is a newer one already.
+    Newer(Arc<Current>),
+    /// Wait for a newer one. `starter`: this rejection started the flight, and may prove that it helped.
+    Wait { ticket: Ticket, starter: bool },
+    /// Refreshing did not help lately: the storm rule forbids it now.
+    Suppressed,
+    /// Refreshing failed just now.
+    Failed(Arc<TokenError>),
+}
+
+const DUE: u64 = 0b01;
+const HELD: u64 = 0b10;
+const GENERATION_SHIFT: u32 = 2;
+/// The longest time for which a clock is not read while requests come.
+const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+pub(crate) struct Slot {
+    word: AtomicU64,
+    /// The storm rule wants to hear of acceptances.
+    watching: AtomicBool,
+    /// Read since the last look of the eviction.
+    used: AtomicBool,
+    current: ArcSwapOption<Current>,
+    /// Which timer may set *due*: the newest.
+    timer: AtomicU64,
+    state: Mutex<State>,
+    partition: Partition,
+}
+
+struct State {
+    /// Of the newest token, and of every invalidation: what was handed out before is older.
+    generation: u64,
+    tokens_seen: bool,
+    flight: Option<Flight>,
+    flights: u64,
+    lineage: u64,
+    last_start: Option<Instant>,
+    failure: Option<Failure>,
+    held: bool,
+    storm: Storm,
+    refresh_token: Option<Secret<String>>,
+    refresh_answer_lost: bool,
+    timer_ends: Option<Instant>,
+    token_requests: u64,
+    failures: u64,
+    suppressed: u64,
+    last_error: Option<Arc<TokenError>>,
+}
+
+/// Which flight: its number, and the line of refresh tokens that it continues.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlightId {
+    number: u64,
+    lineage: u64,
+}
+
+struct Flight {
+    id: FlightId,
+    ticket: Ticket,
+    /// Started by a rejection: its end arms the storm rule.
+    forced: bool,
+}
+
+struct Failure {
+    error: Arc<TokenError>,
+    until: Instant,
+    in_a_row: u32,
+}
+
+/// Figures of one slot.
+pub(crate) struct SlotStats {
+    pub(crate) current: Option<Arc<Current>>,
+    pub(crate) token_requests: u64,
+    pub(crate) failures: u64,
+    pub(crate) suppressed: u64,
+    pub(crate) last_error: Option<Arc<TokenError>>,
+    pub(crate) next_attempt: Option<Duration>,
+    pub(crate) flying: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(partition: Partition, refresh_token: Option<Secret<String>>) -> Self {
+        Self {
+            word: AtomicU64::new(DUE),
+            watching: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+            current: ArcSwapOption::empty(),
+            timer: AtomicU64::new(0),
+            partition,
+            state: Mutex::new(State {
+                generation: 0,
+                tokens_seen: false,
+                flight: None,
+                flights: 0,
+                lineage: 0,
+                last_start: None,
+                failure: None,
+                held: false,
+                storm: Storm::default(),
+                refresh_token,
+                refresh_answer_lost: false,
+                timer_ends: None,
+                token_requests: 0,
+                failures: 0,
+                suppressed: 0,
+                last_error: None,
+            }),
+        }
+    }
+
+    /// The state word; equal to a [`Current::word`] while that token may simply be used.
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    /// The token if it may simply be used: no lock, no clock.
+    #[inline]
+    pub(crate) fn ready(&self) -> Option<Arc<Current>> {
+        // The word first: a token published between the two reads is newer than the word, which is harmless.
+        if self.word() & (DUE | HELD) != 0 {
+            return None;
+        }
+        self.current.load_full()
+    }
+
+    /// The token, or a wait, or the remembered failure.
+    pub(crate) fn read(self: &Arc<Self>, engine: &Arc<Engine>) -> Read {
+        if let Some(current) = self.ready() {
+            return Read::Ready(current);
+        }
+        let now = engine.clock.now();
+        let mut state = self.lock();
+        let current = self.current.load_full();
+        let decision = classify(state.situation(current.as_deref(), &now));
+        let read = match (decision, current) {
+            (Decision::Go, Some(current)) => Read::Ready(current),
+            (Decision::GoAndRefresh, Some(current)) => {
+                // No runtime, no refresh: the token is good still, and the next request tries again.
+                let _ = self.join_or_start(&mut state, engine, &now, false);
+                Read::Ready(current)
+            }
+            (Decision::WaitOrGo, Some(current)) => match self.join_or_start(&mut state, engine, &now, false) {
+                Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
+                Err(_) => Read::Ready(current),
+            },
+            (Decision::Fail, _) => match &state.failure {
+                Some(failure) => Read::Failed(failure.error.clone()),
+                None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+            },
+            (_, _) => match self.join_or_start(&mut state, engine, &now, false) {
+                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| ticket.strong_count().unwrap_or(0) > max) => {
+                    Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
+                }
+                Ok(ticket) => Read::Wait { ticket, fallback: None },
+                Err(error) => Read::Failed(Arc::new(error)),
+            },
+        };
+        self.settle(&mut state, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        read
+    }
+
+    /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
+    pub(crate) fn reject(self: &Arc<Self>, engine: &Arc<Engine>, generation: u64, says_invalid: bool) -> Rejection {
+        let now = engine.clock.now();
+        let mut state = self.lock();
+        let current = self.current.load_full();
+        let is_current = match current {
+            // Unless that newer one is itself known to be dead.
+            Some(current) if current.generation > generation && current.lifetime.is_alive(&now) && !state.held => {
+                return Rejection::Newer(current);
+            }
+            Some(current) => current.generation == generation,
+            None => false,
+        };
+        let rejection = if let Some(flight) = &state.flight {
+            let ticket = flight.ticket.clone();
+            if is_current {
+                state.storm.joined();
+            }
+            Rejection::Wait { ticket, starter: false }
+        } else if let Some(failure) = state.failure.as_ref().filter(|failure| now.monotonic < failure.until) {
+            Rejection::Failed(failure.error.clone())
+        } else if is_current && !state.storm.may_refresh(now.monotonic) {
+            state.suppressed += 1;
+            Rejection::Suppressed
+        } else {
+            match self.join_or_start(&mut state, engine, &now, is_current) {
+                Ok(ticket) => Rejection::Wait { ticket, starter: is_current },
+                Err(error) => Rejection::Failed(Arc::new(error)),
+            }
+        };
+        if says_invalid && is_current && state.flight.is_some() && !state.held {
+            // Requests that would go out with a token known to be dead wait for this one flight instead.
+            state.held = true;
+            self.word.fetch_or(HELD, Ordering::Release);
+        }
+        self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+        rejection
+    }
+
+    /// Generation `generation` was accepted. One relaxed load unless a storm is being watched.
+    #[inline]
+    pub(crate) fn accept(&self, generation: u64) {
+        if self.watching.load(Ordering::Relaxed) {
+            let mut state = self.lock();
+            if state.generation == generation {
+                state.storm.accepted();
+            }
+        }
+    }
+
+    /// The request whose rejection started a flight was accepted with what the flight brought.
+    pub(crate) fn proved(&self) {
+        self.lock().storm.cleared();
+        self.watching.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the token of this generation has passed its margin, by our own clocks.
+    pub(crate) fn is_past_margin(&self, engine: &Engine, generation: u64) -> bool {
+        match self.current.load_full() {
+            Some(current) if current.generation == generation => {
+                matches!(current.lifetime.freshness(&engine.clock.now()), Freshness::Late | Freshness::Expired)
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes in what a flight brought, and says what its waiters are told. Publishes before anybody is woken.
+    pub(crate) fn land(&self, engine: &Engine, id: FlightId, result: Result<Token, TokenError>, asked: Now) -> Landing {
+        let arrived = engine.clock.now();
+        let mut state = self.lock();
+        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+            // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
+            if let Ok(token) = result
+                && state.lineage == id.lineage
+            {
+                state.rotate(token.refresh_token);
+            }
+            return Landing::Superseded;
+        };
+        state.held = false;
+        let landing = match result {
+            Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
+            Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
+        };
+        if flight.forced && !matches!(landing, Landing::Failed(_)) {
+            state.storm.ended(arrived.monotonic, matches!(landing, Landing::New(_)));
+        }
+        self.watching.store(state.storm.is_watching(arrived.monotonic), Ordering::Relaxed);
+        // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
+        let generation = self.current.load().as_ref().map_or(state.generation, |current| current.generation);
+        self.word.store(generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        landing
+    }
+
+    /// A token from outside the engine, such as one from an interactive sign-in.
+    pub(crate) fn hand_in(&self, engine: &Engine, token: Token) -> Result<(), Arc<TokenError>> {
+        let now = engine.clock.now();
+        let mut state = self.lock();
+        state.supersede_flight();
+        state.lineage += 1;
+        let landing = self.take_in(&mut state, engine, token, now, now);
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        match landing {
+            Landing::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// No read that starts after this returns the token held now. A flight under way goes on: its token is newer.
+    pub(crate) fn invalidate(&self) {
+        let mut state = self.lock();
+        self.forget_token(&mut state);
+    }
+
+    /// The same for changed credentials: a flight under way was made with the old ones, and does not publish.
+    pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
+        let mut state = self.lock();
+        state.supersede_flight();
+        if !keep_refresh_token {
+            state.lineage += 1;
+            state.refresh_token = None;
+            state.refresh_answer_lost = false;
+        }
+        self.forget_token(&mut state);
+    }
+
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.lock().flight.as_ref().map(|flight| flight.ticket.clone())
+    }
+
+    pub(crate) fn stats(&self, engine: &Engine) -> SlotStats {
+        let now = engine.clock.now();
+        let state = self.lock();
+        SlotStats {
+            current: self.current.load_full(),
+            token_requests: state.token_requests,
+            failures: state.failures,
+            suppressed: state.suppressed,
+            last_error: state.last_error.clone(),
+            next_attempt: state
+                .failure
+                .as_ref()
+                .map(|failure| failure.until.saturating_duration_since(now.monotonic))
+                .filter(|pause| !pause.is_zero()),
+            flying: state.flight.is_some(),
+        }
+    }
+
+    /// Marks the slot as used, for the eviction. Writes only when that is news.
+    pub(crate) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether nothing would be lost with this slot but a token that can be fetched again.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.flight.is_none() && state.refresh_token.is_none()
+    }
+
+    fn take_in(&self, state: &mut State, engine: &Engine, token: Token, asked: Now, arrived: Now) -> Landing {
+        state.rotate(token.refresh_token.clone());
+        let first = !state.tokens_seen;
+        let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
+            Ok(lifetime) => lifetime,
+            Err(no_lifetime) => {
+                let error = match no_lifetime {
+                    NoLifetime::Expired => TokenError::new(TokenErrorKind::ClockSkew),
+                    NoLifetime::Unknown => {
+                        TokenError::new(TokenErrorKind::Malformed).with_detail("it does not say when the token expires")
+                    }
+                };
+                return Landing::Failed(state.fail(engine, error, arrived));
+            }
+        };
+        state.tokens_seen = true;
+        state.failure = None;
+        let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
+        let (generation, lifetime) = match &same_as {
+            // The server hands out the same token until its end: asking again before that is useless.
+            Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.ends() => {
+                (current.generation, current.lifetime.kept_until_expiry())
+            }
+            Some(current) => (current.generation, lifetime),
+            None => {
+                state.generation += 1;
+                (state.generation, lifetime)
+            }
+        };
+        let current = Arc::new(Current { generation, token, lifetime });
+        self.current.store(Some(current.clone()));
+        if same_as.is_some() { Landing::Same(current) } else { Landing::New(current) }
+    }
+
+    fn forget_token(&self, state: &mut State) {
+        state.generation += 1;
+        state.failure = None;
+        state.held = false;
+        state.storm.reset();
+        self.watching.store(false, Ordering::Relaxed);
+        self.current.store(None);
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+    }
+
+    fn join_or_start(
+        self: &Arc<Self>,
+        state: &mut State,
+        engine: &Arc<Engine>,
+        now: &Now,
+        forced: bool,
+    ) -> Result<Ticket, TokenError> {
+        if let Some(flight) = &state.flight {
+            return Ok(flight.ticket.clone());
+        }
+        let request = TokenRequest {
+            tenant: self.partition.tenant.clone(),
+            scopes: self.partition.scopes.clone(),
+            refresh_token: state.refresh_token.clone(),
+            refresh_answer_lost: state.refresh_answer_lost,
+        };
+        let id = FlightId { number: state.flights + 1, lineage: state.lineage };
+        let ticket = flight::start(engine, self, id, request, forced)?;
+        state.flights = id.number;
+        state.token_requests += 1;
+        state.last_start = Some(now.monotonic);
+        state.flight = Some(Flight { id, ticket: ticket.clone(), forced });
+        Ok(ticket)
+    }
+
+    /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
+    /// the clock, which is slow but right.
+    fn settle(self: &Arc<Self>, state: &mut State, now: &Now, may_go: bool) {
+        let Some(current) = self.current.load_full() else { return };
+        self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+        if self.word.load(Ordering::Relaxed) & DUE != 0 {
+            state.timer_ends = None;
+        }
+        let mut nap = current.lifetime.next_boundary(now).unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
+        if let Some(failure) = &state.failure {
+            let pause = failure.until.saturating_duration_since(now.monotonic);
+            if !pause.is_zero() {
+                nap = nap.min(pause);
+            }
+        }
+        let ends = now.monotonic + nap;
+        let armed = match state.timer_ends {
+            Some(armed) if armed <= ends => true,
+            _ if self.arm_timer(nap) => {
+                state.timer_ends = Some(ends);
+                true
+            }
+            _ => false,
+        };
+        let due = if armed { 0 } else { DUE };
+        let held = if may_go { 0 } else { HELD };
+        self.word.store(current.word() | due | held, Ordering::Release);
+    }
+
+    fn arm_timer(self: &Arc<Self>, nap: Duration) -> bool {
+        let Ok(runtime) = Handle::try_current() else { return false };
+        let number = self.timer.fetch_add(1, Ordering::Relaxed) + 1;
+        let alarm = Alarm { slot: Arc::downgrade(self), number };
+        runtime.spawn(tokio::time::sleep(nap).map(move |()| drop(alarm)));
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can panic half way through a change that matters; a poisoned state is still a state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn situation(&self, current: Option<&Current>, now: &Now) -> Situation {
+        Situation {
+            token: current.map(|current| current.lifetime.freshness(now)),
+            flying: self.flight.is_some(),
+            failed: self.failure.as_ref().is_some_and(|failure| now.monotonic < failure.until),
+            held: self.held,
+            rested: self.last_start.is_none_or(|start| now.monotonic.saturating_duration_since(start) >= MIN_INTERVAL),
+        }
+    }
+
+    /// Remembers a failure for as long as its class says.
+    fn fail(&mut self, engine: &Engine, mut error: TokenError, now: Now) -> Arc<TokenError> {
+        self.failures += 1;
+        if error.refresh_token_dead {
+            self.refresh_token = None;
+        }
+        self.refresh_answer_lost = error.refresh_answer_lost;
+        let in_a_row = self.failure.as_ref().map_or(0, |failure| failure.in_a_row);
+        let pause = engine.policy.pause_after(&error, in_a_row, (engine.draw)());
+        if let Some(pause) = pause {
+            error = error.with_retry_after(pause);
+        }
+        let error = Arc::new(error);
+        self.last_error = Some(error.clone());
+        self.failure = pause.map(|pause| Failure {
+            error: error.clone(),
+            until: now.monotonic + pause,
+            in_a_row: in_a_row.saturating_add(1),
+        });
+        error
+    }
+
+    fn rotate(&mut self, refresh_token: RefreshToken) {
+        match refresh_token {
+            RefreshToken::Keep => {}
+            RefreshToken::Replace(new) => self.refresh_token = Some(new),
+            RefreshToken::Drop => self.refresh_token = None,
+        }
+        self.refresh_answer_lost = false;
+    }
+
+    /// Lets a flight under way land in vain.
+    fn supersede_flight(&mut self) {
+        self.flight = None;
+        self.held = false;
+    }
+}
+
+/// Sets *due* when it is dropped, unless a newer one has been armed.
+struct Alarm {
+    slot: Weak<Slot>,
+    number: u64,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.upgrade()
+            && slot.timer.load(Ordering::Relaxed) == self.number
+        {
+            slot.word.fetch_or(DUE, Ordering::Release);
+        }
+    }
+}
