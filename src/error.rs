@@ -22,11 +22,13 @@ pub enum Error {
     Service(BoxError),
     /// There was no token to send the request with; the request was not sent.
     Token(Arc<TokenError>),
-    /// The request names a host that may not receive tokens; it was not sent.
+    /// The request names a host that may not receive tokens, or names its host ambiguously; it was not sent.
     #[non_exhaustive]
     Origin {
-        /// Scheme, host and port of the request. Never its path or query.
+        /// Scheme, host and port of the request, as far as it names them. Never its path or query.
         origin: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The request's tenant is missing, malformed or contradicts itself; it was not sent.
     #[non_exhaustive]
@@ -85,10 +87,7 @@ impl fmt::Display for Error {
         match self {
             Error::Service(_) => f.write_str("the HTTP service failed"),
             Error::Token(_) => f.write_str("no token to send the request with"),
-            Error::Origin { origin } => write!(
-                f,
-                "{origin} is not an allowed origin, the request was not sent; if it is the API, add it with `.origin(..)`"
-            ),
+            Error::Origin { origin, reason } => write!(f, "{origin} {reason}; the request was not sent"),
             Error::Tenant { reason } => write!(f, "{reason}; the request was not sent"),
             Error::Request(_) => f.write_str("the request cannot carry credentials and was not sent"),
         }

@@ -1,0 +1,279 @@
+//! Puts the token and the fixed headers into a request.
+
+use http::header::{AUTHORIZATION, CONNECTION, Entry};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::error::{ConfigError, Error};
+
+/// What happens to an `Authorization` header that is on a request already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExistingAuthorization {
+    /// It is replaced by the token, also where there are several. The default: a header smuggled through a gateway never
+    /// reaches the API.
+    #[default]
+    Replace,
+    /// It is kept, and the request is the caller's own: its 401 neither refreshes the token nor causes a resend. A request
+    /// with several values is [`Error::Request`](crate::Error::Request), since servers disagree about which one counts.
+    Keep,
+    /// The request is refused with [`Error::Request`](crate::Error::Request) before anything is sent.
+    Reject,
+}
+
+/// Which headers go onto a request besides the tenant's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Injection {
+    pub(crate) existing: ExistingAuthorization,
+    set_if_absent: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Injection {
+    /// Far below the size at which inserting into a `HeaderMap` panics.
+    const MAX_HEADERS: usize = 16_384;
+
+    /// Adds a header that requests get unless they have one of that name.
+    pub(crate) fn set_if_absent(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let name = own_header_name(name, "the header to set if absent")?;
+        // `HeaderValue` alone would let tabs and bytes above 0x7f through.
+        let visible = value.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+        let Some(value) = HeaderValue::from_str(value).ok().filter(|_| visible) else {
+            return Err(ConfigError::new(
+                format!("the value of the header {name} has a character that is not visible ASCII"),
+                "remove that character",
+            ));
+        };
+        self.set_if_absent.retain(|(existing, _)| *existing != name);
+        self.set_if_absent.push((name, value));
+        Ok(())
+    }
+
+    /// Whether the token goes onto this request (`true`), or the caller's own `Authorization` stays.
+    pub(crate) fn admits(&self, headers: &HeaderMap, tenant_header: Option<&HeaderName>) -> Result<bool, Error> {
+        if headers.keys_len() > Self::MAX_HEADERS {
+            return Err(Error::Request("the request has too many headers".into()));
+        }
+        for name in [Some(&AUTHORIZATION), tenant_header].into_iter().flatten() {
+            if is_nominated(name, headers) {
+                return Err(Error::Request(
+                    "the Connection header names Authorization or the tenant header, so that the next hop would remove \
+                     it (RFC 9110 §7.6.1); remove it there"
+                        .into(),
+                ));
+            }
+        }
+        if self.existing == ExistingAuthorization::Replace {
+            return Ok(true);
+        }
+        let mut existing = headers.get_all(AUTHORIZATION).iter();
+        match (self.existing, existing.next(), existing.next()) {
+            (_, None, _) => Ok(true),
+            (ExistingAuthorization::Keep, Some(_), None) => Ok(false),
+            (ExistingAuthorization::Keep, Some(_), Some(_)) => {
+                Err(Error::Request("the request has several Authorization headers; send one".into()))
+            }
+            (_, Some(_), _) => Err(Error::Request(
+                "the request has an Authorization header already; remove it, or allow it with \
+                 `ExistingAuthorization::Replace` or `Keep`"
+                    .into(),
+            )),
+        }
+    }
+
+    /// For a request that [`admits`](Injection::admits) said `true` of, before each sending.
+    pub(crate) fn apply(&self, token: HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(AUTHORIZATION, token);
+        for (name, value) in &self.set_if_absent {
+            if let Entry::Vacant(entry) = headers.entry(name) {
+                entry.insert(value.clone());
+            }
+        }
+    }
+}
+
+/// For a request that goes to a foreign origin: whatever the caller meant for the API stays here (RFC 9110 §15.4).
+pub(crate) fn withhold(headers: &mut HeaderMap, tenant_header: Option<&HeaderName>) {
+    headers.remove(AUTHORIZATION);
+    if let Some(name) = tenant_header {
+        headers.remove(name);
+    }
+}
+
+/// A header name from a configuration, unless HTTP or this crate gives that header its value.
+pub(crate) fn own_header_name(name: &str, what: &'static str) -> Result<HeaderName, ConfigError> {
+    const TAKEN: [&str; 11] = [
+        "authorization",
+        "connection",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err(ConfigError::new(format!("{what} has no valid name"), "use letters, digits and hyphens"));
+    };
+    if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("content-") {
+        return Err(ConfigError::new(
+            format!("{what} cannot be {name}"),
+            "use a header that has no meaning in HTTP itself",
+        ));
+    }
+    Ok(name)
+}
+
+/// Whether a `Connection` header makes `name` hop-by-hop (RFC 9110 §7.6.1).
+fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{ACCEPT, PROXY_AUTHORIZATION};
+
+    use super::*;
+
+    fn injection(existing: ExistingAuthorization) -> Injection {
+        Injection { existing, ..Injection::default() }
+    }
+
+    fn token(text: &'static str) -> HeaderValue {
+        let mut value = HeaderValue::from_static(text);
+        value.set_sensitive(true);
+        value
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
+        headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+    }
+
+    /// Behaviour 57.
+    #[test]
+    fn fixed_headers_are_there_once_on_every_sending() {
+        let mut injection = Injection::default();
+        injection.set_if_absent("Accept", "text/plain").unwrap();
+        injection.set_if_absent("accept", "application/json").unwrap();
+        injection.set_if_absent("X-Goog-User-Project", "p1").unwrap();
+        let mut sent = HeaderMap::new();
+        for attempt in ["Bearer a", "Bearer b"] {
+            injection.apply(token(attempt), &mut sent);
+            assert_eq!(values(&sent, "accept"), [b"application/json"]);
+            assert_eq!(values(&sent, "x-goog-user-project"), [b"p1"]);
+        }
+        let mut own = headers(&[("accept", "text/csv"), ("accept", "text/html")]);
+        injection.apply(token("Bearer a"), &mut own);
+        assert_eq!(values(&own, ACCEPT.as_str()), [&b"text/csv"[..], b"text/html"], "the caller's own stays");
+    }
+
+    /// Behaviour 58.
+    #[test]
+    fn a_resend_replaces_the_token() {
+        let mut sent = HeaderMap::new();
+        Injection::default().apply(token("Bearer a"), &mut sent);
+        Injection::default().apply(token("Bearer b"), &mut sent);
+        assert_eq!(values(&sent, "authorization"), [b"Bearer b"]);
+        assert!(sent[AUTHORIZATION].is_sensitive());
+    }
+
+    /// Behaviour 59.
+    #[test]
+    fn an_authorization_of_the_caller_is_replaced_kept_or_refused() {
+        let pairs = [("authorization", "Basic x"), ("authorization", "Bearer y"), ("proxy-authorization", "Basic z")];
+        let (one, mut two) = (headers(&pairs[..1]), headers(&pairs));
+
+        assert!(injection(ExistingAuthorization::Replace).admits(&two, None).unwrap());
+        injection(ExistingAuthorization::Replace).apply(token("Bearer a"), &mut two);
+        assert_eq!(values(&two, "authorization"), [b"Bearer a"]);
+        assert_eq!(two[PROXY_AUTHORIZATION], "Basic z");
+
+        assert!(!injection(ExistingAuthorization::Keep).admits(&one, None).unwrap());
+        assert!(matches!(
+            injection(ExistingAuthorization::Keep).admits(&headers(&pairs), None),
+            Err(Error::Request(_))
+        ));
+        assert!(matches!(injection(ExistingAuthorization::Reject).admits(&one, None), Err(Error::Request(_))));
+
+        for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep, ExistingAuthorization::Reject] {
+            assert!(injection(mode).admits(&HeaderMap::new(), None).unwrap(), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_header_cannot_strip_what_is_injected() {
+        let tenant = HeaderName::from_static("tenant-id");
+        for value in ["authorization", "close, Authorization", "x,\tTENANT-ID ,y", "tenant-id"] {
+            for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep] {
+                let error = injection(mode).admits(&headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
+                assert!(matches!(error, Error::Request(_)));
+            }
+        }
+        let second_line = headers(&[("connection", "close"), ("connection", "authorization")]);
+        assert!(Injection::default().admits(&second_line, None).is_err());
+        for value in ["keep-alive", "", ",", "x-authorization", "authorization-x", "proxy-authorization"] {
+            assert!(Injection::default().admits(&headers(&[("connection", value)]), Some(&tenant)).unwrap(), "{value}");
+        }
+        assert!(Injection::default().admits(&headers(&[("connection", "tenant-id")]), None).unwrap());
+    }
+
+    /// Behaviour 99.
+    #[test]
+    fn a_foreign_origin_gets_neither_authorization_nor_tenant() {
+        let mut sent = headers(&[("authorization", "a"), ("authorization", "b"), ("tenant-id", "t"), ("accept", "x")]);
+        withhold(&mut sent, Some(&HeaderName::from_static("tenant-id")));
+        assert_eq!(sent, headers(&[("accept", "x")]));
+    }
+
+    #[test]
+    fn a_header_map_that_cannot_grow_is_an_error_not_a_panic() {
+        let mut full = HeaderMap::new();
+        for n in 0.. {
+            let name = HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap();
+            if full.try_insert(name, HeaderValue::from_static("")).is_err() {
+                break;
+            }
+        }
+        assert!(matches!(Injection::default().admits(&full, None), Err(Error::Request(_))));
+
+        let mut large: HeaderMap =
+            full.into_iter().filter_map(|(k, v)| Some((k?, v))).take(Injection::MAX_HEADERS).collect();
+        assert!(Injection::default().admits(&large, None).unwrap());
+        Injection::default().apply(token("Bearer a"), &mut large);
+        assert_eq!(large[AUTHORIZATION], "Bearer a");
+    }
+
+    #[test]
+    fn header_settings_are_checked() {
+        let mut injection = Injection::default();
+        for name in [
+            "",
+            "a b",
+            "a\r\nb",
+            "a\0",
+            "a:",
+            "ä",
+            "Authorization",
+            "HOST",
+            "TE",
+            "Content-Type",
+            "Proxy-Authorization",
+        ] {
+            assert!(injection.set_if_absent(name, "x").is_err(), "{name:?}");
+        }
+        for value in ["canary\r", "canary\n", "canary\0", "canary\x7f", "canary\u{80}", "canary\t"] {
+            let error = injection.set_if_absent("accept", value).expect_err(value);
+            assert!(!error.to_string().contains("canary"));
+        }
+        assert_eq!(injection, Injection::default());
+    }
+}
