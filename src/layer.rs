@@ -302,7 +302,7 @@ impl AuthHandle {
     }
 
     fn partition(&self, tenant: &TenantId) -> Partition {
-        let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition(&Some(policy.normalize(tenant))));
+        let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
         Partition { tenant, scopes: None }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
@@ -15,7 +15,7 @@ use crate::layer::Setup;
 use crate::message::sealed::Request as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::request::{Admission, Registry};
+use crate::request::{Admission, Registry, TenantPolicy, withhold};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -173,33 +173,30 @@ impl<S> Auth<S> {
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare(request));
         }
+        let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
         if matches!(request.admission(&setup.origins)?, Admission::NoCredentials) {
-            if let Some(header) = setup.tenant.as_ref().and_then(|tenant| tenant.header_name()) {
-                request.headers_mut().remove(header);
-            }
+            withhold(request.headers_mut(), tenant_header);
             return Ok(Prepared::Bare(request));
         }
-        let tenant_header = setup.tenant.as_ref().and_then(|tenant| tenant.header_name());
-        if !setup.injection.admits(request.headers(), tenant_header)? {
-            return Ok(Prepared::Bare(request));
+        let resend = Resending {
+            policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
+            outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
+        };
+        let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
+        let mut tenant = None;
+        if let Some(policy) = &setup.tenant {
+            let none = Extensions::new();
+            tenant = policy.capture(self.tenant.as_ref(), extensions.unwrap_or(&none), request.headers())?;
         }
-        let resend = match extensions {
-            None => Resending { policy: setup.replay.replay, outer: false },
-            Some(extensions) => Resending {
-                policy: extensions.get::<Replay>().copied().unwrap_or(setup.replay.replay),
-                outer: extensions.get::<Resend>().is_some(),
-            },
-        };
-        let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>().cloned());
-        let tenant = match &setup.tenant {
-            None => None,
-            Some(policy) => policy.capture(self.tenant.as_ref(), extensions, request.headers())?,
-        };
+        let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
+        let mut partition = Partition { tenant: None, scopes };
         if let Some(policy) = &setup.tenant {
             policy.apply(tenant.as_ref(), request.headers_mut());
+            partition.tenant = policy.partition(tenant.as_ref()).cloned();
         }
-        setup.injection.apply_static(request.headers_mut());
-        let partition = Partition { tenant: setup.tenant.as_ref().and_then(|policy| policy.partition(&tenant)), scopes };
+        if !is_ours {
+            return Ok(Prepared::Bare(request));
+        }
         let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
         Ok(Prepared::Ours(request, slot, resend))
     }

@@ -224,6 +224,11 @@ impl TenantPolicy {
         tenant.filter(|_| self.per_tenant_tokens)
     }
 
+    /// The same for a tenant that is named outside of a request.
+    pub(crate) fn partition_of(&self, tenant: &TenantId) -> Option<TenantId> {
+        self.per_tenant_tokens.then(|| self.normalized(tenant).unwrap_or_else(|_| tenant.clone()))
+    }
+
     /// The header of the API's requests.
     pub(crate) fn header(&self) -> Option<&HeaderName> {
         self.header.as_ref()
