@@ -1,1 +1,10 @@
 //! What a response tells about the token it was sent with: pure functions over status and headers.
+
+mod challenge;
+mod drain;
+mod grpc;
+mod verdict;
+
+pub(crate) use drain::Drain;
+pub use verdict::Forbidden;
+pub(crate) use verdict::{RejectionPolicy, Verdict, judge};
