@@ -1,0 +1,590 @@
+//! `AuthConfig` and its builder: assembles the settings, each of which lives in the room that obeys it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "reqwest")]
+use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
+use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param};
+use crate::error::ConfigError;
+use crate::extensions::{Replay, Scopes};
+use crate::layer::Setup;
+use crate::request::{
+    ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
+    parse_endpoint_url,
+};
+use crate::response::{Forbidden, RejectionPolicy};
+use crate::secret::Secret;
+use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
+
+/// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
+///
+/// Start with [`client_credentials`](AuthConfig::client_credentials), [`refresh_token`](AuthConfig::refresh_token),
+/// [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
+/// [`build`](AuthConfigBuilder::build). Two configurations are equal when they behave alike; secrets are not compared.
+#[derive(Clone, PartialEq)]
+pub struct AuthConfig {
+    endpoint: Option<Endpoint>,
+    engine: EnginePolicy,
+    refresh_token: Option<Hidden<Secret<String>>>,
+    origins: OriginPolicy,
+    tenant: Option<TenantPolicy>,
+    injection: Injection,
+    replay: ReplayPolicy,
+    rejection: RejectionPolicy,
+    clock: Hidden<Arc<dyn Clock>>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Endpoint {
+    settings: EndpointSettings,
+    client_auth: Hidden<ClientAuth>,
+    #[cfg(feature = "reqwest")]
+    client: Hidden<BuiltInClient>,
+}
+
+/// Takes no part in comparisons: a secret, or a thing that cannot be compared.
+#[derive(Clone)]
+struct Hidden<T>(T);
+
+impl<T> PartialEq for Hidden<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl AuthConfig {
+    /// Tokens for the client itself (RFC 6749 §4.4), from this token URL.
+    ///
+    /// How the client authenticates has no default: a wrong guess would show the secret in a second form.
+    pub fn client_credentials(token_url: impl Into<String>, client_auth: ClientAuth) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::ClientCredentials), token_url.into(), Some(client_auth))
+    }
+
+    /// Tokens on behalf of somebody who has signed in already (RFC 6749 §6).
+    ///
+    /// The refresh token is kept in memory, and replaced when the server rotates it. When it dies, requests fail with
+    /// [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain).
+    pub fn refresh_token(
+        token_url: impl Into<String>,
+        client_auth: ClientAuth,
+        refresh_token: impl Into<Secret<String>>,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder {
+            refresh_token: Some(refresh_token.into()),
+            ..AuthConfigBuilder::new(Some(Grant::RefreshToken), token_url.into(), Some(client_auth))
+        }
+    }
+
+    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
+    /// endpoint are errors here, since nothing would obey them.
+    pub fn external() -> AuthConfigBuilder {
+        AuthConfigBuilder::new(None, String::new(), None)
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.0.clone()
+    }
+
+    pub(crate) fn engine_policy(&self) -> EnginePolicy {
+        self.engine.clone()
+    }
+
+    pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
+        self.refresh_token.as_ref().map(|token| token.0.clone())
+    }
+
+    /// The token endpoint's settings and the client's credentials; `None` for an external configuration.
+    pub(crate) fn endpoint(&self) -> Option<(EndpointSettings, Credentials)> {
+        let endpoint = self.endpoint.as_ref()?;
+        Some((endpoint.settings.clone(), Credentials::new(endpoint.client_auth.0.clone())))
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn built_in_client(&self) -> Option<BuiltInClient> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.client.0.clone())
+    }
+
+    pub(crate) fn into_setup(self, engine: Arc<Engine>, credentials: Option<Credentials>) -> Setup {
+        Setup {
+            engine,
+            origins: self.origins,
+            tenant: self.tenant,
+            injection: self.injection,
+            replay: self.replay,
+            rejection: self.rejection,
+            credentials,
+        }
+    }
+}
+
+/// Shows policies and the host of the token URL; no secret, tenant, URL path or parameter.
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("endpoint", &self.endpoint.as_ref().map(|endpoint| &endpoint.settings))
+            .field("engine", &self.engine)
+            .field("origins", &self.origins)
+            .field("tenant", &self.tenant)
+            .field("replay", &self.replay)
+            .field("rejection", &self.rejection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects settings; [`build`](AuthConfigBuilder::build) checks them all at once.
+///
+/// No setter fails, so that a chain reads as one sentence. Where nothing is set, the default stands with its reason at
+/// the setter.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build()`"]
+pub struct AuthConfigBuilder {
+    grant: Option<Grant>,
+    token_url: String,
+    client_auth: Option<ClientAuth>,
+    refresh_url: Option<String>,
+    refresh_token: Option<Secret<String>>,
+    scopes: Vec<String>,
+    params: Vec<(String, Secret<String>)>,
+    token_headers: Vec<(String, Secret<String>)>,
+    /// Changes to the endpoint's settings, made once the URL has been parsed.
+    endpoint_edits: Vec<fn(&mut EndpointSettings)>,
+    token_types: Vec<String>,
+    answer_fields: Vec<(String, String)>,
+    dead_refresh_codes: Vec<String>,
+    token_timeout: Option<Duration>,
+    max_token_answer: Option<usize>,
+    #[cfg(feature = "reqwest")]
+    client: BuiltInClientSettings,
+    engine: EnginePolicy,
+    origins: Vec<String>,
+    foreign: Foreign,
+    allow_http: bool,
+    tenant: Option<Tenant>,
+    existing: ExistingAuthorization,
+    set_if_absent: Vec<(String, String)>,
+    replay: ReplayPolicy,
+    rejection: RejectionPolicy,
+    clock: Arc<dyn Clock>,
+}
+
+/// The token endpoint.
+impl AuthConfigBuilder {
+    /// Where refresh tokens go, if not to the token URL. If that place does not exist (404, 405, 410), the primary grant is
+    /// used and the refresh token kept.
+    pub fn refresh_url(mut self, url: impl Into<String>) -> Self {
+        self.refresh_url = Some(url.into());
+        self
+    }
+
+    /// The scopes to ask for (RFC 6749 §3.3); each call adds to the former. None by default: the server decides.
+    pub fn scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Repeats the scopes when refreshing. Off by default: leaving them out means "as before" (RFC 6749 §6), but some
+    /// servers (Entra) then grant others.
+    pub fn send_scopes_on_refresh(mut self) -> Self {
+        self.endpoint_edits.push(|settings| settings.send_scopes_on_refresh = true);
+        self
+    }
+
+    /// A token with fewer scopes than asked for is an error. Off by default: many servers do not say what they granted.
+    pub fn require_granted_scopes(mut self) -> Self {
+        self.endpoint_edits.push(|settings| settings.require_granted = true);
+        self
+    }
+
+    /// A further parameter of the token request, such as `audience`. Repeatable; treated as a secret.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// A further header of the token request; treated as a secret.
+    pub fn token_header(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
+        self.token_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// How the parameters of the token request are encoded; a form by default (RFC 6749 §4.4.2).
+    pub fn encoding(mut self, encoding: BodyEncoding) -> Self {
+        self.endpoint_edits.push(match encoding {
+            BodyEncoding::Form => |settings| settings.encoding = BodyEncoding::Form,
+            BodyEncoding::Json => |settings| settings.encoding = BodyEncoding::Json,
+        });
+        self
+    }
+
+    /// Leaves `grant_type` out of the primary grant's request, for servers that have but one.
+    pub fn without_grant_type(mut self) -> Self {
+        self.endpoint_edits.push(|settings| settings.send_grant_type = false);
+        self
+    }
+
+    /// A value of `token_type` that means `Bearer`. Any other unknown value is an error (RFC 6749 §7.1).
+    pub fn token_type_alias(mut self, token_type: impl Into<String>) -> Self {
+        self.token_types.push(token_type.into());
+        self
+    }
+
+    /// An answer without `token_type` is an error. Off by default: several servers leave it out and mean `Bearer`.
+    pub fn require_token_type(mut self) -> Self {
+        self.endpoint_edits.push(|settings| settings.answer.require_token_type = true);
+        self
+    }
+
+    /// The server's name for a member of the answer, such as `accessToken` for `access_token`.
+    pub fn answer_field(mut self, theirs: impl Into<String>, standard: impl Into<String>) -> Self {
+        self.answer_fields.push((theirs.into(), standard.into()));
+        self
+    }
+
+    /// An error code that, in answer to a refresh, means: this refresh token is dead. `invalid_grant` always does.
+    pub fn dead_refresh_token_code(mut self, code: impl Into<String>) -> Self {
+        self.dead_refresh_codes.push(code.into());
+        self
+    }
+
+    /// For one exchange with the token endpoint, from sending to the last byte. Default: 10 s.
+    pub fn token_timeout(mut self, timeout: Duration) -> Self {
+        self.token_timeout = Some(timeout);
+        self
+    }
+
+    /// The longest answer of the token endpoint read, in bytes. Default: 256 KiB; at most 1 MiB.
+    pub fn max_token_answer(mut self, bytes: usize) -> Self {
+        self.max_token_answer = Some(bytes);
+        self
+    }
+
+    /// A proxy for the built-in token client, such as `http://proxy.internal:3128`.
+    #[cfg(feature = "reqwest")]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.client.proxy = Some(url.into());
+        self
+    }
+
+    /// A further root certificate, in PEM, that the built-in token client trusts.
+    #[cfg(feature = "reqwest")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.client.ca_pem.push(pem.into());
+        self
+    }
+
+    /// How long the built-in token client takes to connect, TLS included. Default: 5 s.
+    #[cfg(feature = "reqwest")]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.client.connect_timeout = timeout;
+        self
+    }
+}
+
+/// When tokens are renewed.
+impl AuthConfigBuilder {
+    /// Where the end of a token's life is read from, in this order; the first usable source wins.
+    /// Default: `expires_in`, then absolute members, then `exp` inside a JWT.
+    pub fn expiry(mut self, sources: impl IntoIterator<Item = ExpirySource>) -> Self {
+        self.engine.lifetime.sources = sources.into_iter().collect();
+        self
+    }
+
+    /// What to make of a token whose end no source tells. Default: it lives for an hour.
+    pub fn unknown_expiry(mut self, unknown: UnknownExpiry) -> Self {
+        self.engine.lifetime.unknown = unknown;
+        self
+    }
+
+    /// Renew in the background at this fraction of a token's life. Default: 0.8, minus up to 5 % drawn once per token, so
+    /// that processes do not renew in step; a process's first token is renewed anywhere between 35 % and this, so that
+    /// processes that started together part at once.
+    pub fn refresh_at(mut self, fraction: f64) -> Self {
+        self.engine.lifetime.fraction = fraction;
+        self
+    }
+
+    /// Renew at expiry and not before: for servers that hand out the same token until then.
+    pub fn refresh_at_expiry(mut self) -> Self {
+        self.engine.lifetime.at_expiry = true;
+        self
+    }
+
+    /// How long before expiry requests wait for a new token instead of going out with the old one, if it has not been
+    /// renewed by then. Default: 30 s, and at most a tenth of the token's life.
+    pub fn expiry_margin(mut self, margin: Duration) -> Self {
+        self.engine.lifetime.margin = margin;
+        self
+    }
+
+    /// Never use a token that has expired on arrival. Off by default: it then means that a clock is wrong, and the token
+    /// is used and renewed soon.
+    pub fn discard_expired(mut self) -> Self {
+        self.engine.lifetime.strict = true;
+        self
+    }
+
+    /// The deadline of one flight, a fallback to another grant included. Default: 30 s.
+    pub fn refresh_deadline(mut self, deadline: Duration) -> Self {
+        self.engine.flight_deadline = deadline;
+        self
+    }
+
+    /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and that.
+    /// Default: 0.5 s and 60 s.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.engine.backoff = (first, longest);
+        self
+    }
+
+    /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
+    /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
+    pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
+        self.engine.permanent_pause = (first, longest);
+        self
+    }
+
+    /// The longest `Retry-After` of the token endpoint obeyed. Default: 5 min.
+    pub fn retry_after_cap(mut self, cap: Duration) -> Self {
+        self.engine.retry_after_cap = cap;
+        self
+    }
+
+    /// How many requests may wait for a token while there is none; those beyond fail with
+    /// [`Overloaded`](crate::TokenErrorKind::Overloaded). No limit by default: a limit belongs in front of the client.
+    pub fn max_waiters(mut self, max: usize) -> Self {
+        self.engine.max_waiters = Some(max);
+        self
+    }
+
+    /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024.
+    pub fn max_partitions(mut self, max: usize) -> Self {
+        self.engine.max_partitions = max;
+        self
+    }
+
+    /// Another clock, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+}
+
+/// Requests and responses.
+impl AuthConfigBuilder {
+    /// Allows tokens to go to this origin (`https://host[:port]`); each call adds one. There is no default: deriving it
+    /// from the token URL would either block everything or leak.
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// Requests to other origins are refused by default; this passes them on, with neither token nor tenant header.
+    pub fn foreign_origins(mut self, foreign: Foreign) -> Self {
+        self.foreign = foreign;
+        self
+    }
+
+    /// Allows http without TLS to hosts other than this machine, for the token URL and the origins. Everybody on the way
+    /// can read tokens and secrets then; for private networks only.
+    pub fn danger_allow_http(mut self) -> Self {
+        self.allow_http = true;
+        self
+    }
+
+    /// Where a request's tenant comes from and where it goes. None by default.
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    /// A header that each request gets unless it has it already, such as `Accept`.
+    pub fn set_if_absent(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set_if_absent.push((name.into(), value.into()));
+        self
+    }
+
+    /// What happens to an `Authorization` header that a request brings. Default: it is replaced.
+    pub fn existing_authorization(mut self, existing: ExistingAuthorization) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Which requests are sent again after a rejection. Default: every one whose body can be sent twice.
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay.replay = replay;
+        self
+    }
+
+    /// How much of a streaming body is recorded for a second sending, in bytes. Default: 64 KiB. Bodies that can be
+    /// cloned share their bytes and are not limited.
+    pub fn max_replay_bytes(mut self, bytes: usize) -> Self {
+        self.replay.cap = bytes;
+        self
+    }
+
+    /// What a 403 means. Default: nothing that a new token could mend.
+    pub fn forbidden(mut self, forbidden: Forbidden) -> Self {
+        self.rejection.forbidden = forbidden;
+        self
+    }
+
+    /// A further status that is treated like a 401.
+    pub fn also_rejected(mut self, status: StatusCode) -> Self {
+        self.rejection.also.push(status);
+        self
+    }
+
+    /// Ignores 401 and gRPC's `UNAUTHENTICATED`: tokens are renewed by time only.
+    pub fn ignore_unauthorized(mut self) -> Self {
+        self.rejection.on_unauthorized = false;
+        self
+    }
+}
+
+impl AuthConfigBuilder {
+    fn new(grant: Option<Grant>, token_url: String, client_auth: Option<ClientAuth>) -> Self {
+        Self {
+            grant,
+            token_url,
+            client_auth,
+            refresh_url: None,
+            refresh_token: None,
+            scopes: Vec::new(),
+            params: Vec::new(),
+            token_headers: Vec::new(),
+            endpoint_edits: Vec::new(),
+            token_types: Vec::new(),
+            answer_fields: Vec::new(),
+            dead_refresh_codes: Vec::new(),
+            token_timeout: None,
+            max_token_answer: None,
+            #[cfg(feature = "reqwest")]
+            client: BuiltInClientSettings::default(),
+            engine: EnginePolicy::default(),
+            origins: Vec::new(),
+            foreign: Foreign::default(),
+            allow_http: false,
+            tenant: None,
+            existing: ExistingAuthorization::default(),
+            set_if_absent: Vec::new(),
+            replay: ReplayPolicy::default(),
+            rejection: RejectionPolicy::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, and how to mend it. No secret is quoted.
+    pub fn build(self) -> Result<AuthConfig, ConfigError> {
+        let tenant = self.tenant.clone().map(Tenant::build).transpose()?;
+        if self.origins.is_empty() {
+            return Err(ConfigError::new(
+                "no origin may receive tokens",
+                "name the API's with `.origin(\"https://api.example.com\")`",
+            ));
+        }
+        let origins = OriginPolicy::build(&self.origins, self.foreign, self.allow_http)?;
+        let mut injection = Injection { existing: self.existing, ..Injection::default() };
+        for (name, value) in &self.set_if_absent {
+            injection.set_if_absent(name, value)?;
+        }
+        self.engine.validate()?;
+        Ok(AuthConfig {
+            endpoint: self.endpoint(tenant.as_ref())?,
+            engine: self.engine,
+            refresh_token: self.refresh_token.map(Hidden),
+            origins,
+            tenant,
+            injection,
+            replay: self.replay,
+            rejection: self.rejection,
+            clock: Hidden(self.clock),
+        })
+    }
+
+    fn endpoint(&self, tenant: Option<&TenantPolicy>) -> Result<Option<Endpoint>, ConfigError> {
+        let (Some(grant), Some(client_auth)) = (&self.grant, &self.client_auth) else {
+            return if self.has_endpoint_settings() {
+                Err(ConfigError::new(
+                    "an external configuration has settings of a token endpoint",
+                    "leave them out, or start from `AuthConfig::client_credentials`",
+                ))
+            } else {
+                Ok(None)
+            };
+        };
+        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
+        settings.refresh_url =
+            self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
+        if !self.scopes.is_empty() {
+            settings.scopes = Some(Scopes::new(&self.scopes)?);
+        }
+        for (name, value) in &self.params {
+            settings.params.push(Param { name: name.clone(), value: value.clone() });
+        }
+        for (name, value) in &self.token_headers {
+            settings.headers.push(token_header(name, value)?);
+        }
+        settings.tenant_header = tenant.and_then(TenantPolicy::token_header).cloned();
+        settings.tenant_param = tenant.and_then(TenantPolicy::token_param).map(str::to_owned);
+        settings.answer.token_types.clone_from(&self.token_types);
+        settings.answer.fields.clone_from(&self.answer_fields);
+        settings.dead_refresh_codes.clone_from(&self.dead_refresh_codes);
+        settings.timeout = self.token_timeout.unwrap_or(settings.timeout);
+        settings.max_body = self.max_token_answer.unwrap_or(settings.max_body);
+        self.endpoint_edits.iter().for_each(|edit| edit(&mut settings));
+        settings.validate()?;
+        client_auth.validate()?;
+        if let Some(token) = &self.refresh_token
+            && token.expose().trim().len() != token.expose().len()
+        {
+            return Err(ConfigError::new(
+                "the refresh token begins or ends with white space",
+                "trim it; a line break at the end often comes from a file",
+            ));
+        }
+        Ok(Some(Endpoint {
+            settings,
+            client_auth: Hidden(client_auth.clone()),
+            #[cfg(feature = "reqwest")]
+            client: Hidden(self.client.build()?),
+        }))
+    }
+
+    fn has_endpoint_settings(&self) -> bool {
+        self.refresh_url.is_some()
+            || !self.scopes.is_empty()
+            || !self.params.is_empty()
+            || !self.token_headers.is_empty()
+            || !self.endpoint_edits.is_empty()
+    }
+}
+
+fn token_header(name: &str, value: &Secret<String>) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    let name = own_header_name(name, "the header of the token request")?;
+    let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
+        ConfigError::new(
+            format!("the value of the token request's header {name} cannot be a header value"),
+            "remove line breaks and control characters",
+        )
+    })?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+impl fmt::Debug for AuthConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfigBuilder").finish_non_exhaustive()
+    }
+}
