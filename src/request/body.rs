@@ -746,6 +746,9 @@ mod tests {
             assert_eq!(read_all(first), Read::default());
             assert!(kept.and_then(KeptBody::rebuild).is_none());
         }
+        let (first, _) = keep(Script::new([Error]), CAP);
+        assert!(!first.is_end_stream(), "a transport that asks would not send it, and not see the error");
+        assert_eq!(read_all(first).errors, 1);
         let (first, _) = keep(Script::new((0..9).map(|_| data(vec![7; CAP / 8])).chain([Error])), CAP);
         assert_eq!(read_all(first).errors, 1, "not recorded, too");
     }

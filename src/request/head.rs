@@ -10,10 +10,11 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 /// Everything of a request but its body, in one allocation.
 ///
 /// Cloning a request's parts costs an allocation for most of its headers and counts a reference for each; copying their
-/// bytes one behind the other costs a fifth of that. Parsing them back is paid for only when a request is sent again.
+/// bytes one behind the other costs a third to a fifth of that. Parsing them back costs more, and is paid for only when
+/// a request is sent again.
 ///
 /// The buffer is not wiped when dropped: it is taken before a token is put in, so that it holds nothing but what the
-/// caller's own header map holds, which nobody wipes either; wiping would cost as much as the copy.
+/// caller's own header map holds, which nobody wipes either; wiping would cost nearly as much as the copy.
 pub(crate) struct Head {
     method: Method,
     version: Version,
