@@ -1,13 +1,19 @@
 //! What is done to a request; knows nothing of how tokens are made.
 
+mod body;
+mod head;
 mod inject;
 mod origin;
+mod replay;
 mod tenant;
 
+pub use body::Recorded;
 pub use inject::ExistingAuthorization;
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
-pub(crate) use inject::{Injection, withhold};
-pub(crate) use origin::{Admission, Origin, OriginPolicy, parse_endpoint_url, require_secure};
+pub(crate) use body::{Registry, clone_ops, record_ops};
+pub(crate) use inject::{Injection, own_header_name, withhold};
+pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
+pub(crate) use replay::{Kept, ReplayPolicy, keep};
 pub(crate) use tenant::TenantPolicy;

@@ -1,0 +1,165 @@
+//! Keep what a request needs to be sent once more, and rebuild it.
+
+use http::header::UPGRADE;
+use http::{Method, Request};
+use http_body::Body;
+
+use super::body::{KeptBody, Ops};
+use super::head::Head;
+use crate::extensions::Replay;
+
+/// Which requests are kept, and how much of a recorded body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplayPolicy {
+    /// What holds for requests that do not say otherwise in their extensions.
+    pub(crate) replay: Replay,
+    /// How many bytes of a body are recorded before the recording is given up. Bodies that can be cloned share their
+    /// bytes and are not counted.
+    pub(crate) cap: usize,
+}
+
+impl Default for ReplayPolicy {
+    fn default() -> Self {
+        Self { replay: Replay::default(), cap: 64 * 1024 }
+    }
+}
+
+impl ReplayPolicy {
+    /// Whether this request may be sent twice, by its own wish if it has one.
+    #[inline]
+    pub(crate) fn allows<B>(&self, request: &Request<B>) -> bool {
+        request.extensions().get().copied().unwrap_or(self.replay).allows(request.method())
+    }
+}
+
+/// What is kept of a request: its head, and a second body or the way to one.
+pub(crate) struct Kept<B: Body> {
+    head: Head,
+    body: KeptBody<B>,
+}
+
+/// Keeps what is needed to send this request twice. The request that comes back is to be sent instead of the one that
+/// went in: its body may be recorded on the way.
+///
+/// Call it before a token is put in, and only for requests that the policy [`allows`](ReplayPolicy::allows).
+/// Never kept: bodies nobody knows how to send twice, and requests that hand over a connection (CONNECT, `Upgrade`).
+#[inline]
+pub(crate) fn keep<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
+    let Some(ops) = ops else { return (request, None) };
+    if *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
+        return (request, None);
+    }
+    let Some(head) = Head::keep(&request) else { return (request, None) };
+    match ops {
+        Ops::Clone(clone) => {
+            let body = KeptBody::Ready(clone(request.body()));
+            (request, Some(Kept { head, body }))
+        }
+        Ops::Record { record, erase } => {
+            let (parts, body) = request.into_parts();
+            let (body, kept) = record(body, erase, cap);
+            (Request::from_parts(parts, body), kept.map(|body| Kept { head, body }))
+        }
+    }
+}
+
+impl<B: Body> Kept<B> {
+    /// The request once more, as it was when it was kept. `None` if its body was too large to record, failed, or is
+    /// still in the hands of the transport.
+    pub(crate) fn rebuild(self) -> Option<Request<B>> {
+        let body = self.body.rebuild()?;
+        self.head.rebuild(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use bytes::Bytes;
+    use http_body_util::combinators::BoxBody;
+    use http_body_util::{BodyExt, Empty, Full};
+
+    use super::*;
+    use crate::request::body::ops_of;
+
+    const CAP: usize = 64 * 1024;
+
+    fn keep_known<B>(request: Request<B>) -> (Request<B>, Option<Kept<B>>)
+    where
+        B: Body<Error: Send> + 'static,
+    {
+        keep(request, ops_of(), CAP)
+    }
+
+    async fn bytes<B: Body<Error: std::fmt::Debug>>(body: B) -> Bytes {
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    /// Behaviour 61.
+    #[tokio::test]
+    async fn a_buffered_body_is_sent_twice_byte_for_byte() {
+        let full = Full::new(Bytes::from("hello"));
+        let request = || Request::post("https://api.example.com/v1?x=1").header("content-length", "5");
+        let (first, kept) = keep_known(request().body(full.clone()).unwrap());
+        check(first, kept).await;
+        let (first, kept) = keep_known(request().body(BoxBody::new(full)).unwrap());
+        check(first, kept).await;
+
+        async fn check<B: Body<Error: std::fmt::Debug>>(first: Request<B>, kept: Option<Kept<B>>) {
+            let second = kept.unwrap().rebuild().unwrap();
+            assert_eq!((first.method(), first.uri()), (second.method(), second.uri()));
+            assert_eq!(first.headers(), second.headers());
+            assert_eq!(first.body().size_hint().exact(), Some(5));
+            assert_eq!(second.body().size_hint().exact(), Some(5));
+            assert_eq!(bytes(first.into_body()).await, "hello");
+            assert_eq!(bytes(second.into_body()).await, "hello");
+        }
+    }
+
+    /// Behaviour 69.
+    #[test]
+    fn expect_is_kept() {
+        let request = Request::post("/").header("expect", "100-continue").body(Full::new(Bytes::from("a"))).unwrap();
+        let (first, kept) = keep_known(request);
+        assert_eq!(first.headers()["expect"], "100-continue");
+        assert_eq!(kept.unwrap().rebuild().unwrap().headers()["expect"], "100-continue");
+    }
+
+    #[test]
+    fn a_request_that_hands_over_its_connection_is_not_kept() {
+        let tunnel = Request::connect("api.example.com:443").body(Empty::<Bytes>::new()).unwrap();
+        assert!(keep_known(tunnel).1.is_none());
+        let upgrade = Request::get("/").header("upgrade", "websocket").body(Empty::<Bytes>::new()).unwrap();
+        assert!(keep_known(upgrade).1.is_none());
+    }
+
+    /// Behaviour 62.
+    #[test]
+    fn an_unknown_body_is_sent_as_it_is() {
+        let (first, kept) = keep_known(Request::post("/").body(Full::new(VecDeque::from([7]))).unwrap());
+        assert!(kept.is_none());
+        assert_eq!(first.into_body().into_inner(), Some(VecDeque::from([7])));
+    }
+
+    /// Behaviour 67.
+    #[test]
+    fn a_request_decides_over_its_own_replay() {
+        let policy = ReplayPolicy { replay: Replay::Idempotent, ..ReplayPolicy::default() };
+        let mut post = Request::post("/").body(()).unwrap();
+        assert!(!policy.allows(&post));
+        post.extensions_mut().insert(Replay::AnyReplayable);
+        assert!(policy.allows(&post));
+        let mut get = Request::get("/").body(()).unwrap();
+        assert!(policy.allows(&get));
+        get.extensions_mut().insert(Replay::Never);
+        assert!(!policy.allows(&get));
+    }
+
+    /// It lives in every request's future.
+    #[test]
+    fn what_is_kept_is_small() {
+        assert!(size_of::<Option<Kept<Full<Bytes>>>>() <= 112, "{}", size_of::<Option<Kept<Full<Bytes>>>>());
+        assert!(size_of::<Option<Kept<BoxBody<Bytes, std::io::Error>>>>() <= 88);
+    }
+}
