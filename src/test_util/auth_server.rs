@@ -1,0 +1,637 @@
+//! `AuthServer`: the scriptable authorization server.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::TestClock;
+use super::body::{self, Answer, Body};
+use super::fault::{Fault, Script};
+use super::record::{RecordedRequest, Recorder, lock};
+use super::shapes::{Announce, Asked, Granted, Refusal, Shape};
+use super::tokens::{Format, Identity, Tokens};
+use crate::clock::Clock;
+use crate::error::BoxError;
+
+/// An authorization server for tests: a tower service from token requests to token answers.
+///
+/// It is a handle: clones are the same server, seen from the client's side and from the test's. Options (the methods
+/// that take `self`) act on that server whenever they are called; they are meant for its construction.
+///
+/// A new server hands out a new token for every request, to any client, for an hour. A token's life starts when its
+/// answer is made, that is after [`latency`](Self::latency).
+///
+/// ```
+/// use tower::ServiceExt;
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+///
+/// # tokio_test::block_on(async {
+/// let auth = AuthServer::new(TestClock::new()).single_live_token();
+/// for _ in 0..2 {
+///     let request = http::Request::post("https://auth.example.com/oauth2/token")
+///         .header("content-type", "application/x-www-form-urlencoded")
+///         .body(String::from("grant_type=client_credentials&client_id=id&client_secret=secret"));
+///     assert_eq!(auth.clone().oneshot(request.unwrap()).await.unwrap().status(), 200);
+/// }
+/// let token = auth.last_token().unwrap();
+/// assert!(auth.is_live(&token));
+/// auth.revoke(&token);
+/// assert!(!auth.is_live(&token));
+/// assert_eq!(auth.requests()[1].param("client_id").as_deref(), Some("id"));
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct AuthServer {
+    clock: TestClock,
+    shape: Shape,
+    recorder: Recorder,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    script: Script,
+    tokens: Tokens,
+    clients: HashMap<String, String>,
+    lifetime: Duration,
+    latency: Duration,
+    announce: Announce,
+    jwts: bool,
+    clock_ahead: i64,
+    one_live: bool,
+    same_until_expiry: bool,
+    refresh_tokens: bool,
+    rotation: bool,
+    tenant_from: Option<TenantFrom>,
+}
+
+enum TenantFrom {
+    Header(String),
+    Param(String),
+}
+
+/// The servers.
+impl AuthServer {
+    /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
+    /// body, opaque tokens, a true `expires_in`.
+    pub fn new(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::Generic)
+    }
+
+    /// `POST /oauth/token` with a JSON body of client id and secret and nothing else. The token is a JWT and the
+    /// **same one until it has expired or is revoked**, while `expires_in` says 86400 each time; lifetime a day. Errors
+    /// have a body without OAuth members.
+    pub fn vip(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::Vip).same_token_until_expiry()
+    }
+
+    /// `POST /apis/v2/oauth/token` with a form; refreshes go to `/apis/v1/oauth/token`, if
+    /// [`issue_refresh_tokens`](Self::issue_refresh_tokens) is on. Scopes are `read` and `write`. The answer carries
+    /// members about the user.
+    pub fn spry(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::Spry)
+    }
+
+    /// `POST /v2.0/oauth2/token` with a form; the `token_type` is `bearer`, in lower case.
+    pub fn vectorcare(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::VectorCare)
+    }
+
+    /// `POST /oauth2/token` with raw Basic, a form, `X-ACCOUNT` (lower case, no spaces) and at least one of the three
+    /// appointment scopes; an `x-account` parameter must say the same as the header. Tokens are opaque and belong to
+    /// the account: [`tenant_of`](Self::tenant_of) gives it.
+    pub fn qmatic(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::Qmatic)
+    }
+
+    /// `POST /vlive/hpca/oauth/token` with a form. The answer has no `expires_in` and a `refresh_token` of `null`; when
+    /// the token expires, only its `exp` says.
+    pub fn graphnet(clock: TestClock) -> Self {
+        Self::with_shape(clock, Shape::Graphnet)
+    }
+
+    fn with_shape(clock: TestClock, shape: Shape) -> Self {
+        let state = State {
+            script: Script::default(),
+            tokens: Tokens::new(),
+            clients: HashMap::new(),
+            lifetime: shape.lifetime(),
+            latency: Duration::ZERO,
+            announce: Announce::default(),
+            jwts: shape.has_jwts(),
+            clock_ahead: 0,
+            one_live: false,
+            same_until_expiry: false,
+            refresh_tokens: false,
+            rotation: true,
+            tenant_from: None,
+        };
+        Self { clock, shape, recorder: Recorder::default(), state: Arc::new(Mutex::new(state)) }
+    }
+}
+
+/// Options.
+impl AuthServer {
+    /// Knows this client, and from now on only those named so; others get `invalid_client`.
+    pub fn client(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.set(|state| state.clients.insert(id.into(), secret.into()))
+    }
+
+    /// How long access tokens live. Default: an hour; VIP a day.
+    pub fn lifetime(self, lifetime: Duration) -> Self {
+        self.set(|state| state.lifetime = lifetime)
+    }
+
+    /// What `expires_in` says, as JSON text: `"0"`, `"\"3600\""`, `"1e18"`, `"null"`. Default: the truth, in whole
+    /// seconds, or what the provider says instead of it.
+    pub fn announce_expires_in(self, json: impl Into<String>) -> Self {
+        self.set(|state| state.announce = Announce::Json(json.into()))
+    }
+
+    /// Answers without `expires_in`.
+    pub fn omit_expires_in(self) -> Self {
+        self.set(|state| state.announce = Announce::Nothing)
+    }
+
+    /// Access tokens are JWTs with `iat` and `exp`. Their signature is a fixed text; nothing verifies it.
+    pub fn jwt_tokens(self) -> Self {
+        self.set(|state| state.jwts = true)
+    }
+
+    /// The clock that writes `iat` and `exp` is so many seconds ahead of the true time, or behind if negative.
+    pub fn clock_ahead(self, seconds: i64) -> Self {
+        self.set(|state| state.clock_ahead = seconds)
+    }
+
+    /// A new token revokes the former one of the same client, scopes and tenant.
+    pub fn single_live_token(self) -> Self {
+        self.set(|state| state.one_live = true)
+    }
+
+    /// Hands out the same token to the same client, scopes and tenant until it has expired or is revoked.
+    pub fn same_token_until_expiry(self) -> Self {
+        self.set(|state| state.same_until_expiry = true)
+    }
+
+    /// Adds a refresh token to each answer. A refresh token can be redeemed once and is replaced by a new one; redeemed
+    /// a second time, it takes all tokens that descend from it with it (RFC 9700 §4.14.2). Plain servers and Spry only.
+    pub fn issue_refresh_tokens(self) -> Self {
+        self.set(|state| state.refresh_tokens = true)
+    }
+
+    /// Refresh tokens can be redeemed any number of times, and the answer to a refresh carries none.
+    pub fn without_rotation(self) -> Self {
+        self.set(|state| state.rotation = false)
+    }
+
+    /// Tokens belong to the tenant that this header of the token request names; without it `invalid_request`.
+    pub fn tenant_header(self, name: impl Into<String>) -> Self {
+        self.set(|state| state.tenant_from = Some(TenantFrom::Header(name.into())))
+    }
+
+    /// Tokens belong to the tenant that this parameter of the token request names; without it `invalid_request`.
+    pub fn tenant_param(self, name: impl Into<String>) -> Self {
+        self.set(|state| state.tenant_from = Some(TenantFrom::Param(name.into())))
+    }
+
+    /// How long every answer takes. Default: none.
+    pub fn latency(self, latency: Duration) -> Self {
+        self.set(|state| state.latency = latency)
+    }
+
+    fn set<T>(self, change: impl FnOnce(&mut State) -> T) -> Self {
+        change(&mut lock(&self.state));
+        self
+    }
+}
+
+/// Trouble.
+impl AuthServer {
+    /// The next token requests meet these faults, one each, in order of arrival.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.state).script.push(faults);
+    }
+
+    /// Every token request meets this fault once the script is used up, until [`heal`](Self::heal).
+    pub fn always(&self, fault: Fault) {
+        lock(&self.state).script.always(fault);
+    }
+
+    /// No more faults: ends `always` and forgets the rest of the script.
+    pub fn heal(&self) {
+        lock(&self.state).script.heal();
+    }
+
+    /// Revokes an access token. Whether there was such a token.
+    pub fn revoke(&self, token: &str) -> bool {
+        lock(&self.state).tokens.revoke(token)
+    }
+
+    /// Revokes all access tokens; refresh tokens live on.
+    pub fn revoke_all(&self) {
+        lock(&self.state).tokens.revoke_all();
+    }
+
+    /// Revokes all refresh tokens; access tokens live on.
+    pub fn revoke_refresh_tokens(&self) {
+        lock(&self.state).tokens.revoke_refresh();
+    }
+
+    /// A refresh token for `client`, as from a sign-in that happened elsewhere.
+    pub fn sign_in(&self, client: &str, scope: &str) -> String {
+        let identity = Identity { client: client.to_owned(), scope: scope.to_owned(), tenant: None };
+        lock(&self.state).tokens.issue_refresh(&identity, None).0
+    }
+}
+
+/// What happened.
+impl AuthServer {
+    /// The clock that tokens expire by.
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// How many token requests arrived, answered or not.
+    pub fn token_requests(&self) -> usize {
+        self.recorder.count()
+    }
+
+    /// All token requests in order of arrival.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.recorder.requests()
+    }
+
+    /// How many token requests are in hand now: arrived, not answered, not given up by the client.
+    pub fn in_flight(&self) -> usize {
+        self.recorder.in_flight()
+    }
+
+    /// The most token requests that were in hand at the same time.
+    pub fn max_in_flight(&self) -> usize {
+        self.recorder.max_in_flight()
+    }
+
+    /// Whether an access token is this server's, not expired and not revoked.
+    pub fn is_live(&self, token: &str) -> bool {
+        lock(&self.state).tokens.is_live(token, self.clock.server_time())
+    }
+
+    /// The tenant that an access token belongs to, if it belongs to one.
+    pub fn tenant_of(&self, token: &str) -> Option<String> {
+        lock(&self.state).tokens.tenant(token).cloned()
+    }
+
+    /// The access token that was issued last.
+    pub fn last_token(&self) -> Option<String> {
+        lock(&self.state).tokens.last().cloned()
+    }
+
+    /// How often a refresh token was redeemed after it had been replaced.
+    pub fn refresh_token_reuses(&self) -> usize {
+        lock(&self.state).tokens.reuses()
+    }
+
+    /// Whether a path is this server's token endpoint.
+    pub(super) fn serves(&self, path: &str) -> bool {
+        self.shape.serves(path)
+    }
+}
+
+impl AuthServer {
+    async fn respond<B>(self, request: Request<B>) -> Result<Response<Body>, BoxError>
+    where
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let arrival = self.recorder.arrive(&head, self.clock.now());
+        let (fault, latency) = {
+            let mut state = lock(&self.state);
+            (state.script.next(), state.latency)
+        };
+        let body = body::read(body).await?;
+        arrival.body(body.clone());
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let same = matches!(fault, Fault::SameToken);
+        let shape = self.shape;
+        fault.play(|| self.usual(&head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
+    }
+
+    fn usual(&self, head: &Parts, body: &[u8], same: bool) -> Answer {
+        let granted = self.shape.read(head, body).and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
+        match granted {
+            Ok(granted) => self.shape.answer(&granted),
+            Err(refusal) => self.shape.refuse(&refusal),
+        }
+    }
+}
+
+impl State {
+    fn grant(&mut self, server: &AuthServer, head: &Parts, asked: &Asked, same: bool) -> Result<Granted, Refusal> {
+        let now = server.clock.server_time();
+        let client = self.authenticate(asked)?;
+        let (identity, family) = match asked.grant.as_str() {
+            "refresh_token" => self.redeem(asked, &client)?,
+            _ => {
+                let scope = asked.param("scope").unwrap_or_default().to_owned();
+                (Identity { client, scope, tenant: self.tenant(head, asked)? }, None)
+            }
+        };
+
+        let refresh_token = self.refresh_token(server.shape, &identity, family);
+        let family = family.or(refresh_token.as_ref().map(|(_, family)| *family));
+
+        let former = self.tokens.current(&identity).cloned();
+        let reusable = |former: &String| same || (self.same_until_expiry && self.tokens.is_live(former, now));
+        let token = match former.clone().filter(reusable) {
+            Some(token) => token,
+            None => {
+                if let Some(former) = former.filter(|_| self.one_live) {
+                    self.tokens.revoke(&former);
+                }
+                let format = if self.jwts { Format::Jwt { ahead: self.clock_ahead } } else { Format::Opaque };
+                self.tokens.issue(&identity, family, &format, now, self.lifetime)
+            }
+        };
+        Ok(Granted {
+            remaining: self.tokens.remaining(&token, now),
+            token,
+            scope: identity.scope,
+            refresh_token: refresh_token.map(|(token, _)| token),
+            announce: self.announce.clone(),
+        })
+    }
+
+    /// The client's id. A server that knows no clients takes any.
+    fn authenticate(&self, asked: &Asked) -> Result<String, Refusal> {
+        let known = |(id, secret): &&(String, String)| self.clients.is_empty() || self.clients.get(id) == Some(secret);
+        let credentials = asked.credentials.iter().find(known);
+        credentials.map(|(id, _)| id.clone()).ok_or_else(Refusal::invalid_client)
+    }
+
+    fn redeem(&mut self, asked: &Asked, client: &str) -> Result<(Identity, Option<u64>), Refusal> {
+        let token =
+            asked.param("refresh_token").ok_or_else(|| Refusal::invalid_request("refresh_token is missing."))?;
+        let (identity, family) = self
+            .tokens
+            .redeem(token, client, self.rotation)
+            .ok_or_else(|| Refusal::new(400, "invalid_grant", "The refresh token is not valid any more."))?;
+        Ok((identity, Some(family)))
+    }
+
+    /// The refresh token that goes with the answer, and its family.
+    fn refresh_token(&mut self, shape: Shape, identity: &Identity, family: Option<u64>) -> Option<(String, u64)> {
+        let wanted = match family {
+            Some(_) => self.rotation,
+            None => self.refresh_tokens && shape.has_refresh_tokens(),
+        };
+        wanted.then(|| self.tokens.issue_refresh(identity, family))
+    }
+
+    fn tenant(&self, head: &Parts, asked: &Asked) -> Result<Option<String>, Refusal> {
+        let tenant = match &self.tenant_from {
+            None => return Ok(asked.tenant.clone()),
+            Some(TenantFrom::Header(name)) => head.headers.get(name).and_then(|value| value.to_str().ok()),
+            Some(TenantFrom::Param(name)) => asked.param(name),
+        };
+        tenant.map(|tenant| Some(tenant.to_owned())).ok_or_else(|| Refusal::invalid_request("The tenant is missing."))
+    }
+}
+
+impl<B> Service<Request<B>> for AuthServer
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(self.clone().respond(request))
+    }
+}
+
+/// The provider and the number of requests; never a token.
+impl fmt::Debug for AuthServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("AuthServer");
+        debug.field("shape", &self.shape).field("token_requests", &self.token_requests()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tokio::time::{advance, timeout};
+    use tower::ServiceExt;
+
+    use super::super::jwt;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn request(body: &str) -> Request<String> {
+        let request = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
+        request.body(format!("client_id=id&client_secret=s&{body}")).unwrap()
+    }
+
+    async fn post(auth: &AuthServer, body: &str) -> Value {
+        let response = auth.clone().oneshot(request(body)).await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    async fn token(auth: &AuthServer) -> String {
+        let answer = post(auth, "grant_type=client_credentials").await;
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    async fn refresh(auth: &AuthServer, token: &Value) -> Value {
+        post(auth, &format!("grant_type=refresh_token&refresh_token={}", token.as_str().unwrap())).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_are_new_each_time_and_live_until_they_expire() {
+        let auth = AuthServer::new(TestClock::new());
+        let (first, second) = (token(&auth).await, token(&auth).await);
+        assert_ne!(first, second);
+        assert_ne!(first, token(&AuthServer::new(TestClock::new())).await);
+        advance(HOUR - Duration::from_secs(1)).await;
+        assert!(auth.is_live(&first) && auth.is_live(&second) && !auth.is_live("forged"));
+        advance(Duration::from_secs(1)).await;
+        assert!(!auth.is_live(&first) && !auth.is_live(&second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_expire_by_the_servers_time_not_by_a_client_clock_that_was_set_back() {
+        let auth = AuthServer::new(TestClock::new());
+        let first = token(&auth).await;
+        auth.clock().set_wall_back(HOUR);
+        auth.clock().suspend(HOUR);
+        assert!(!auth.is_live(&first));
+        let second = token(&auth).await;
+        auth.clock().advance(HOUR);
+        assert!(!auth.is_live(&second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn revoked_tokens_are_dead() {
+        let auth = AuthServer::new(TestClock::new());
+        let (first, second) = (token(&auth).await, token(&auth).await);
+        assert!(auth.revoke(&first) && !auth.revoke("forged"));
+        assert!(!auth.is_live(&first) && auth.is_live(&second));
+        auth.revoke_all();
+        assert!(!auth.is_live(&second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_single_live_token_each_kills_the_former_of_its_kind() {
+        let auth = AuthServer::new(TestClock::new()).single_live_token();
+        let first = token(&auth).await;
+        post(&auth, "grant_type=client_credentials&scope=other").await;
+        assert!(auth.is_live(&first));
+        let second = token(&auth).await;
+        assert!(!auth.is_live(&first) && auth.is_live(&second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_token_is_handed_out_with_what_is_left_of_its_life() {
+        let auth = AuthServer::new(TestClock::new()).same_token_until_expiry().latency(Duration::from_secs(600));
+        let first = post(&auth, "grant_type=client_credentials").await;
+        let second = post(&auth, "grant_type=client_credentials").await;
+        assert_eq!(first["access_token"], second["access_token"]);
+        assert_eq!((&first["expires_in"], &second["expires_in"]), (&3600.into(), &3000.into()));
+        auth.revoke_all();
+        assert_ne!(post(&auth, "grant_type=client_credentials").await["access_token"], first["access_token"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_announced_lifetime_may_lie() {
+        let auth = AuthServer::new(TestClock::new()).announce_expires_in("\"7\"");
+        assert_eq!(post(&auth, "grant_type=client_credentials").await["expires_in"], "7");
+        let auth = auth.omit_expires_in();
+        assert_eq!(post(&auth, "grant_type=client_credentials").await.get("expires_in"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_whose_clock_is_off_writes_it_into_its_tokens_only() {
+        let exp = |token: &str| jwt::payload(token)["exp"].as_u64().unwrap();
+        let auth = AuthServer::new(TestClock::new()).jwt_tokens();
+        let punctual = exp(&token(&auth).await);
+        let behind = token(&auth.clone().clock_ahead(-300)).await;
+        assert_eq!(exp(&behind), punctual - 300);
+        advance(HOUR - Duration::from_secs(1)).await;
+        assert!(auth.is_live(&behind));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_token_is_replaced_and_its_reuse_kills_the_family() {
+        let auth = AuthServer::new(TestClock::new()).issue_refresh_tokens();
+        let first = post(&auth, "grant_type=client_credentials&scope=a").await;
+        let second = refresh(&auth, &first["refresh_token"]).await;
+        assert_eq!(second["scope"], "a");
+        assert_ne!(first["refresh_token"], second["refresh_token"]);
+        let bystander = token(&auth).await;
+
+        assert_eq!(refresh(&auth, &first["refresh_token"]).await["error"], "invalid_grant");
+        assert_eq!(auth.refresh_token_reuses(), 1);
+        assert_eq!(refresh(&auth, &second["refresh_token"]).await["error"], "invalid_grant");
+        assert!(!auth.is_live(second["access_token"].as_str().unwrap()));
+        assert!(auth.is_live(&bystander));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_rotation_a_refresh_token_lasts() {
+        let auth = AuthServer::new(TestClock::new()).without_rotation();
+        let signed_in = Value::from(auth.sign_in("id", "a"));
+        for _ in 0..2 {
+            let answer = refresh(&auth, &signed_in).await;
+            assert!(answer["access_token"].is_string() && answer.get("refresh_token").is_none(), "{answer}");
+        }
+        let stolen = Value::from(auth.sign_in("another", ""));
+        assert_eq!(refresh(&auth, &stolen).await["error"], "invalid_grant");
+        auth.revoke_refresh_tokens();
+        assert_eq!(refresh(&auth, &signed_in).await["error"], "invalid_grant");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_has_spent_the_refresh_token() {
+        let auth = AuthServer::new(TestClock::new());
+        let signed_in = Value::from(auth.sign_in("id", ""));
+        auth.script([Fault::LoseAnswer]);
+        let body = format!("grant_type=refresh_token&refresh_token={}", signed_in.as_str().unwrap());
+        auth.clone().oneshot(request(&body)).await.unwrap_err();
+        assert!(auth.last_token().is_some());
+        assert_eq!(refresh(&auth, &signed_in).await["error"], "invalid_grant");
+        assert_eq!(auth.refresh_token_reuses(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scripted_faults_come_first() {
+        let auth = AuthServer::new(TestClock::new());
+        let first = token(&auth).await;
+        auth.revoke(&first);
+        auth.script([Fault::SameToken, Fault::error("invalid_client"), Fault::Status(503)]);
+        assert_eq!(token(&auth).await, first);
+        for expected in [401, 503, 200] {
+            let response = auth.clone().oneshot(request("grant_type=client_credentials")).await.unwrap();
+            assert_eq!(response.status(), expected);
+        }
+        auth.always(Fault::Hang);
+        assert!(timeout(HOUR, token(&auth)).await.is_err());
+        assert_eq!(auth.in_flight(), 0);
+        auth.heal();
+        token(&auth).await;
+        assert_eq!(auth.token_requests(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_belong_to_the_tenant_that_was_asked_for() {
+        let auth = AuthServer::new(TestClock::new()).tenant_param("account");
+        assert_eq!(post(&auth, "grant_type=client_credentials").await["error"], "invalid_request");
+        let answer = post(&auth, "grant_type=client_credentials&account=blue").await;
+        assert_eq!(auth.tenant_of(answer["access_token"].as_str().unwrap()).as_deref(), Some("blue"));
+
+        let auth = auth.tenant_header("x-tenant");
+        let mut with_header = request("grant_type=client_credentials");
+        with_header.headers_mut().insert("x-tenant", "red".parse().unwrap());
+        auth.clone().oneshot(with_header).await.unwrap();
+        assert_eq!(auth.tenant_of(&auth.last_token().unwrap()).as_deref(), Some("red"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_recorded_with_time_and_company() {
+        let auth = AuthServer::new(TestClock::new()).latency(HOUR);
+        let start = auth.clock().now();
+        tokio::join!(token(&auth), token(&auth));
+        token(&auth).await;
+        let requests = auth.requests();
+        let seen: Vec<_> = requests.iter().map(|seen| (seen.in_flight, seen.at.wall)).collect();
+        assert_eq!(seen, [(1, start.wall), (2, start.wall), (1, start.wall + HOUR)]);
+        assert_eq!((auth.in_flight(), auth.max_in_flight()), (0, 2));
+        assert_eq!(requests[0].param("grant_type").as_deref(), Some("client_credentials"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn debug_shows_no_token() {
+        let auth = AuthServer::new(TestClock::new()).client("id", "s");
+        let token = token(&auth).await;
+        let printed = format!("{auth:?}");
+        assert!(printed.contains("token_requests: 1") && !printed.contains(&token), "{printed}");
+    }
+}
