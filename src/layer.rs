@@ -14,10 +14,14 @@ use crate::config::AuthConfig;
 use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
-use crate::request::{Injection, Ops, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy};
+use crate::request::{
+    Injection, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy, clone_ops, record_ops,
+};
 use crate::response::RejectionPolicy;
 use crate::service::Auth;
-use crate::token::{DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenSource, erase};
+use crate::token::{
+    DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, erase,
+};
 
 /// Puts an OAuth2 token and tenant header on each request of the service it wraps.
 ///
@@ -57,7 +61,7 @@ pub(crate) struct Setup {
     pub(crate) injection: Injection,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
-    credentials: Option<Credentials>,
+    pub(crate) credentials: Option<Credentials>,
 }
 
 impl Setup {
@@ -70,17 +74,20 @@ impl Setup {
 impl AuthLayer {
     /// A layer whose token requests go through a built-in HTTP client: no redirects, no cookies, TLS by rustls.
     ///
-    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build).
+    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration made
+    /// by [`AuthConfig::external`] has no token endpoint: its requests fail, use [`with_source`](AuthLayer::with_source).
     #[cfg(feature = "reqwest")]
     pub fn new(cfg: AuthConfig) -> Self {
-        let client = cfg.built_in_client();
-        Self::with_client(cfg, client)
+        match cfg.built_in_client() {
+            Some(client) => Self::with_client(cfg, client),
+            None => Self::without_endpoint(cfg),
+        }
     }
 
     /// A layer whose token requests go through an HTTP service of yours: another TLS stack, a proxy, a mock.
     ///
     /// The service must not follow redirects, which would carry credentials elsewhere, and must not be wrapped in this
-    /// layer. A configuration made by [`AuthConfig::external`] has no token URL and fails each token request.
+    /// layer. A configuration made by [`AuthConfig::external`] has no token endpoint: its requests fail.
     pub fn with_client<C, RB>(cfg: AuthConfig, client: C) -> Self
     where
         C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
@@ -90,8 +97,8 @@ impl AuthLayer {
         RB::Data: Send,
         RB::Error: Into<BoxError>,
     {
-        let credentials = cfg.credentials();
-        let endpoint = TokenEndpoint::new(cfg.endpoint_settings(), credentials.clone(), client, cfg.clock());
+        let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
+        let endpoint = TokenEndpoint::new(client, settings, credentials.clone(), cfg.clock());
         Self::assemble(cfg, erase(endpoint), Some(credentials))
     }
 
@@ -114,8 +121,8 @@ impl AuthLayer {
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned. Known types need no registration.
-    pub fn replay_clone<B: Clone + 'static>(mut self) -> Self {
-        self.registry.insert(Ops::<B>::cloned());
+    pub fn replay_clone<B: Body + Clone + 'static>(mut self) -> Self {
+        self.registry.insert(clone_ops::<B>());
         self
     }
 
@@ -125,7 +132,7 @@ impl AuthLayer {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        self.registry.insert(Ops::recorded(erase));
+        self.registry.insert(record_ops(erase));
         self
     }
 
@@ -141,7 +148,7 @@ impl AuthLayer {
     pub fn can_replay<B>(&self) -> bool
     where
         B: Body + 'static,
-        B::Error: Send + Sync,
+        B::Error: Send,
     {
         self.registry.ops_of::<B>().is_some()
     }
@@ -151,8 +158,22 @@ impl AuthLayer {
         AuthHandle { setup: self.setup.clone() }
     }
 
+    /// `new` and `with_client` cannot fail, so the mistake is told where a token is needed.
+    fn without_endpoint(cfg: AuthConfig) -> Self {
+        struct Nowhere;
+
+        impl TokenSource for Nowhere {
+            async fn fetch(&self, _: TokenRequest) -> Result<Token, TokenError> {
+                let mend = "this configuration has no token endpoint; use `AuthLayer::with_source`";
+                Err(TokenError::new(TokenErrorKind::SourcePermanent).with_detail(mend))
+            }
+        }
+
+        Self::with_source(cfg, Nowhere)
+    }
+
     fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, credentials: Option<Credentials>) -> Self {
-        let engine = Engine::new(source, cfg.clock(), cfg.engine_policy(), cfg.refresh_token());
+        let engine = Engine::new(source, cfg.clock(), cfg.engine_policy(), cfg.initial_refresh_token());
         let setup = cfg.into_setup(Arc::new(engine), credentials);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }

@@ -55,7 +55,7 @@ pub(crate) mod sealed {
 impl<B> sealed::Request for http::Request<B>
 where
     B: Body + 'static,
-    B::Error: Send + Sync,
+    B::Error: Send,
 {
     type Kept = Kept<B>;
 

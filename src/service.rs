@@ -117,7 +117,7 @@ where
     S: Service<http::Request<B>, Response = http::Response<RB>> + Clone,
     S::Error: Into<BoxError>,
     B: http_body::Body + 'static,
-    B::Error: Send + Sync,
+    B::Error: Send,
     RB: http_body::Body,
 {
     type Response = http::Response<RB>;

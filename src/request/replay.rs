@@ -9,7 +9,7 @@ use super::head::Head;
 use crate::extensions::Replay;
 
 /// Which requests are kept, and how much of a recorded body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplayPolicy {
     /// What holds for requests that do not say otherwise in their extensions.
     pub(crate) replay: Replay,
@@ -24,14 +24,6 @@ impl Default for ReplayPolicy {
     }
 }
 
-impl ReplayPolicy {
-    /// Whether this request may be sent twice, by its own wish if it has one.
-    #[inline]
-    pub(crate) fn allows<B>(&self, request: &Request<B>) -> bool {
-        request.extensions().get().copied().unwrap_or(self.replay).allows(request.method())
-    }
-}
-
 /// What is kept of a request: its head, and a second body or the way to one.
 pub(crate) struct Kept<B: Body> {
     head: Head,
@@ -41,7 +33,7 @@ pub(crate) struct Kept<B: Body> {
 /// Keeps what is needed to send this request twice. The request that comes back is to be sent instead of the one that
 /// went in: its body may be recorded on the way.
 ///
-/// Call it before a token is put in, and only for requests that the policy [`allows`](ReplayPolicy::allows).
+/// Call it before a token is put in, and only for requests that the policy allows.
 /// Never kept: bodies nobody knows how to send twice, and requests that hand over a connection (CONNECT, `Upgrade`).
 #[inline]
 pub(crate) fn keep<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
