@@ -1,1 +1,198 @@
 //! The token endpoint: a tower service from `TokenRequest` to `Token` over any HTTP service.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
+use crate::clock::Clock;
+use crate::error::BoxError;
+use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
+
+mod answer;
+#[cfg(feature = "reqwest")]
+mod client;
+mod client_auth;
+mod encode;
+mod exchange;
+mod grant;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use client_auth::ClientAuth;
+pub use encode::BodyEncoding;
+
+pub(crate) use answer::AnswerSettings;
+#[cfg(feature = "reqwest")]
+pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
+pub(crate) use client_auth::Credentials;
+pub(crate) use grant::Grant;
+pub(crate) use settings::{EndpointSettings, Param};
+
+use answer::Reader;
+use exchange::Exchanger;
+use grant::Asking;
+
+/// The token endpoint of an authorization server (RFC 6749 §3.2) as a tower service over any HTTP client.
+///
+/// It holds no token: the refresh token comes with each [`TokenRequest`], and what the answer means for it goes back
+/// with the [`Token`]. So it can be cloned, wrapped in tower layers and called from any task.
+///
+/// A refresh token is used where there is one. If it turns out dead (`invalid_grant`), or the refresh URL does not
+/// exist (404, 405, 410), the configured grant is used within the same call.
+pub struct TokenEndpoint<C> {
+    client: C,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Arc<EndpointSettings>,
+    credentials: Credentials,
+    clock: Arc<dyn Clock>,
+    /// An unusable expiry was warned of already.
+    warned: AtomicBool,
+}
+
+impl<C> TokenEndpoint<C> {
+    pub(crate) fn new(
+        client: C,
+        settings: Arc<EndpointSettings>,
+        credentials: Credentials,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { client, shared: Arc::new(Shared { settings, credentials, clock, warned: AtomicBool::new(false) }) }
+    }
+}
+
+impl<C, RB> Service<TokenRequest> for TokenEndpoint<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
+    type Response = Token;
+    type Error = TokenError;
+    type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
+        self.client.poll_ready(cx).map_err(|error| exchange::failed(error.into(), false))
+    }
+
+    fn call(&mut self, request: TokenRequest) -> Self::Future {
+        let spare = self.client.clone();
+        let ready = std::mem::replace(&mut self.client, spare);
+        let mut call = Call { exchanger: Exchanger::new(ready), shared: self.shared.clone(), request };
+        Box::pin(async move { call.run().await })
+    }
+}
+
+/// One token request: up to two exchanges.
+struct Call<C> {
+    exchanger: Exchanger<C>,
+    shared: Arc<Shared>,
+    request: TokenRequest,
+}
+
+impl<C, RB> Call<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+    C::Error: Into<BoxError>,
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    async fn run(&mut self) -> Result<Token, TokenError> {
+        let has_primary = self.shared.settings.grant.is_primary();
+        if self.request.refresh_token.is_none() {
+            return if has_primary { self.ask(Asking::ClientCredentials).await } else { Err(no_refresh_token()) };
+        }
+        if has_primary && self.request.refresh_answer_lost {
+            // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
+            return self.ask(Asking::ClientCredentials).await.map(drop_refresh_token);
+        }
+        match self.ask(Asking::RefreshToken).await {
+            Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
+            Err(error) if has_primary && self.is_refresh_url_missing(&error) => {
+                self.ask(Asking::ClientCredentials).await
+            }
+            result => result,
+        }
+    }
+
+    async fn after_dead_refresh_token(&mut self) -> Result<Token, TokenError> {
+        match self.ask(Asking::ClientCredentials).await {
+            Ok(token) => Ok(drop_refresh_token(token)),
+            Err(mut error) => {
+                error.refresh_token_dead = true;
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
+        let Shared { settings, credentials, clock, warned } = &*self.shared;
+        // Loaded for each exchange, so that replaced credentials count at once.
+        let auth = credentials.load();
+        let outgoing = wire::Outgoing::new(asking, settings, &auth, &self.request)?;
+        let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
+        let reader = Reader {
+            settings: &settings.answer,
+            asking,
+            dead_refresh_codes: &settings.dead_refresh_codes,
+            required_scopes: settings
+                .require_granted
+                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
+                .flatten(),
+            sent: outgoing.sent,
+            now: clock.now().wall,
+            warned,
+        };
+        let mut result = answer.and_then(|answer| reader.read(&answer));
+        if let (Err(error), Asking::ClientCredentials) = (&mut result, asking) {
+            error.refresh_answer_lost = false;
+        }
+        result
+    }
+
+    fn is_refresh_url_missing(&self, error: &TokenError) -> bool {
+        let settings = &self.shared.settings;
+        let own_url = settings.refresh_url.as_ref().is_some_and(|url| *url != settings.url);
+        let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
+        own_url && error.status().is_some_and(|status| missing.contains(&status))
+    }
+}
+
+fn drop_refresh_token(mut token: Token) -> Token {
+    if matches!(token.refresh_token, RefreshToken::Keep) {
+        token.refresh_token = RefreshToken::Drop;
+    }
+    token
+}
+
+fn no_refresh_token() -> TokenError {
+    TokenError::new(TokenErrorKind::SignInAgain).with_detail("there is no refresh token")
+}
+
+impl<C: Clone> Clone for TokenEndpoint<C> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<C> fmt::Debug for TokenEndpoint<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpoint").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}

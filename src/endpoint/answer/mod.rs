@@ -1,0 +1,140 @@
+//! What the token endpoint answered, to a token or an error: all the quirks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use super::exchange::Answer;
+use super::grant::Asking;
+use crate::extensions::Scopes;
+use crate::secret::Secret;
+use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind};
+
+mod expiry;
+mod members;
+mod refusal;
+mod retry_after;
+mod sent;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use sent::Sent;
+
+use members::{Member, Members};
+
+/// How the answers of one authorization server differ from RFC 6749 §5.1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AnswerSettings {
+    /// Values of `token_type` that mean `Bearer`, besides that word itself.
+    pub(crate) token_types: Vec<String>,
+    /// Names of members: theirs, and the standard one it stands for.
+    pub(crate) fields: Vec<(String, String)>,
+    /// An answer without `token_type` is an error instead of `Bearer`.
+    pub(crate) require_token_type: bool,
+}
+
+/// Reads the answer of one exchange.
+pub(crate) struct Reader<'a> {
+    pub(crate) settings: &'a AnswerSettings,
+    pub(crate) asking: Asking,
+    pub(crate) dead_refresh_codes: &'a [String],
+    /// Fewer granted scopes than these are an error.
+    pub(crate) required_scopes: Option<&'a Scopes>,
+    pub(crate) sent: Sent<'a>,
+    pub(crate) now: SystemTime,
+    pub(crate) warned: &'a AtomicBool,
+}
+
+impl Reader<'_> {
+    pub(crate) fn read(&self, answer: &Answer) -> Result<Token, TokenError> {
+        self.judge(answer).map_err(|error| {
+            let mut error = error.with_status(answer.status);
+            if let Some(pause) = retry_after::read(&answer.headers, self.now) {
+                error = error.with_retry_after(pause);
+            }
+            error
+        })
+    }
+
+    fn judge(&self, answer: &Answer) -> Result<Token, TokenError> {
+        if answer.status.is_redirection() {
+            return Err(refusal::redirected(&answer.headers, &self.sent));
+        }
+        let text = String::from_utf8_lossy(&answer.body);
+        let members = Members::parse(&text, &answer.headers, &self.settings.fields);
+        if let Ok(members) = &members {
+            if let Some(refused) = self.refused(answer.status, members) {
+                return Err(refused);
+            }
+        }
+        if !answer.status.is_success() {
+            return Err(self.bare_status(answer.status, members.err()));
+        }
+        members.map_err(|unreadable| unreadable.detail).and_then(|members| self.token(&members)).map_err(|detail| {
+            let mut error = TokenError::new(TokenErrorKind::Malformed).with_detail(detail);
+            // It was answered: a refresh token may have been spent for nothing.
+            error.refresh_answer_lost = true;
+            error
+        })
+    }
+
+    /// The token of a 2xx answer, or what is wrong with it.
+    fn token(&self, members: &Members<'_>) -> Result<Token, String> {
+        if let Some(name) = members.repeated(&["access_token", "token_type", "expires_in"]) {
+            return Err(format!("`{name}` occurs more than once"));
+        }
+        self.check_token_type(members)?;
+        let access_token = match members.get("access_token") {
+            Some(Member::Text(text)) => text,
+            Some(_) => return Err("`access_token` is not a string".into()),
+            None => return Err("there is no `access_token`".into()),
+        };
+        let mut token = Token::bearer(access_token).map_err(|error| error.to_string())?;
+        token.expires_in = self.known("expires_in", expiry::lifetime(members));
+        token.expires_at = self.known("an absolute expiry", expiry::moment(members, self.now));
+        token.refresh_in = self.known("refresh_in", expiry::refresh_in(members));
+        if let Some(refresh_token) = members.text("refresh_token") {
+            token.refresh_token = RefreshToken::Replace(Secret::from(refresh_token));
+        }
+        if let Some(granted) = members.scopes() {
+            if self.required_scopes.is_some_and(|required| !granted.contains(required)) {
+                return Err("fewer scopes were granted than asked for".into());
+            }
+            token = token.with_scopes(granted);
+        }
+        Ok(token.with_extra(members.extra()))
+    }
+
+    fn check_token_type(&self, members: &Members<'_>) -> Result<(), String> {
+        let text = match members.get("token_type") {
+            Some(Member::Text(text)) => text.trim(),
+            Some(Member::Other(_)) => return Err("`token_type` is not a string".into()),
+            None => "",
+        };
+        let means_bearer = |alias: &String| alias.eq_ignore_ascii_case(text);
+        if text.eq_ignore_ascii_case("bearer") || self.settings.token_types.iter().any(means_bearer) {
+            return Ok(());
+        }
+        match text.to_ascii_lowercase().as_str() {
+            "" if self.settings.require_token_type => Err("there is no `token_type`".into()),
+            "" => Ok(()),
+            "dpop" => Err("`token_type` is DPoP: the token needs a proof with each request".into()),
+            "mac" => Err("`token_type` is MAC, which is not supported".into()),
+            "n_a" => Err("`token_type` is N_A: the token is not for API requests".into()),
+            _ => Err("`token_type` is not known; if it means Bearer, configure it as an alias".into()),
+        }
+    }
+
+    /// An expiry that is there but cannot be used counts as unknown, and is told once: some servers always send it so.
+    fn known<T>(&self, what: &'static str, read: expiry::Read<T>) -> Option<T> {
+        match read {
+            expiry::Read::Known(value) => Some(value),
+            expiry::Read::Absent => None,
+            expiry::Read::Unusable => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the token endpoint sends {what} with a value that cannot be used; it is ignored");
+                }
+                None
+            }
+        }
+    }
+}

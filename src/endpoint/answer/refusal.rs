@@ -1,0 +1,122 @@
+//! Answers that are no token: which class of error they are (RFC 6749 §5.2, and what is seen besides).
+
+use http::header::LOCATION;
+use http::uri::Uri;
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use super::members::{Class, Member, Members, Unreadable};
+use super::sent::Sent;
+use super::{Asking, Reader};
+use crate::token::{ErrorCode, TokenError, TokenErrorKind};
+
+impl Reader<'_> {
+    /// The error that the answer names, whatever its status: some servers send 200 with it.
+    pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<TokenError> {
+        let named = named(members)?;
+        let dead = self.asking == Asking::RefreshToken && self.is_dead_refresh_code(&named.code);
+        let kind = if dead { TokenErrorKind::SignInAgain } else { kind(status, &named.code) };
+        let mut error = TokenError::new(kind);
+        error.refresh_token_dead = dead;
+        // A server error may have come after the refresh token was spent; a named refusal came instead.
+        error.refresh_answer_lost = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
+        if let Some(code) =
+            ErrorCode::new(&named.code).filter(|code| is_registered(code.as_str()) || !self.sent.is_in(code.as_str()))
+        {
+            error = error.with_code(code);
+        }
+        if let Some(description) = named.description {
+            error = error.with_description(self.sent.mask(&description));
+        }
+        Some(error)
+    }
+
+    /// The error of an answer that names none.
+    pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> TokenError {
+        let class = unreadable.as_ref().map(|unreadable| unreadable.class);
+        let kind = match (kind(status, ""), class) {
+            // A page in between: of a proxy, a firewall, a login. The server itself has refused nothing.
+            (_, Some(Class::Page)) => TokenErrorKind::Unavailable,
+            (TokenErrorKind::Refused, Some(Class::Other)) => TokenErrorKind::Unavailable,
+            (kind, _) => kind,
+        };
+        let mut error = TokenError::new(kind);
+        error.refresh_answer_lost = self.may_have_spent(status);
+        match unreadable {
+            Some(unreadable) if class != Some(Class::Empty) => error.with_detail(unreadable.detail),
+            _ => error,
+        }
+    }
+
+    fn is_dead_refresh_code(&self, code: &str) -> bool {
+        code == "invalid_grant" || self.dead_refresh_codes.iter().any(|dead| dead == code)
+    }
+
+    fn may_have_spent(&self, status: StatusCode) -> bool {
+        self.asking == Asking::RefreshToken && status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+/// A redirect, of which only the origin is told: the rest of the URL may hold anything.
+pub(super) fn redirected(headers: &HeaderMap, sent: &Sent<'_>) -> TokenError {
+    let error = TokenError::new(TokenErrorKind::Redirected);
+    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else { return error };
+    let Ok(uri) = location.parse::<Uri>() else { return error };
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return error.with_detail("it leads to another path of the same host");
+    };
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let origin = format!("{scheme}://{host}{port}");
+    if sent.is_in(&origin) { error } else { error.with_detail(format!("it leads to {origin}")) }
+}
+
+struct Named {
+    code: String,
+    description: Option<String>,
+}
+
+fn named(members: &Members<'_>) -> Option<Named> {
+    if let Some(code) = members.text("error") {
+        let description = members.text("error_description").map(str::to_owned);
+        return Some(Named { code: code.to_owned(), description });
+    }
+    let Some(Member::Other(raw)) = members.get("errors") else { return None };
+    let errors = serde_json::from_str::<Value>(raw).ok()?;
+    let first = errors.get(0)?;
+    let text = |name: &str| first.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Named { code: text("errorType")?, description: text("message") })
+}
+
+/// The code decides where it is one of the known ones, the status otherwise. A server that says "slow down" by status is
+/// believed first: asking on would make it worse.
+fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
+    use TokenErrorKind::*;
+    match (status.as_u16(), code) {
+        (429, _) => Unavailable,
+        (_, "invalid_client") => BadCredentials,
+        (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending") => Unavailable,
+        (_, code) if is_registered(code) => Refused,
+        (408 | 425 | 500..=599, _) => Unavailable,
+        (401, _) => BadCredentials,
+        _ => Refused,
+    }
+}
+
+fn is_registered(code: &str) -> bool {
+    const CODES: [&str; 13] = [
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "invalid_target",
+        "access_denied",
+        "temporarily_unavailable",
+        "server_error",
+        "slow_down",
+        "authorization_pending",
+        "expired_token",
+    ];
+    CODES.contains(&code)
+}

@@ -1,0 +1,151 @@
+//! One HTTP exchange with the token endpoint, bounded in time and in size.
+
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+use crate::error::BoxError;
+use crate::token::{TokenError, TokenErrorKind};
+
+/// What the token endpoint answered, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+/// An HTTP service for the exchanges of one token request.
+pub(crate) struct Exchanger<C> {
+    client: C,
+    /// `poll_ready` was answered and no call was made since.
+    ready: bool,
+}
+
+impl<C> Exchanger<C> {
+    /// Takes a service that is ready.
+    pub(crate) fn new(client: C) -> Self {
+        Self { client, ready: true }
+    }
+
+    /// Sends and reads. An error has `refresh_answer_lost` set if the request may have reached the server.
+    pub(crate) async fn exchange<RB>(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        max_body: usize,
+    ) -> Result<Answer, TokenError>
+    where
+        C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+        C::Error: Into<BoxError>,
+        RB: Body,
+        RB::Error: Into<BoxError>,
+    {
+        let mut sent = false;
+        let Self { client, ready } = self;
+        let work = async {
+            if !std::mem::take(ready) {
+                poll_fn(|cx| client.poll_ready(cx)).await.map_err(|error| failed(error.into(), false))?;
+            }
+            sent = true;
+            let response = client.call(request).await.map_err(|error| failed(error.into(), true))?;
+            read(response, max_body).await
+        };
+        match tokio::time::timeout(timeout, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                let mut error =
+                    TokenError::new(TokenErrorKind::Timeout).with_detail(format!("not complete after {timeout:?}"));
+                error.refresh_answer_lost = sent;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// An error of the HTTP service.
+pub(crate) fn failed(error: BoxError, sent: bool) -> TokenError {
+    let timed_out = io_errors(&*error).any(|error| error.kind() == io::ErrorKind::TimedOut)
+        || chain(&*error).any(|error| error.is::<tokio::time::error::Elapsed>());
+    let answer_lost = sent && !is_connect(&*error);
+    let kind = if timed_out { TokenErrorKind::Timeout } else { TokenErrorKind::Unreachable };
+    let mut error = TokenError::new(kind).caused_by(error);
+    error.refresh_answer_lost = answer_lost;
+    error
+}
+
+/// Whether the connection was never made, so that nothing was sent. When in doubt it was.
+fn is_connect(error: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if chain(error).filter_map(|error| error.downcast_ref::<reqwest::Error>()).any(reqwest::Error::is_connect) {
+        return true;
+    }
+    io_errors(error)
+        .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable))
+}
+
+fn io_errors<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a io::Error> {
+    chain(error).filter_map(|error| error.downcast_ref())
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, TokenError>
+where
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    let (head, body) = response.into_parts();
+    let mut answer = Answer { status: head.status, headers: head.headers, body: Zeroizing::new(Vec::new()) };
+    if answer.status.is_redirection() {
+        return Ok(answer);
+    }
+    match collect(body, max_body, &mut answer.body).await {
+        Ok(()) => Ok(answer),
+        // The status alone tells enough of a refusal.
+        Err(_) if !answer.status.is_success() => Ok(answer),
+        Err(error) => Err(error.with_status(answer.status)),
+    }
+}
+
+async fn collect<RB>(body: RB, max: usize, into: &mut Vec<u8>) -> Result<(), TokenError>
+where
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    let too_long = || {
+        let mut error =
+            TokenError::new(TokenErrorKind::Malformed).with_detail(format!("the body is longer than {max} bytes"));
+        error.refresh_answer_lost = true;
+        error
+    };
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if expected > max {
+        return Err(too_long());
+    }
+    into.reserve_exact(expected);
+    let mut body = pin!(body);
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(|error| failed(error.into(), true))?.into_data() else { continue };
+        if data.remaining() > max.saturating_sub(into.len()) {
+            return Err(too_long());
+        }
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            into.extend_from_slice(chunk);
+            let taken = chunk.len();
+            data.advance(taken);
+        }
+    }
+    Ok(())
+}

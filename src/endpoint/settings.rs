@@ -1,0 +1,199 @@
+//! `EndpointSettings`: everything that differs from one token endpoint to another, as data.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::{AnswerSettings, BodyEncoding, Grant};
+use crate::error::ConfigError;
+use crate::extensions::Scopes;
+use crate::secret::Secret;
+
+/// Two are equal when they ask the same way; the values of secrets are not compared.
+#[derive(Clone, PartialEq)]
+pub(crate) struct EndpointSettings {
+    pub(crate) url: Uri,
+    /// Where refresh tokens go, if not to `url`.
+    pub(crate) refresh_url: Option<Uri>,
+    /// Allows plain http to hosts that are not this machine.
+    pub(crate) allow_http: bool,
+    pub(crate) grant: Grant,
+    pub(crate) encoding: BodyEncoding,
+    /// Concerns the configured grant; a refresh always says that it is one.
+    pub(crate) send_grant_type: bool,
+    pub(crate) scopes: Option<Scopes>,
+    pub(crate) send_scopes_on_refresh: bool,
+    /// A token with fewer scopes than asked for is an error.
+    pub(crate) require_granted: bool,
+    pub(crate) params: Vec<Param>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) tenant_header: Option<HeaderName>,
+    pub(crate) tenant_param: Option<String>,
+    /// For one exchange, from sending to the last byte.
+    pub(crate) timeout: Duration,
+    /// In bytes.
+    pub(crate) max_body: usize,
+    /// Codes besides `invalid_grant` that mean: this refresh token is dead.
+    pub(crate) dead_refresh_codes: Vec<String>,
+    pub(crate) answer: AnswerSettings,
+}
+
+impl EndpointSettings {
+    const MAX_BODY_LIMIT: usize = 1024 * 1024;
+
+    pub(crate) fn new(url: Uri, grant: Grant) -> Self {
+        Self {
+            url,
+            refresh_url: None,
+            allow_http: false,
+            grant,
+            encoding: BodyEncoding::Form,
+            send_grant_type: true,
+            scopes: None,
+            send_scopes_on_refresh: false,
+            require_granted: false,
+            params: Vec::new(),
+            headers: Vec::new(),
+            tenant_header: None,
+            tenant_param: None,
+            timeout: Duration::from_secs(10),
+            max_body: 256 * 1024,
+            dead_refresh_codes: Vec::new(),
+            answer: AnswerSettings::default(),
+        }
+    }
+
+    /// # Errors
+    /// A URL that may not receive credentials, a limit out of bounds, a parameter that the crate sends itself.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        check_url(&self.url, self.allow_http)?;
+        self.refresh_url.as_ref().map_or(Ok(()), |url| check_url(url, self.allow_http))?;
+        if self.timeout.is_zero() {
+            return Err(ConfigError::new("the timeout of token requests is zero", "10 s is the default"));
+        }
+        if !(1..=Self::MAX_BODY_LIMIT).contains(&self.max_body) {
+            return Err(ConfigError::new(
+                "the size limit of token answers is not between 1 byte and 1 MiB",
+                "256 KiB is the default",
+            ));
+        }
+        let own = |name: &str| match name {
+            "grant_type" => self.send_grant_type,
+            "client_secret" | "refresh_token" | "scope" => true,
+            _ => false,
+        };
+        if self.params.iter().any(|param| param.name.is_empty() || own(&param.name)) {
+            return Err(ConfigError::new(
+                "an extra token parameter has no name, or the name of one that is sent anyway",
+                "a parameter may be sent once only (RFC 6749 §3.2); use the setting of that name",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Leaves URLs, parameters and headers out: users put keys into all three.
+impl fmt::Debug for EndpointSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointSettings")
+            .field("host", &self.url.host())
+            .field("grant", &self.grant)
+            .field("encoding", &self.encoding)
+            .field("scopes", &self.scopes)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An extra parameter of the token request, such as `audience`.
+#[derive(Clone)]
+pub(crate) struct Param {
+    pub(crate) name: String,
+    pub(crate) value: Secret<String>,
+}
+
+/// By name only.
+impl PartialEq for Param {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+fn check_url(url: &Uri, allow_http: bool) -> Result<(), ConfigError> {
+    let Some(authority) = url.authority() else {
+        return Err(ConfigError::new("the token URL names no host", "write it in full, such as https://host/token"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(ConfigError::new("the token URL holds a user name", "pass credentials as `ClientAuth`"));
+    }
+    match url.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if allow_http || is_loopback(authority) => Ok(()),
+        _ => Err(ConfigError::new(
+            "the token URL is not https",
+            "credentials would travel readable for everybody; http is for this machine only",
+        )),
+    }
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host().trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_url(url: &str) -> EndpointSettings {
+        EndpointSettings::new(url.parse().unwrap(), Grant::ClientCredentials)
+    }
+
+    /// Behaviour 101.
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        for good in ["https://a.example/t", "http://127.0.0.1:8080/t", "http://[::1]/t", "http://LOCALHOST/t"] {
+            assert!(with_url(good).validate().is_ok(), "{good}");
+        }
+        for bad in
+            ["http://a.example/t", "http://localhost.a.example/t", "http://128.0.0.1/t", "/t", "ftp://a.example/t"]
+        {
+            assert!(with_url(bad).validate().is_err(), "{bad}");
+        }
+        let mut refresh = with_url("https://a.example/t");
+        refresh.refresh_url = Some("http://a.example/r".parse().unwrap());
+        assert!(refresh.validate().is_err());
+        refresh.allow_http = true;
+        assert!(refresh.validate().is_ok());
+    }
+
+    #[test]
+    fn a_url_with_credentials_is_refused_and_not_quoted() {
+        let error = with_url("https://user:canary@a.example/t").validate().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_parameter_that_is_sent_anyway_is_refused() {
+        let mut settings = with_url("https://a.example/t");
+        settings.params.push(Param { name: "client_secret".into(), value: Secret::from("x") });
+        assert!(settings.validate().is_err());
+        settings.params = vec![Param { name: "grant_type".into(), value: Secret::from("password") }];
+        assert!(settings.validate().is_err());
+        settings.send_grant_type = false;
+        assert!(settings.validate().is_ok());
+    }
+
+    #[test]
+    fn equality_looks_at_everything_but_the_values_of_secrets() {
+        let (mut one, mut other) = (with_url("https://a.example/t"), with_url("https://a.example/t"));
+        one.params.push(Param { name: "key".into(), value: Secret::from("canary 1") });
+        other.params.push(Param { name: "key".into(), value: Secret::from("canary 2") });
+        assert!(one == other);
+        assert!(!format!("{one:?}").contains("canary"));
+        other.encoding = BodyEncoding::Json;
+        assert!(one != other);
+    }
+}

@@ -1,0 +1,76 @@
+//! The token request as it goes over the wire.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::Full;
+
+use super::ClientAuth;
+use super::answer::Sent;
+use super::grant::{self, Asking};
+use super::settings::EndpointSettings;
+use crate::secret::Secret;
+use crate::token::{TokenError, TokenErrorKind, TokenRequest};
+
+/// One token request, and what of it must not be found in an error.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) request: Request<Full<Bytes>>,
+    pub(crate) sent: Sent<'a>,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(crate) fn new(
+        asking: Asking,
+        settings: &'a EndpointSettings,
+        auth: &'a ClientAuth,
+        request: &'a TokenRequest,
+    ) -> Result<Self, TokenError> {
+        let authorization = auth.authorization();
+        let url = match asking {
+            Asking::RefreshToken => settings.refresh_url.as_ref().unwrap_or(&settings.url),
+            Asking::ClientCredentials => &settings.url,
+        };
+        let body = settings.encoding.encode(&grant::params(asking, settings, auth, request));
+        let mut outgoing =
+            Request::builder().method(Method::POST).uri(url.clone()).body(Full::new(body)).map_err(|_| {
+                TokenError::new(TokenErrorKind::Refused).with_detail("the token URL cannot be requested")
+            })?;
+        set_headers(outgoing.headers_mut(), settings, authorization.as_ref(), request);
+
+        let mut sent = Sent::default();
+        sent.push(auth.secret());
+        sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
+        sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
+        settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
+        settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
+        sent.push_owned(authorization.as_ref().and_then(basic_value));
+        Ok(Self { request: outgoing, sent })
+    }
+}
+
+fn set_headers(
+    headers: &mut HeaderMap,
+    settings: &EndpointSettings,
+    authorization: Option<&HeaderValue>,
+    request: &TokenRequest,
+) {
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    for (name, value) in &settings.headers {
+        let mut value = value.clone();
+        // Often a key; HTTP/2 must not index it.
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(CONTENT_TYPE, settings.encoding.content_type());
+    if let Some(authorization) = authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    if let (Some(name), Some(tenant)) = (&settings.tenant_header, &request.tenant) {
+        headers.insert(name, tenant.header_value().clone());
+    }
+}
+
+fn basic_value(authorization: &HeaderValue) -> Option<Secret<String>> {
+    authorization.to_str().ok()?.strip_prefix("Basic ").map(Secret::from)
+}
