@@ -39,12 +39,18 @@ pub struct AuthConfig {
     clock: Hidden<Arc<dyn Clock>>,
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 struct Endpoint {
     settings: EndpointSettings,
-    client_auth: Hidden<ClientAuth>,
+    client_auth: ClientAuth,
     #[cfg(feature = "reqwest")]
-    client: Hidden<BuiltInClient>,
+    client: BuiltInClient,
+}
+
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.client_auth.is_like(&other.client_auth)
+    }
 }
 
 /// Takes no part in comparisons: a secret, or a thing that cannot be compared.
@@ -101,12 +107,12 @@ impl AuthConfig {
     /// The token endpoint's settings and the client's credentials; `None` for an external configuration.
     pub(crate) fn endpoint(&self) -> Option<(EndpointSettings, Credentials)> {
         let endpoint = self.endpoint.as_ref()?;
-        Some((endpoint.settings.clone(), Credentials::new(endpoint.client_auth.0.clone())))
+        Some((endpoint.settings.clone(), Credentials::new(endpoint.client_auth.clone())))
     }
 
     #[cfg(feature = "reqwest")]
     pub(crate) fn built_in_client(&self) -> Option<BuiltInClient> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.client.0.clone())
+        self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
     pub(crate) fn into_setup(self, engine: Arc<Engine>, credentials: Option<Credentials>) -> Setup {
@@ -270,7 +276,7 @@ impl AuthConfigBuilder {
     /// A proxy for the built-in token client, such as `http://proxy.internal:3128`.
     #[cfg(feature = "reqwest")]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
-        self.client.proxy = Some(url.into());
+        self.client.proxy = Some(Secret::new(url.into()));
         self
     }
 
@@ -495,7 +501,7 @@ impl AuthConfigBuilder {
             ));
         }
         let origins = OriginPolicy::build(&self.origins, self.foreign, self.allow_http)?;
-        let mut injection = Injection { existing: self.existing, ..Injection::default() };
+        let mut injection = Injection::new(self.existing);
         for (name, value) in &self.set_if_absent {
             injection.set_if_absent(name, value)?;
         }
@@ -556,9 +562,9 @@ impl AuthConfigBuilder {
         }
         Ok(Some(Endpoint {
             settings,
-            client_auth: Hidden(client_auth.clone()),
+            client_auth: client_auth.clone(),
             #[cfg(feature = "reqwest")]
-            client: Hidden(self.client.build()?),
+            client: self.client.build()?,
         }))
     }
 

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
-use crate::message::sealed::{Request as _, Response as _};
+use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::response::{Drain, Verdict, judge};
@@ -418,7 +418,7 @@ impl<S> Resent<S> {
     fn finish<T: HttpResponse>(&mut self, mut response: T) -> T {
         if matches!(self.core.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
-                self.slot.proved();
+                self.slot.proved(&self.core.setup.engine, self.outcome.generation);
             } else {
                 self.slot.accept(self.outcome.generation);
             }

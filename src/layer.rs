@@ -98,7 +98,7 @@ impl AuthLayer {
         RB::Error: Into<BoxError>,
     {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, settings, credentials.clone(), cfg.clock());
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials.clone(), cfg.clock());
         Self::assemble(cfg, erase(endpoint), Some(credentials))
     }
 

@@ -1,18 +1,35 @@
 //! A tower middleware for HTTP clients: OAuth2 tokens on every request.
 
 mod clock;
+mod config;
 mod endpoint;
 mod error;
 mod extensions;
+mod future;
+mod layer;
+mod message;
+mod observe;
+pub mod providers;
 mod request;
 mod response;
 mod secret;
+mod service;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
 
 pub use clock::{Clock, Now, SystemClock};
+pub use config::{AuthConfig, AuthConfigBuilder};
+pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
+pub use future::ResponseFuture;
+pub use layer::{AuthHandle, AuthLayer, Stats};
+pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
+pub use response::Forbidden;
 pub use secret::Secret;
-pub use token::{ErrorCode, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource};
+pub use service::Auth;
+pub use token::{
+    ErrorCode, ExpirySource, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource,
+    UnknownExpiry,
+};

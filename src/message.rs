@@ -9,9 +9,11 @@ use crate::request::{Admission, Kept, OriginPolicy, Registry, keep};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
+#[allow(private_bounds, reason = "the private bound is the seal")]
 pub trait HttpRequest: Sized + sealed::Request {}
 
 /// A response that can reject them. Sealed: implemented for `http::Response<B>` and `reqwest::Response`.
+#[allow(private_bounds, reason = "the private bound is the seal")]
 pub trait HttpResponse: sealed::Response {}
 
 impl<R: sealed::Request> HttpRequest for R {}
@@ -20,8 +22,7 @@ impl<R: sealed::Response> HttpResponse for R {}
 pub(crate) mod sealed {
     use super::*;
 
-    #[allow(unreachable_pub)]
-    pub trait Request: Sized {
+    pub(crate) trait Request: Sized {
         /// What is kept of it for a second sending.
         type Kept;
 
@@ -40,8 +41,7 @@ pub(crate) mod sealed {
         fn unknown_body(registry: &Registry) -> Option<&'static str>;
     }
 
-    #[allow(unreachable_pub)]
-    pub trait Response {
+    pub(crate) trait Response {
         type Body: Body;
 
         fn status(&self) -> StatusCode;

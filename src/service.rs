@@ -12,7 +12,6 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{Replay, Resend, Scopes, SkipAuth, TenantId};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::layer::Setup;
-use crate::message::sealed::Request as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::{Admission, Registry, TenantPolicy, withhold};

@@ -165,9 +165,11 @@ impl Credentials {
         Self(Arc::new(ArcSwap::from_pointee(auth)))
     }
 
-    /// What the next exchange authenticates with.
-    pub(crate) fn replace(&self, auth: ClientAuth) {
-        self.0.store(Arc::new(auth));
+    /// Sets what the next exchange authenticates with; tells whether it is the same client.
+    pub(crate) fn replace(&self, auth: ClientAuth) -> Result<bool, ConfigError> {
+        auth.validate()?;
+        let former = self.0.swap(Arc::new(auth));
+        Ok(former.id == self.load().id)
     }
 
     pub(crate) fn load(&self) -> Arc<ClientAuth> {

@@ -23,13 +23,17 @@ pub enum ExistingAuthorization {
 /// Which headers go onto a request besides the tenant's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Injection {
-    pub(crate) existing: ExistingAuthorization,
+    existing: ExistingAuthorization,
     set_if_absent: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Injection {
     /// Far below the size at which inserting into a `HeaderMap` panics.
     const MAX_HEADERS: usize = 16_384;
+
+    pub(crate) fn new(existing: ExistingAuthorization) -> Self {
+        Self { existing, set_if_absent: Vec::new() }
+    }
 
     /// Adds a header that requests get unless they have one of that name.
     pub(crate) fn set_if_absent(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -140,10 +144,6 @@ mod tests {
 
     use super::*;
 
-    fn injection(existing: ExistingAuthorization) -> Injection {
-        Injection { existing, ..Injection::default() }
-    }
-
     fn token(text: &'static str) -> HeaderValue {
         let mut value = HeaderValue::from_static(text);
         value.set_sensitive(true);
@@ -192,17 +192,17 @@ mod tests {
         let pairs = [("authorization", "Basic x"), ("authorization", "Bearer y"), ("proxy-authorization", "Basic z")];
         let (one, mut two) = (headers(&pairs[..1]), headers(&pairs));
 
-        assert!(injection(ExistingAuthorization::Replace).admits(&two, None).unwrap());
-        injection(ExistingAuthorization::Replace).apply(token("Bearer a"), &mut two);
+        assert!(Injection::new(ExistingAuthorization::Replace).admits(&two, None).unwrap());
+        Injection::new(ExistingAuthorization::Replace).apply(token("Bearer a"), &mut two);
         assert_eq!(values(&two, "authorization"), [b"Bearer a"]);
         assert_eq!(two[PROXY_AUTHORIZATION], "Basic z");
 
-        assert!(!injection(ExistingAuthorization::Keep).admits(&one, None).unwrap());
+        assert!(!Injection::new(ExistingAuthorization::Keep).admits(&one, None).unwrap());
         assert!(matches!(
-            injection(ExistingAuthorization::Keep).admits(&headers(&pairs), None),
+            Injection::new(ExistingAuthorization::Keep).admits(&headers(&pairs), None),
             Err(Error::Request(_))
         ));
-        assert!(matches!(injection(ExistingAuthorization::Reject).admits(&one, None), Err(Error::Request(_))));
+        assert!(matches!(Injection::new(ExistingAuthorization::Reject).admits(&one, None), Err(Error::Request(_))));
 
         for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep, ExistingAuthorization::Reject] {
             assert!(injection(mode).admits(&HeaderMap::new(), None).unwrap(), "{mode:?}");

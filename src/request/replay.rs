@@ -134,20 +134,6 @@ mod tests {
         assert_eq!(first.into_body().into_inner(), Some(VecDeque::from([7])));
     }
 
-    /// Behaviour 67.
-    #[test]
-    fn a_request_decides_over_its_own_replay() {
-        let policy = ReplayPolicy { replay: Replay::Idempotent, ..ReplayPolicy::default() };
-        let mut post = Request::post("/").body(()).unwrap();
-        assert!(!policy.allows(&post));
-        post.extensions_mut().insert(Replay::AnyReplayable);
-        assert!(policy.allows(&post));
-        let mut get = Request::get("/").body(()).unwrap();
-        assert!(policy.allows(&get));
-        get.extensions_mut().insert(Replay::Never);
-        assert!(!policy.allows(&get));
-    }
-
     /// It lives in every request's future.
     #[test]
     fn what_is_kept_is_small() {

@@ -14,6 +14,7 @@ use super::slots::Slots;
 use super::source::DynTokenSource;
 use super::{Token, TokenError, TokenErrorKind};
 use crate::clock::Clock;
+use crate::error::ConfigError;
 use crate::secret::Secret;
 
 /// When tokens are asked for, and for how long failures are remembered.
@@ -50,6 +51,20 @@ impl Default for EnginePolicy {
 impl EnginePolicy {
     /// The shortest pause after a transient failure, so that full jitter cannot draw "at once".
     const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.lifetime.validate()?;
+        if self.flight_deadline.is_zero() {
+            return Err(ConfigError::new("the refresh deadline is zero", "30 s is the default"));
+        }
+        if self.backoff.0 > self.backoff.1 || self.permanent_pause.0 > self.permanent_pause.1 {
+            return Err(ConfigError::new("the first pause is longer than the longest", "pass the shorter one first"));
+        }
+        if self.max_partitions == 0 || self.max_waiters == Some(0) {
+            return Err(ConfigError::new("no partition or no waiter is allowed", "1024 partitions are the default"));
+        }
+        Ok(())
+    }
 
     /// For how long a failure is remembered; `None`: not at all, since it is no word of the authorization server.
     pub(crate) fn pause_after(&self, error: &TokenError, in_a_row: u32, draw: f64) -> Option<Duration> {

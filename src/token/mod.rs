@@ -1,14 +1,24 @@
-//! The words of the engine: token, token request, token source, token error.
+//! The engine: tokens, their lifetimes, and the one flight that fetches them; knows neither HTTP clients nor bodies.
 
+mod engine;
 mod error;
+mod flight;
 mod lifetime;
+mod partition;
+mod schedule;
+mod slot;
+mod slots;
 mod source;
 mod storm;
 mod value;
 
 pub use error::{ErrorCode, TokenError, TokenErrorKind};
-
+pub use lifetime::{ExpirySource, UnknownExpiry};
 pub use source::{TokenRequest, TokenSource};
 pub use value::{Extra, RefreshToken, Token};
 
+pub(crate) use engine::{Engine, EnginePolicy};
+pub(crate) use flight::{Landing, Ticket};
+pub(crate) use partition::Partition;
+pub(crate) use slot::{Current, Read, Rejection, Slot};
 pub(crate) use source::{DynTokenSource, erase};

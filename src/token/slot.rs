@@ -274,10 +274,14 @@ impl Slot {
         }
     }
 
-    /// The request whose rejection started a flight was accepted with what the flight brought.
-    pub(crate) fn proved(&self) {
-        self.lock().storm.cleared();
-        self.watching.store(false, Ordering::Relaxed);
+    /// The request whose rejection started a flight was accepted with the generation that the flight brought.
+    pub(crate) fn proved(&self, engine: &Engine, generation: u64) {
+        let now = engine.clock.now();
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.storm.cleared();
+            self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+        }
     }
 
     /// Whether the token of this generation has passed its margin, by our own clocks.
@@ -308,8 +312,11 @@ impl Slot {
             Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
             Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
         };
+        if matches!(landing, Landing::New(_)) {
+            state.storm.published();
+        }
         if flight.forced && !matches!(landing, Landing::Failed(_)) {
-            state.storm.ended(arrived.monotonic, matches!(landing, Landing::New(_)));
+            state.storm.ended(arrived.monotonic);
         }
         self.watching.store(state.storm.is_watching(arrived.monotonic), Ordering::Relaxed);
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
@@ -410,7 +417,7 @@ impl Slot {
         let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
-            Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.ends() => {
+            Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.expires_at().is_some() => {
                 (current.generation, current.lifetime.kept_until_expiry())
             }
             Some(current) => (current.generation, lifetime),
