@@ -15,4 +15,7 @@ pub use clock::{Clock, Now, SystemClock};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use secret::Secret;
-pub use token::{ErrorCode, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource};
+pub use token::{
+    ErrorCode, ExpirySource, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource,
+    UnknownExpiry,
+};
