@@ -1,1 +1,741 @@
 //! When a token is fresh, stale, late and expired, by both clocks.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Token;
+use crate::clock::Now;
+use crate::error::ConfigError;
+
+/// Where the end of a token's life is read from. Sources are tried in the configured order; the first usable one wins.
+///
+/// The default order is [`ExpiresIn`](Self::ExpiresIn), [`ExpiresAt`](Self::ExpiresAt), [`JwtExp`](Self::JwtExp). Put
+/// `JwtExp` first, or alone, where the server replays a cached answer and `expires_in` tells the lifetime of a new token
+/// whatever the age of the one it hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExpirySource {
+    /// The lifetime in the answer (`expires_in`, RFC 6749 §5.1), counted from when the token was asked for. Zero counts
+    /// as not told.
+    ExpiresIn,
+    /// The absolute expiry in the answer (`expires_at`, `expires_on`), by this machine's wall clock.
+    ExpiresAt,
+    /// The `exp` claim, if the access token happens to be a JWT (RFC 7519 §4.1.4), by this machine's wall clock.
+    ///
+    /// It says when to ask for a new token, nothing else: the JWT is not verified (that is the API's task), and its
+    /// claims are never exposed. A forged `exp` can do no more than move the next token request within the limits that
+    /// hold for every token: a second from now at the earliest, a year at the latest.
+    JwtExp,
+    /// The same lifetime for every token, whatever the server says; counted from when the token was asked for.
+    Fixed(Duration),
+}
+
+impl ExpirySource {
+    fn read(self, token: &Token) -> Option<Stated> {
+        let span = |span: Duration| (!span.is_zero()).then_some(Stated::Lasts(span));
+        match self {
+            Self::ExpiresIn => token.expires_in.and_then(span),
+            Self::ExpiresAt => token.expires_at.map(Stated::Ends),
+            Self::JwtExp => jwt_exp(token.access_token()).map(Stated::Ends),
+            Self::Fixed(lifetime) => span(lifetime),
+        }
+    }
+}
+
+enum Stated {
+    Lasts(Duration),
+    Ends(SystemTime),
+}
+
+/// What to make of a token whose end no [`ExpirySource`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UnknownExpiry {
+    /// It lives this long, counted from when it was asked for. The default, with one hour: the lifetime most servers
+    /// give, short enough that a wrong guess is mended soon, and a 401 mends it at once.
+    Assume(Duration),
+    /// It lives until the API rejects it: for servers whose tokens do not expire.
+    UntilRejected,
+    /// It is not used: the token request counts as failed.
+    Error,
+}
+
+impl Default for UnknownExpiry {
+    fn default() -> Self {
+        Self::Assume(Duration::from_secs(3600))
+    }
+}
+
+/// The shortest time between a token's arrival and the next token request that its lifetime causes. However short the
+/// lifetimes a server gives, they cannot make a loop.
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a token that arrived expired is renewed. Either one of the clocks is wrong or the server replays a cached
+/// answer; both last, so that asking again each second would hammer the server and change nothing.
+const RENEW_SKEWED: Duration = Duration::from_secs(30);
+
+/// From what is known of a token to its [`Lifetime`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LifetimePolicy {
+    pub(crate) sources: Vec<ExpirySource>,
+    pub(crate) unknown: UnknownExpiry,
+    /// The share of the life after which the token is renewed in the background; in (0, 1].
+    pub(crate) fraction: f64,
+    /// How long before expiry requests begin to wait; at most 10 % of the life.
+    pub(crate) margin: Duration,
+    /// Renew at expiry and not before: until then the server would hand out the same token.
+    pub(crate) at_expiry: bool,
+    /// A token that arrives expired is an error: the provider wants expired tokens discarded.
+    pub(crate) strict: bool,
+    /// No token is trusted for longer.
+    pub(crate) max: Duration,
+}
+
+impl Default for LifetimePolicy {
+    fn default() -> Self {
+        Self {
+            sources: vec![ExpirySource::ExpiresIn, ExpirySource::ExpiresAt, ExpirySource::JwtExp],
+            unknown: UnknownExpiry::default(),
+            fraction: 0.8,
+            margin: Duration::from_secs(30),
+            at_expiry: false,
+            strict: false,
+            max: Duration::from_secs(365 * 24 * 3600),
+        }
+    }
+}
+
+impl LifetimePolicy {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if !(self.fraction > 0.0 && self.fraction <= 1.0) {
+            return Err(ConfigError::new(
+                "the refresh fraction is not in (0, 1]",
+                "0.8 renews a token after 80 % of its life",
+            ));
+        }
+        if self.sources.contains(&ExpirySource::Fixed(Duration::ZERO)) {
+            return Err(ConfigError::new("the fixed lifetime is zero", "give the lifetime of a token"));
+        }
+        if self.unknown == UnknownExpiry::Assume(Duration::ZERO) {
+            return Err(ConfigError::new(
+                "the assumed lifetime is zero",
+                "give a lifetime, or use `UnknownExpiry::UntilRejected`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn margin_of(&self, life: Duration) -> Duration {
+        if self.at_expiry { Duration::ZERO } else { self.margin.min(life / 10) }
+    }
+
+    /// When the token is renewed, counted from when it was asked for.
+    fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, first: bool, draw: f64) -> Duration {
+        let point = if self.at_expiry { life } else { share(life, self.fraction) };
+        let point = refresh_in.map_or(point, |hint| hint.min(point));
+        if self.at_expiry { point } else { jitter(point, life, first, draw) }
+    }
+}
+
+/// Processes that started together got their first tokens together. Spread over 35-80 % of the life (at the default
+/// fraction) they part at once; a few percent alone would take them hours. After that a little keeps them apart.
+fn jitter(point: Duration, life: Duration, first: bool, draw: f64) -> Duration {
+    const FIRST_FROM: f64 = 0.35 / 0.8;
+    const LATER: f64 = 0.05;
+    if first {
+        share(point, FIRST_FROM + (1.0 - FIRST_FROM) * draw)
+    } else {
+        point.saturating_sub(share(life, LATER * draw))
+    }
+}
+
+fn share(span: Duration, part: f64) -> Duration {
+    Duration::try_from_secs_f64(span.as_secs_f64() * part).unwrap_or(span)
+}
+
+/// When a token is renewed, waited for, and dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// `None`: never by itself.
+    refresh: Option<Now>,
+    margin: Option<Now>,
+    /// `None`: it lives until it is rejected.
+    expiry: Option<Now>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Use it.
+    Fresh,
+    /// Use it, and renew it in the background.
+    Stale,
+    /// Alive, but likely dead when the request arrives: wait for the renewal, and use it if that fails.
+    Late,
+    /// Do not use it.
+    Expired,
+}
+
+impl Lifetime {
+    pub(crate) fn freshness(&self, now: &Now) -> Freshness {
+        let reached = |moment: Option<Now>| moment.is_some_and(|moment| now.reached(&moment));
+        if reached(self.expiry) {
+            Freshness::Expired
+        } else if reached(self.margin) {
+            Freshness::Late
+        } else if reached(self.refresh) {
+            Freshness::Stale
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    pub(crate) fn is_alive(&self, now: &Now) -> bool {
+        self.freshness(now) != Freshness::Expired
+    }
+
+    /// How long until [`freshness`](Self::freshness) changes next, if it ever does by itself.
+    pub(crate) fn next_boundary(&self, now: &Now) -> Option<Duration> {
+        let ahead =
+            [self.refresh, self.margin, self.expiry].into_iter().flatten().filter(|moment| !now.reached(moment));
+        ahead.map(|moment| now.until(&moment)).min()
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
+        self.expiry.map(|expiry| expiry.wall)
+    }
+
+    /// The server handed out the identical token before its end: it will do so again until then, so ask at expiry.
+    pub(crate) fn kept_until_expiry(self) -> Self {
+        match self.expiry {
+            Some(_) => Self { refresh: self.expiry, margin: self.expiry, expiry: self.expiry },
+            None => self,
+        }
+    }
+}
+
+/// Why a token has no lifetime and must not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoLifetime {
+    /// It had expired when it arrived, and the policy is strict.
+    Expired,
+    /// Nothing tells its end, and the policy forbids guessing.
+    Unknown,
+}
+
+/// The lifetime of a token that was `asked` for (the request was sent) and `arrived` then.
+///
+/// `first`: it is the first token of its slot in this process. `draw`: uniform in [0, 1), drawn once for this token.
+pub(crate) fn lifetime_of(
+    token: &Token,
+    policy: &LifetimePolicy,
+    asked: Now,
+    arrived: Now,
+    first: bool,
+    draw: f64,
+) -> Result<Lifetime, NoLifetime> {
+    let age = elapsed(asked, arrived);
+    let until_rejected = |refresh| Ok(Lifetime { refresh, margin: None, expiry: None });
+    let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
+        (Some(stated), _) => stated,
+        (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
+        (None, UnknownExpiry::UntilRejected) => {
+            let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
+            return until_rejected(refresh.map(|after| arrived.after(after.max(MIN_INTERVAL))));
+        }
+        (None, UnknownExpiry::Error) => return Err(NoLifetime::Unknown),
+    };
+    let life = match stated {
+        Stated::Lasts(life) => life,
+        Stated::Ends(end) => match end.duration_since(arrived.wall) {
+            Ok(left) if !left.is_zero() => left.saturating_add(age),
+            _ if policy.strict => return Err(NoLifetime::Expired),
+            _ => return until_rejected(Some(arrived.after(RENEW_SKEWED))),
+        },
+    };
+    let life = life.min(policy.max);
+    let left = life.saturating_sub(age).max(MIN_INTERVAL);
+    let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
+    let refresh = policy.refresh_point(life, token.refresh_in, first, draw);
+    let refresh = refresh.saturating_sub(age).max(MIN_INTERVAL).min(margin);
+    Ok(Lifetime {
+        refresh: Some(arrived.after(refresh)),
+        margin: Some(arrived.after(margin)),
+        expiry: Some(arrived.after(left)),
+    })
+}
+
+/// By whichever clock went further: the monotonic one may have slept meanwhile, the wall clock may have been set back.
+fn elapsed(from: Now, to: Now) -> Duration {
+    let monotonic = to.monotonic.saturating_duration_since(from.monotonic);
+    monotonic.max(to.wall.duration_since(from.wall).unwrap_or_default())
+}
+
+/// The `exp` claim of a JWT (RFC 7519 §4.1.4), unverified; `None` for everything that is not a signed or unsigned JWT
+/// with a sensible `exp`.
+///
+/// Not by a JWT library: those refuse algorithms they do not know, which is no business of a client's. Milliseconds and
+/// numeric strings are mistakes that servers make.
+pub(crate) fn jwt_exp(token: &str) -> Option<SystemTime> {
+    const MAX_CLAIMS: usize = 32 * 1024;
+    /// As seconds the year 33658, as milliseconds 2001: above it, milliseconds are meant.
+    const MILLISECONDS_FROM: f64 = 1e12;
+
+    #[derive(Deserialize)]
+    struct Claims<'a> {
+        #[serde(borrow)]
+        exp: &'a RawValue,
+    }
+
+    // A token of more than three parts leaves a dot in the middle, which is not base64.
+    let (_, rest) = token.split_once('.')?;
+    let (claims, _) = rest.rsplit_once('.')?;
+    if base64::decoded_len_estimate(claims.len()) > MAX_CLAIMS {
+        return None;
+    }
+    let claims = LENIENT_BASE64.decode(claims).ok()?;
+    let exp = serde_json::from_slice::<Claims<'_>>(&claims).ok()?.exp.get();
+    let exp = exp.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(exp);
+    let exp: f64 = exp.trim().parse().ok()?;
+    let seconds = if exp < MILLISECONDS_FROM { exp } else { exp / 1000.0 };
+    if seconds <= 0.0 {
+        return None;
+    }
+    SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+}
+
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn start() -> Now {
+        let wall = SystemTime::UNIX_EPOCH + secs(1_800_000_000);
+        Now { wall, ..SystemClock.now() }
+    }
+
+    fn opaque() -> Token {
+        Token::bearer("opaque").unwrap()
+    }
+
+    fn jwt(claims: &str) -> String {
+        format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    /// A JWT that ends so many seconds after `now`, before it if negative.
+    fn jwt_ending(now: Now, after: i64) -> Token {
+        let now = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        Token::bearer(&jwt(&format!(r#"{{"exp":{}}}"#, now.checked_add_signed(after).unwrap()))).unwrap()
+    }
+
+    fn vip() -> LifetimePolicy {
+        LifetimePolicy { sources: vec![ExpirySource::JwtExp], at_expiry: true, ..LifetimePolicy::default() }
+    }
+
+    fn graphnet() -> LifetimePolicy {
+        LifetimePolicy {
+            sources: vec![ExpirySource::JwtExp],
+            unknown: UnknownExpiry::Assume(secs(300)),
+            strict: true,
+            ..LifetimePolicy::default()
+        }
+    }
+
+    /// The lifetime of a token that is not the first and of which no jitter is taken.
+    fn plain(token: &Token, policy: &LifetimePolicy, asked: Now, arrived: Now) -> Result<Lifetime, NoLifetime> {
+        lifetime_of(token, policy, asked, arrived, false, 0.0)
+    }
+
+    /// Refresh point, margin and expiry, in seconds after `start`.
+    fn points(lifetime: &Lifetime, start: Now) -> [Option<f64>; 3] {
+        [lifetime.refresh, lifetime.margin, lifetime.expiry].map(|moment| {
+            let moment = moment?;
+            let wall = moment.wall.duration_since(start.wall).unwrap();
+            assert_eq!(moment.monotonic - start.monotonic, wall, "both clocks say the same");
+            Some(wall.as_secs_f64())
+        })
+    }
+
+    /// Behaviour 70.
+    #[test]
+    fn what_is_told_of_a_token_gives_its_lifetime() {
+        let (asked, default) = (start(), LifetimePolicy::default());
+        let arrived = asked.after(secs(2));
+        let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..default.clone() };
+        let error = LifetimePolicy { unknown: UnknownExpiry::Error, ..default.clone() };
+        let fixed = LifetimePolicy { sources: vec![ExpirySource::Fixed(secs(100))], ..default.clone() };
+        let year = YEAR.as_secs_f64();
+        let rows = [
+            ("an hour", opaque().expires_in(HOUR), &default, [2880.0, 3570.0, 3600.0]),
+            ("missing: an hour is assumed", opaque(), &default, [2880.0, 3570.0, 3600.0]),
+            ("zero is not told", opaque().expires_in(Duration::ZERO), &default, [2880.0, 3570.0, 3600.0]),
+            ("the margin is at most a tenth", opaque().expires_in(secs(100)), &default, [80.0, 90.0, 100.0]),
+            ("fractions count", opaque().expires_in(secs(10) / 4), &default, [3.0, 3.0, 3.0]),
+            ("absurd: a year", opaque().expires_in(Duration::MAX), &default, [0.8 * year, year - 30.0, year]),
+            ("shorter than its way here", opaque().expires_in(secs(1)), &default, [3.0, 3.0, 3.0]),
+            ("absolute", opaque().expires_at(asked.wall + secs(100)), &default, [80.0, 90.0, 100.0]),
+            (
+                "absolute, a millennium",
+                opaque().expires_at(asked.wall + YEAR * 1000),
+                &default,
+                [0.8 * year, year - 30.0, year],
+            ),
+            ("absolute, nearly over", opaque().expires_at(arrived.wall + SECOND / 10), &default, [3.0, 3.0, 3.0]),
+            ("a JWT", jwt_ending(asked, 1000), &default, [800.0, 970.0, 1000.0]),
+            (
+                "a refresh point of the server's",
+                opaque().expires_in(HOUR).refresh_in(secs(600)),
+                &default,
+                [600.0, 3570.0, 3600.0],
+            ),
+            (
+                "one later than ours",
+                opaque().expires_in(HOUR).refresh_in(secs(3500)),
+                &default,
+                [2880.0, 3570.0, 3600.0],
+            ),
+            ("one at once", opaque().expires_in(HOUR).refresh_in(Duration::ZERO), &default, [3.0, 3570.0, 3600.0]),
+            ("fixed", opaque().expires_in(HOUR), &fixed, [80.0, 90.0, 100.0]),
+            ("told, though guessing is forbidden", opaque().expires_in(secs(100)), &error, [80.0, 90.0, 100.0]),
+            ("renewed at its end", jwt_ending(asked, 1000), &vip(), [1000.0, 1000.0, 1000.0]),
+            (
+                "the answer lies, the JWT does not",
+                jwt_ending(asked, 1000).expires_in(secs(86400)),
+                &vip(),
+                [1000.0, 1000.0, 1000.0],
+            ),
+            ("strict, unreadable", opaque(), &graphnet(), [240.0, 270.0, 300.0]),
+        ];
+        for (name, token, policy, expected) in rows {
+            let lifetime = plain(&token, policy, asked, arrived).unwrap();
+            for (point, expected) in points(&lifetime, asked).into_iter().zip(expected) {
+                assert!((point.unwrap() - expected).abs() < 1e-3, "{name}: {point:?}, not {expected}");
+            }
+            assert_eq!(lifetime.freshness(&arrived), Freshness::Fresh, "{name}");
+        }
+        assert_eq!(plain(&opaque(), &error, asked, arrived), Err(NoLifetime::Unknown));
+        let lifetime = plain(&opaque(), &until_rejected, asked, arrived).unwrap();
+        assert_eq!(points(&lifetime, asked), [None; 3]);
+        assert_eq!(lifetime.freshness(&arrived.after(YEAR)), Freshness::Fresh);
+        assert_eq!((lifetime.next_boundary(&arrived), lifetime.expires_at()), (None, None));
+        let hinted = plain(&opaque().refresh_in(secs(60)), &until_rejected, asked, arrived).unwrap();
+        assert_eq!(points(&hinted, asked), [Some(60.0), None, None]);
+        assert_eq!(hinted.freshness(&arrived.after(YEAR)), Freshness::Stale);
+    }
+
+    /// Behaviour 76.
+    #[test]
+    fn the_first_usable_source_wins() {
+        use ExpirySource::*;
+        let asked = start();
+        let token = jwt_ending(asked, 300).expires_in(secs(100)).expires_at(asked.wall + secs(200));
+        let rows = [
+            (vec![ExpiresIn, ExpiresAt, JwtExp], token.clone(), 100),
+            (vec![ExpiresAt, ExpiresIn, JwtExp], token.clone(), 200),
+            (vec![JwtExp, ExpiresIn, ExpiresAt], token.clone(), 300),
+            (vec![Fixed(secs(400)), JwtExp], token, 400),
+            (vec![Fixed(Duration::ZERO), JwtExp], jwt_ending(asked, 300), 300),
+            (vec![JwtExp, ExpiresIn], opaque().expires_in(secs(100)), 100),
+            (vec![ExpiresIn, JwtExp], jwt_ending(asked, 300).expires_in(Duration::ZERO), 300),
+            (vec![ExpiresAt, JwtExp], opaque().expires_in(secs(100)), 3600),
+            (vec![], opaque().expires_in(secs(100)), 3600),
+        ];
+        for (sources, token, expected) in rows {
+            let policy = LifetimePolicy { sources, ..LifetimePolicy::default() };
+            let lifetime = plain(&token, &policy, asked, asked).unwrap();
+            assert_eq!(lifetime.expires_at(), Some(asked.wall + secs(expected)), "{:?}", policy.sources);
+        }
+    }
+
+    #[test]
+    fn freshness_goes_down_and_each_boundary_is_told() {
+        let now = start();
+        let lifetime = plain(&opaque().expires_in(secs(1000)), &LifetimePolicy::default(), now, now).unwrap();
+        let rows = [
+            (0, Freshness::Fresh, Some(800)),
+            (799, Freshness::Fresh, Some(1)),
+            (800, Freshness::Stale, Some(170)),
+            (970, Freshness::Late, Some(30)),
+            (1000, Freshness::Expired, None),
+        ];
+        for (at, freshness, next) in rows {
+            let at = now.after(secs(at));
+            assert_eq!((lifetime.freshness(&at), lifetime.next_boundary(&at)), (freshness, next.map(secs)));
+            assert_eq!(lifetime.is_alive(&at), freshness != Freshness::Expired);
+        }
+        let kept = lifetime.kept_until_expiry();
+        assert_eq!(points(&kept, now), [Some(1000.0); 3]);
+        assert_eq!(kept.freshness(&now.after(secs(999))), Freshness::Fresh);
+        assert_eq!(kept.next_boundary(&now), Some(secs(1000)));
+    }
+
+    /// Behaviour 74.
+    #[test]
+    fn a_token_is_expired_when_either_clock_says_so() {
+        let now = start();
+        for token in [opaque().expires_in(HOUR), opaque().expires_at(now.wall + HOUR), jwt_ending(now, 3600)] {
+            let lifetime = plain(&token, &LifetimePolicy::default(), now, now).unwrap();
+            let suspended = Now { wall: now.wall + 2 * HOUR, ..now };
+            assert_eq!(lifetime.freshness(&suspended), Freshness::Expired);
+            let set_back = Now { wall: now.wall - HOUR, ..now.after(HOUR) };
+            assert_eq!(lifetime.freshness(&set_back), Freshness::Expired);
+            let set_back = Now { wall: now.wall - HOUR, ..now };
+            assert_eq!(lifetime.next_boundary(&set_back), Some(secs(2880)), "the clock that gets there first counts");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_took_long_is_counted_by_either_clock() {
+        let (asked, policy) = (start(), LifetimePolicy::default());
+        let slept = Now { wall: asked.wall + HOUR, ..asked };
+        let set_back = Now { wall: asked.wall - HOUR, ..asked.after(secs(10)) };
+        let left = |token, arrived: Now| {
+            let expiry = plain(&token, &policy, asked, arrived).unwrap().expires_at().unwrap();
+            expiry.duration_since(arrived.wall).unwrap()
+        };
+        assert_eq!(left(opaque().expires_in(2 * HOUR), slept), HOUR);
+        assert_eq!(left(opaque().expires_in(2 * HOUR), set_back), 2 * HOUR - secs(10));
+        assert_eq!(left(opaque().expires_at(slept.wall + HOUR), slept), HOUR);
+    }
+
+    /// Behaviour 73.
+    #[test]
+    fn jitter_spreads_first_tokens_widely_and_later_ones_a_little() {
+        let (now, default) = (start(), LifetimePolicy::default());
+        let token = opaque().expires_in(secs(1000));
+        let refresh = |policy: &LifetimePolicy, token: &Token, first, draw| {
+            points(&lifetime_of(token, policy, now, now, first, draw).unwrap(), now)[0].unwrap()
+        };
+        let half = LifetimePolicy { fraction: 0.5, ..default.clone() };
+        let rows = [
+            (&default, true, [350.0, 575.0, 800.0]),
+            (&default, false, [800.0, 775.0, 750.0]),
+            (&half, false, [500.0, 475.0, 450.0]),
+            (&vip(), true, [3600.0, 3600.0, 3600.0]),
+        ];
+        for (policy, first, expected) in rows {
+            for (draw, expected) in [0.0, 0.5, 0.999_999_9].into_iter().zip(expected) {
+                let refresh = refresh(policy, &token, first, draw);
+                assert!((refresh - expected).abs() < 0.01, "{first} {draw}: {refresh}, not {expected}");
+            }
+        }
+        let hinted = token.clone().refresh_in(secs(100));
+        assert!((refresh(&default, &hinted, true, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
+
+        let mut rng = fastrand::Rng::with_seed(7);
+        let fleet: Vec<f64> = (0..1_000).map(|_| refresh(&default, &token, true, rng.f64())).collect();
+        for tenth in 0..9 {
+            let from = 350.0 + 50.0 * f64::from(tenth);
+            let within = fleet.iter().filter(|at| (from..from + 50.0).contains(*at)).count();
+            assert!((70..160).contains(&within), "{within} of 1000 processes in the 50 s from {from}");
+        }
+
+        let lifetime = lifetime_of(&token, &default, now, now, true, 0.3).unwrap();
+        let boundary = now.after(lifetime.next_boundary(&now).unwrap());
+        let changes = (0..10_000u32)
+            .map(|tick| now.after(SECOND * tick / 20))
+            .filter(|at| (lifetime.freshness(at) == Freshness::Fresh) == at.reached(&boundary));
+        assert_eq!(changes.count(), 0, "drawn once, the point does not move");
+    }
+
+    /// How often a token is asked for in ten minutes by a client that asks whenever it is not fresh, checked each 10 ms.
+    /// `issue` makes the token the server hands out at the given time by our clocks.
+    fn requests_in_ten_minutes(policy: &LifetimePolicy, issue: impl Fn(Now) -> Token) -> usize {
+        let begin = start();
+        let mut requests = 0;
+        let mut held: Option<Lifetime> = None;
+        for tick in 0..60_000 {
+            let now = begin.after(Duration::from_millis(10) * tick);
+            if held.is_none_or(|lifetime| lifetime.freshness(&now) != Freshness::Fresh) {
+                held = plain(&issue(now), policy, now, now).ok();
+                requests += 1;
+            }
+        }
+        requests
+    }
+
+    /// Behaviour 71.
+    #[test]
+    fn a_lifetime_shorter_than_the_margin_is_no_reason_to_ask_each_time() {
+        for (lifetime, most) in [(30, 25), (60, 13), (10, 75)] {
+            let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| opaque().expires_in(secs(lifetime)));
+            assert!(requests <= most, "{lifetime} s: {requests} in ten minutes");
+        }
+    }
+
+    /// Behaviour 72.
+    #[test]
+    fn the_shortest_lifetimes_make_no_loop() {
+        for lifetime in [Duration::from_nanos(1), SECOND / 1000, SECOND, secs(2)] {
+            for token in [opaque().expires_in(lifetime), opaque().expires_in(HOUR).refresh_in(lifetime)] {
+                let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| token.clone());
+                assert!(requests <= 600, "{lifetime:?}: {requests} in ten minutes");
+            }
+        }
+    }
+
+    /// Behaviour 77.
+    #[test]
+    fn clocks_that_differ_by_five_minutes_make_no_loop() {
+        for (ahead, life, most) in [(300, 600, 2), (-300, 600, 3), (-300, 300, 20), (-300, 60, 20)] {
+            let policy = LifetimePolicy { sources: vec![ExpirySource::JwtExp], ..LifetimePolicy::default() };
+            let requests = requests_in_ten_minutes(&policy, |now| jwt_ending(now, ahead + life));
+            assert!(requests <= most, "{ahead} s ahead, {life} s of life: {requests} in ten minutes");
+        }
+    }
+
+    #[test]
+    fn a_token_that_arrives_expired_is_used_and_renewed_unless_the_policy_is_strict() {
+        let now = start();
+        for token in [jwt_ending(now, -1), jwt_ending(now, 0), opaque().expires_at(now.wall - YEAR)] {
+            let lenient = LifetimePolicy::default();
+            let lifetime = plain(&token, &lenient, now, now).unwrap();
+            assert_eq!(points(&lifetime, now), [Some(30.0), None, None]);
+            assert_eq!(lifetime.freshness(&now), Freshness::Fresh);
+            assert_eq!(lifetime.freshness(&now.after(YEAR)), Freshness::Stale, "usable until rejected");
+            assert_eq!(lifetime.kept_until_expiry(), lifetime);
+            let strict = LifetimePolicy { strict: true, ..lenient };
+            assert_eq!(plain(&token, &strict, now, now), Err(NoLifetime::Expired));
+        }
+        assert_eq!(plain(&jwt_ending(now, -1), &graphnet(), now, now), Err(NoLifetime::Expired));
+    }
+
+    #[test]
+    fn a_policy_that_makes_no_sense_is_refused() {
+        assert!(LifetimePolicy::default().validate().is_ok());
+        for fraction in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(LifetimePolicy { fraction, ..LifetimePolicy::default() }.validate().is_err(), "{fraction}");
+        }
+        let sources = vec![ExpirySource::JwtExp, ExpirySource::Fixed(Duration::ZERO)];
+        assert!(LifetimePolicy { sources, ..LifetimePolicy::default() }.validate().is_err());
+        let unknown = UnknownExpiry::Assume(Duration::ZERO);
+        assert!(LifetimePolicy { unknown, ..LifetimePolicy::default() }.validate().is_err());
+    }
+
+    /// Behaviour 76.
+    #[test]
+    fn exp_is_read_from_a_jwt_and_from_nothing_else() {
+        let claims = |exp: &str| jwt(&format!(r#"{{"iss":"a","exp":{exp},"aud":["b"]}}"#));
+        let padded = |claims: &str| format!("e30.{}.c2ln", URL_SAFE.encode(claims));
+        let rows = [
+            ("number", claims("1800000000"), Some(1_800_000_000.0)),
+            ("float", claims("1800000000.5"), Some(1_800_000_000.5)),
+            ("exponent", claims("1.8e9"), Some(1_800_000_000.0)),
+            ("string", claims(r#""1800000000""#), Some(1_800_000_000.0)),
+            ("string with blanks", claims(r#"" 1800000000 ""#), Some(1_800_000_000.0)),
+            ("milliseconds", claims("1800000000000"), Some(1_800_000_000.0)),
+            ("the last second of 9999", claims("253402300799"), Some(253_402_300_799.0)),
+            ("long ago", claims("1000"), Some(1_000.0)),
+            ("2^53", claims("9007199254740992"), Some(9_007_199_254_740.992)),
+            ("padded", padded(r#"{"exp":1800000000}"#), Some(1_800_000_000.0)),
+            ("no signature", claims("1800000000").replace("c2ln", ""), Some(1_800_000_000.0)),
+            ("a header nobody can read", format!("?{}", claims("1800000000")), Some(1_800_000_000.0)),
+            ("zero", claims("0"), None),
+            ("negative", claims("-1"), None),
+            ("1e300", claims("1e300"), None),
+            ("1e400", claims("1e400"), None),
+            ("NaN", claims(r#""NaN""#), None),
+            ("infinity", claims(r#""inf""#), None),
+            ("text", claims(r#""tomorrow""#), None),
+            ("empty text", claims(r#""""#), None),
+            ("null", claims("null"), None),
+            ("bool", claims("true"), None),
+            ("array", claims("[1800000000]"), None),
+            ("object", claims("{}"), None),
+            ("missing", jwt("{}"), None),
+            ("twice", jwt(r#"{"exp":1800000000,"exp":1900000000}"#), None),
+            ("claims that are no object", jwt("1800000000"), None),
+            ("claims that are no JSON", jwt("exp"), None),
+            ("claims that are no text", format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode([0xff, 0xfe])), None),
+            ("claims that are no base64", "e30.!.c2ln".to_owned(), None),
+            ("one part", "opaque".to_owned(), None),
+            ("two parts", "e30.e30".to_owned(), None),
+            ("four parts", format!("{}.c2ln", claims("1800000000")), None),
+            ("an encrypted JWT", format!("e30.a2V5.{}.dGFn", claims("1800000000")), None),
+            ("dots", ".".repeat(60_000), None),
+            ("two dots", "..".to_owned(), None),
+            ("nothing", String::new(), None),
+            ("too long", jwt(&format!(r#"{{"exp":1800000000,"x":"{}"}}"#, "x".repeat(32 * 1024))), None),
+        ];
+        for (name, token, expected) in rows {
+            let exp = jwt_exp(&token).map(|exp| exp.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64());
+            match (exp, expected) {
+                (Some(exp), Some(expected)) => assert!((exp - expected).abs() < 0.01, "{name}: {exp}"),
+                _ => assert_eq!(exp, expected, "{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_read_from_a_jwt_that_a_library_made() {
+        use jsonwebtoken::{EncodingKey, Header, encode};
+
+        let claims = serde_json::json!({ "sub": "synthetic", "exp": 1_800_000_000, "roles": ["ä", "ö"] });
+        let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(b"synthetic")).unwrap();
+        assert_eq!(jwt_exp(&token), Some(SystemTime::UNIX_EPOCH + secs(1_800_000_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_makes_the_reader_panic(token in "\\PC*", claims in "\\PC*", exp in any::<f64>()) {
+            jwt_exp(&token);
+            jwt_exp(&format!("a.{token}.b"));
+            jwt_exp(&jwt(&claims));
+            jwt_exp(&jwt(&format!(r#"{{"exp":{exp:e}}}"#)));
+        }
+
+        #[test]
+        fn every_lifetime_is_in_order_and_within_its_limits(
+            expires_in in any::<Option<Duration>>(),
+            expires_at in proptest::option::of(-1_000_000_000i64..4_000_000_000),
+            refresh_in in any::<Option<Duration>>(),
+            latency in 0u64..60_000,
+            fraction in 0.001f64..=1.0,
+            margin in any::<Duration>(),
+            at_expiry: bool,
+            first: bool,
+            draw in 0.0f64..1.0,
+        ) {
+            let asked = start();
+            let arrived = asked.after(Duration::from_millis(latency));
+            let mut token = match expires_at {
+                Some(after) => jwt_ending(arrived, after),
+                None => opaque(),
+            };
+            token.expires_in = expires_in;
+            token.refresh_in = refresh_in;
+            let policy = LifetimePolicy { fraction, margin, at_expiry, ..LifetimePolicy::default() };
+            let lifetime = lifetime_of(&token, &policy, asked, arrived, first, draw).unwrap();
+            prop_assert_eq!(lifetime.freshness(&arrived.after(SECOND - Duration::from_nanos(1))), Freshness::Fresh);
+            let [refresh, margin, expiry] = points(&lifetime, arrived);
+            if let (Some(margin), Some(expiry)) = (margin, expiry) {
+                prop_assert!(1.0 <= refresh.unwrap() && refresh.unwrap() <= margin);
+                prop_assert!(margin <= expiry && expiry <= YEAR.as_secs_f64());
+            } else {
+                prop_assert_eq!((refresh, margin, expiry), (Some(30.0), None, None));
+            }
+        }
+    }
+}

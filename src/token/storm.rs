@@ -1,1 +1,545 @@
 //! The storm rule: when a rejected token may be refreshed.
+
+use std::time::{Duration, Instant};
+
+/// Decides whether a rejection of the current token starts a token request.
+///
+/// A 401 may mean a revoked token, which a refresh heals, or a missing scope, which it does not: then every rejection
+/// would make a token request for ever. Two rules together bound that without going blind to revocations.
+///
+/// **The wait.** A forced flight arms a wait, 1 s at first, doubled each time up to 60 s. Outside a wait, one rejection
+/// is enough. Only the request that started the flight can clear the wait, by being accepted when it is sent again.
+/// Other requests that succeed prove nothing: where the server keeps one live token, each refresh kills the tokens in
+/// flight, and their resends succeed because of the storm, not because it ended. What is cleared is this flight: the
+/// wait that ran before it goes on. Otherwise each revocation healed beside a missing scope would begin the doubling anew.
+///
+/// **The run.** Inside a wait a revoked token shows as nothing but rejections, where others were accepted before. So a
+/// run of rejections refreshes if it is too long for chance: where half of the traffic is always rejected, eight in a row
+/// come up twice a second; the run needed therefore grows with the share of rejections seen. (The acceptances may
+/// be of an older generation: the new one may be revoked before anybody could use it.) A mistaken run still costs a token
+/// request, so runs are paid from a bucket of two, refilled one every 15 s.
+///
+/// Together at most 13 token requests a minute with the very first, and one more for each genuine revocation.
+#[derive(Debug, Default)]
+pub(crate) struct Storm {
+    limits: Limits,
+    /// As they were before the last forced flight.
+    before: Limits,
+    /// The flight under way was started by a run and is paid for when it ends.
+    run_started_it: bool,
+    /// Rejections in a row.
+    run: u32,
+    share: Share,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    wait: Option<Wait>,
+    bucket: Bucket,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    ends: Instant,
+    step: Duration,
+}
+
+impl Storm {
+    /// The current generation was rejected, and neither a flight nor a remembered failure answers for it: `true` starts
+    /// a forced flight.
+    pub(crate) fn may_refresh(&mut self, now: Instant) -> bool {
+        self.run = self.run.saturating_add(1);
+        let in_wait = self.is_watching(now);
+        let may = !in_wait || (self.is_beyond_chance() && self.limits.bucket.can_pay(now));
+        self.run_started_it = in_wait && may;
+        may
+    }
+
+    /// The current generation was rejected, and a flight is under way already.
+    pub(crate) fn joined(&mut self) {
+        self.run = self.run.saturating_add(1);
+    }
+
+    /// The current generation was accepted. Needed only while [`is_watching`](Self::is_watching).
+    pub(crate) fn accepted(&mut self) {
+        self.share.count(self.run);
+        self.run = 0;
+    }
+
+    /// Whether a wait runs, so that acceptances count too.
+    pub(crate) fn is_watching(&self, now: Instant) -> bool {
+        self.wait_ends().is_some_and(|ends| now < ends)
+    }
+
+    /// Any flight, forced or not, published a new generation.
+    pub(crate) fn published(&mut self) {
+        self.run = 0;
+    }
+
+    /// A forced flight got a token, a new one or the same. (One that failed arms nothing: its failure is remembered.)
+    pub(crate) fn ended(&mut self, now: Instant) {
+        self.before = self.limits;
+        if std::mem::take(&mut self.run_started_it) {
+            self.limits.bucket.pay(now);
+        }
+        self.run = 0;
+        let step = match self.limits.wait {
+            Some(Wait { ends, step }) if now < later(ends, MAX_WAIT) => (step * 2).min(MAX_WAIT),
+            // The last storm is over: nobody needed a token for a minute after it was allowed again.
+            _ => FIRST_WAIT,
+        };
+        self.limits.wait = Some(Wait { ends: later(now, step), step });
+    }
+
+    /// The request that started the last forced flight was accepted on its resend, with the generation that the flight
+    /// published and that is current still: the flight was worth it and costs nothing.
+    pub(crate) fn cleared(&mut self) {
+        self.limits = self.before;
+    }
+
+    /// Forgets everything, because the token was invalidated from outside.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When the last wait armed ends, or ended.
+    pub(crate) fn wait_ends(&self) -> Option<Instant> {
+        self.limits.wait.map(|wait| wait.ends)
+    }
+
+    fn is_beyond_chance(&self) -> bool {
+        self.share.has_acceptances() && self.run >= self.share.run_beyond_chance()
+    }
+}
+
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+fn later(moment: Instant, span: Duration) -> Instant {
+    moment.checked_add(span).unwrap_or(moment)
+}
+
+/// A bucket of two, refilled one every 15 s.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    const REFILL: Duration = Duration::from_secs(15);
+
+    fn can_pay(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= later(now, Self::REFILL))
+    }
+
+    fn pay(&mut self, now: Instant) {
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
+        self.full_at = Some(later(full_at, Self::REFILL));
+    }
+}
+
+/// The share of rejections among the responses seen in waits, over all generations. The run going on is left out: if it
+/// is a revocation it says nothing of the usual traffic.
+#[derive(Debug, Default)]
+struct Share {
+    rejected: u32,
+    seen: u32,
+}
+
+impl Share {
+    /// Older responses count half each time this many were seen, so that the share follows the traffic.
+    const WINDOW: u32 = 1024;
+
+    fn has_acceptances(&self) -> bool {
+        // Only an acceptance makes a run count.
+        self.seen > 0
+    }
+
+    /// A run of rejections was ended by an acceptance. Of one beyond chance, such as an outage, no more is counted than
+    /// chance allows, or the next revocation would be taken for usual traffic.
+    fn count(&mut self, run: u32) {
+        let run = run.min(self.run_beyond_chance());
+        self.rejected += run;
+        self.seen += run + 1;
+        while self.seen > Self::WINDOW {
+            self.rejected /= 2;
+            self.seen /= 2;
+        }
+    }
+
+    /// The length of a run that has a chance of at most one in a billion at each response, and at least eight. (One in a
+    /// million comes up every half an hour at 1 000 requests a second.)
+    fn run_beyond_chance(&self) -> u32 {
+        const SHORTEST: f64 = 8.0;
+        let share = f64::from(self.rejected + 1) / f64::from(self.seen + 2);
+        // Cannot overflow: the share is at most 1024/1025.
+        (1e-9_f64.ln() / share.ln()).ceil().max(SHORTEST) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    use super::*;
+
+    const MS: u64 = 1_000;
+    const SECOND: u64 = 1_000 * MS;
+    const MINUTE: u64 = 60 * SECOND;
+
+    /// A client, an API with one endpoint that always rejects, and an authorization server that keeps one token alive.
+    /// Time is in microseconds.
+    struct World {
+        rng: fastrand::Rng,
+        rate: f64,
+        /// The share of the traffic that goes to the endpoint that always rejects.
+        bad: f64,
+        /// When token `i` was issued and when it died.
+        tokens: Vec<(u64, u64)>,
+        /// The token the client holds.
+        current: usize,
+        flight: Option<Flight>,
+        storm: Storm,
+        start: Instant,
+        sent: BinaryHeap<Reverse<Sending>>,
+        requested: Vec<u64>,
+        /// When healthy requests were accepted at last, and with which token.
+        accepted: Vec<(u64, usize)>,
+        /// When healthy requests that were handed a 401 had been sent first.
+        failed: Vec<u64>,
+    }
+
+    struct Flight {
+        ends: u64,
+        issued: bool,
+        waiters: Vec<Sending>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Sending {
+        answered: u64,
+        judged: u64,
+        began: u64,
+        token: usize,
+        bad: bool,
+        resend: bool,
+        started_the_flight: bool,
+    }
+
+    impl World {
+        const FLIGHT: u64 = 50 * MS;
+
+        fn new(seed: u64, rate: f64, bad: f64) -> Self {
+            Self {
+                rng: fastrand::Rng::with_seed(seed),
+                rate,
+                bad,
+                tokens: vec![(0, u64::MAX)],
+                current: 0,
+                flight: None,
+                storm: Storm::default(),
+                start: Instant::now(),
+                sent: BinaryHeap::new(),
+                requested: vec![0],
+                accepted: Vec::new(),
+                failed: Vec::new(),
+            }
+        }
+
+        fn run(&mut self, until: u64, revocations: &[u64]) {
+            let mut revocations = revocations.iter().copied().peekable();
+            let mut next = self.pause();
+            loop {
+                let answer = self.sent.peek().map_or(u64::MAX, |Reverse(send)| send.answered);
+                let revocation = revocations.peek().copied().unwrap_or(u64::MAX);
+                let flight = self.flight.as_ref().map_or(u64::MAX, |flight| match flight.issued {
+                    false => flight.ends - Self::FLIGHT / 2,
+                    true => flight.ends,
+                });
+                let now = next.min(answer).min(revocation).min(flight);
+                if now >= until {
+                    return;
+                } else if now == revocation {
+                    revocations.next();
+                    self.kill(now);
+                } else if now == flight {
+                    self.fly(now);
+                } else if now == answer {
+                    let Reverse(send) = self.sent.pop().unwrap();
+                    self.answered(now, send);
+                } else {
+                    next = now + self.pause();
+                    let bad = self.rng.f64() < self.bad;
+                    self.send(now, Sending { began: now, bad, ..Sending::NONE });
+                }
+            }
+        }
+
+        fn pause(&mut self) -> u64 {
+            (-(1.0 - self.rng.f64()).ln() / self.rate * SECOND as f64) as u64 + 1
+        }
+
+        fn kill(&mut self, now: u64) {
+            if let Some(token) = self.tokens.last_mut() {
+                token.1 = token.1.min(now);
+            }
+        }
+
+        fn send(&mut self, now: u64, send: Sending) {
+            let latency = self.rng.u64(2 * MS..20 * MS);
+            let (judged, answered) = (now + latency / 2, now + latency);
+            self.sent.push(Reverse(Sending { judged, answered, token: self.current, ..send }));
+        }
+
+        fn fly(&mut self, now: u64) {
+            let Some(mut flight) = self.flight.take() else { return };
+            if !flight.issued {
+                self.kill(now);
+                self.tokens.push((now, u64::MAX));
+                flight.issued = true;
+                self.flight = Some(flight);
+                return;
+            }
+            self.current = self.tokens.len() - 1;
+            self.storm.published();
+            self.storm.ended(self.instant(now));
+            for waiter in flight.waiters {
+                self.send(now, Sending { resend: true, ..waiter });
+            }
+        }
+
+        fn answered(&mut self, now: u64, send: Sending) {
+            let (issued, died) = self.tokens[send.token];
+            let is_current = send.token == self.current;
+            if !send.bad && (issued..died).contains(&send.judged) {
+                if is_current && send.started_the_flight {
+                    self.storm.cleared();
+                }
+                if is_current && self.storm.is_watching(self.instant(now)) {
+                    self.storm.accepted();
+                }
+                self.accepted.push((now, send.token));
+            } else if send.resend {
+                self.handed_out(send);
+            } else if !is_current {
+                self.send(now, Sending { resend: true, ..send });
+            } else if let Some(flight) = &mut self.flight {
+                self.storm.joined();
+                flight.waiters.push(send);
+            } else if self.storm.may_refresh(self.instant(now)) {
+                self.requested.push(now);
+                let waiters = vec![Sending { started_the_flight: true, ..send }];
+                self.flight = Some(Flight { ends: now + Self::FLIGHT, issued: false, waiters });
+            } else {
+                self.handed_out(send);
+            }
+        }
+
+        fn handed_out(&mut self, send: Sending) {
+            if !send.bad {
+                self.failed.push(send.began);
+            }
+        }
+
+        fn instant(&self, now: u64) -> Instant {
+            self.start + Duration::from_micros(now)
+        }
+
+        /// The most token requests in any minute.
+        fn most_in_a_minute(&self) -> usize {
+            let within = |from: u64| self.requested.iter().filter(|at| (from..from + MINUTE).contains(*at)).count();
+            self.requested.iter().map(|from| within(*from)).max().unwrap_or(0)
+        }
+
+        /// How long after the revocation a healthy request was accepted with a token issued since.
+        fn healed_after(&self, revocation: u64) -> u64 {
+            let healed = self.accepted.iter().find(|(_, token)| self.tokens[*token].0 > revocation);
+            healed.map_or(u64::MAX, |(at, _)| at - revocation)
+        }
+    }
+
+    impl Sending {
+        const NONE: Sending = Sending {
+            answered: 0,
+            judged: 0,
+            began: 0,
+            token: 0,
+            bad: false,
+            resend: false,
+            started_the_flight: false,
+        };
+    }
+
+    const RATES: [f64; 2] = [1_000.0, 100.0];
+    const SEEDS: std::ops::Range<u64> = 0..20;
+
+    /// Behaviour 47.
+    #[test]
+    fn when_everything_is_rejected_token_requests_are_bounded() {
+        for (rate, seed) in RATES.into_iter().flat_map(|rate| SEEDS.map(move |seed| (rate, seed))) {
+            let mut world = World::new(seed, rate, 1.0);
+            world.run(MINUTE, &[]);
+            assert!(world.most_in_a_minute() <= 13, "{rate}/s, seed {seed}: {:?}", world.requested);
+        }
+    }
+
+    /// Behaviour 47.
+    #[test]
+    fn one_endpoint_that_always_rejects_is_bounded_beside_healthy_ones() {
+        for (bad, rate, seed) in mixed_traffic() {
+            let mut world = World::new(seed, rate, bad);
+            world.run(MINUTE, &[]);
+            assert!(world.most_in_a_minute() <= 13, "{bad} of {rate}/s, seed {seed}: {:?}", world.requested);
+            assert!(world.failed.is_empty(), "{bad} of {rate}/s, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_during_a_storm_is_healed_in_under_a_second_and_so_is_the_next() {
+        for (bad, rate, seed) in mixed_traffic() {
+            let mut world = World::new(seed, rate, bad);
+            let first = world.rng.u64(10 * SECOND..50 * SECOND);
+            let revocations = [first, first + SECOND];
+            world.run(MINUTE, &revocations);
+            assert!(world.most_in_a_minute() <= 15, "{bad} of {rate}/s, seed {seed}: {:?}", world.requested);
+            for revocation in revocations {
+                let healed = world.healed_after(revocation);
+                assert!(healed < SECOND, "{bad} of {rate}/s, seed {seed}: after {} ms", healed / MS);
+            }
+            let in_flight = 20 * MS;
+            let hit = first - in_flight..first + 2 * SECOND;
+            assert!(world.failed.iter().all(|began| hit.contains(began)), "{bad} of {rate}/s, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn each_genuine_revocation_costs_one_token_request_at_most() {
+        for seed in SEEDS {
+            let mut world = World::new(seed, 100.0, 0.1);
+            let revocations = [10, 20, 30, 40, 50].map(|at| at * SECOND + seed * 50 * MS);
+            world.run(MINUTE, &revocations);
+            assert!(world.requested.len() <= 13 + revocations.len(), "seed {seed}: {:?}", world.requested);
+        }
+    }
+
+    #[test]
+    fn rare_rejections_are_bounded_in_every_minute() {
+        for (bad, seed) in [0.02, 0.1, 0.5].into_iter().flat_map(|bad| SEEDS.map(move |seed| (bad, seed))) {
+            let mut world = World::new(seed, 10.0, bad);
+            world.run(10 * MINUTE, &[]);
+            assert!(world.most_in_a_minute() <= 13, "{bad}, seed {seed}: {:?}", world.requested);
+        }
+    }
+
+    fn mixed_traffic() -> impl Iterator<Item = (f64, f64, u64)> {
+        let traffic = [0.1, 0.5].into_iter().flat_map(|bad| RATES.map(|rate| (bad, rate)));
+        traffic.flat_map(|(bad, rate)| SEEDS.map(move |seed| (bad, rate, seed)))
+    }
+
+    #[test]
+    fn the_wait_doubles_from_one_second_to_sixty() {
+        let (mut storm, mut now) = (Storm::default(), Instant::now());
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(storm.may_refresh(now), "the first rejection of a generation, before {seconds} s");
+            assert!(!storm.is_watching(now));
+            storm.published();
+            storm.ended(now);
+            assert_eq!(storm.wait_ends(), Some(now + Duration::from_secs(seconds)));
+            assert!(storm.is_watching(now));
+            now += Duration::from_secs(seconds) - Duration::from_millis(1);
+            assert!(!storm.may_refresh(now), "within {seconds} s");
+            now += Duration::from_millis(1);
+        }
+        now += MAX_WAIT;
+        storm.ended(now);
+        assert_eq!(storm.wait_ends(), Some(now + FIRST_WAIT), "after a quiet minute");
+        storm.reset();
+        assert_eq!(storm.wait_ends(), None);
+        assert!(storm.may_refresh(now));
+    }
+
+    #[test]
+    fn a_flight_that_was_worth_it_is_forgotten() {
+        let (mut storm, now) = (Storm::default(), Instant::now());
+        force(&mut storm, now);
+        storm.cleared();
+        assert_eq!(storm.wait_ends(), None);
+
+        force(&mut storm, now);
+        let running = storm.wait_ends();
+        for _ in 0..10 {
+            storm.accepted();
+            assert!(
+                rejections_until_refresh(&mut storm, now).is_some(),
+                "an effective flight takes nothing from the bucket"
+            );
+            force(&mut storm, now);
+            storm.cleared();
+            assert_eq!(storm.wait_ends(), running, "a storm beside it goes on");
+        }
+    }
+
+    #[test]
+    fn a_run_refreshes_within_a_wait_if_others_were_accepted_and_the_bucket_pays() {
+        let (mut storm, mut now) = (Storm::default(), Instant::now());
+        for _ in 0..7 {
+            storm.ended(now);
+        }
+        assert_eq!(storm.wait_ends(), Some(now + MAX_WAIT));
+        assert_eq!(rejections_until_refresh(&mut storm, now), None, "never accepted");
+        storm.published();
+        storm.ended(now);
+        for _ in 0..2 {
+            storm.accepted();
+            assert!(rejections_until_refresh(&mut storm, now).is_some());
+            assert!(storm.may_refresh(now), "a flight that failed has cost nothing");
+            force(&mut storm, now);
+        }
+        storm.accepted();
+        assert_eq!(rejections_until_refresh(&mut storm, now), None, "the bucket is empty");
+        now += Bucket::REFILL;
+        assert!(storm.may_refresh(now), "the run goes on, and the bucket has one again");
+        force(&mut storm, now);
+    }
+
+    #[test]
+    fn rejections_that_join_a_flight_are_part_of_the_run() {
+        let (mut storm, now) = (Storm::default(), Instant::now());
+        force(&mut storm, now);
+        storm.accepted();
+        (0..29).for_each(|_| storm.joined());
+        assert!(storm.may_refresh(now), "the flight was no forced one, and failed");
+    }
+
+    #[test]
+    fn the_run_needed_grows_with_the_share_of_rejections() {
+        for (rejected_of_ten, least, most) in [(0, 8, 8), (1, 8, 10), (2, 12, 14), (5, 28, 32), (9, 180, 215)] {
+            let mut share = Share::default();
+            for _ in 0..1_000 {
+                share.count(rejected_of_ten);
+                (rejected_of_ten + 1..10).for_each(|_| share.count(0));
+            }
+            let run = share.run_beyond_chance();
+            assert!((least..=most).contains(&run), "{rejected_of_ten} of 10: {run}");
+        }
+        let mut share = Share::default();
+        share.count(u32::MAX);
+        assert!(share.run_beyond_chance() < 1_000, "an outage is not the usual traffic");
+        (0..1_000).for_each(|_| share.count(99));
+        assert!((1_500..3_000).contains(&share.run_beyond_chance()));
+        (0..10_000).for_each(|_| share.count(0));
+        assert_eq!(share.run_beyond_chance(), 8, "it follows the traffic");
+    }
+
+    /// A forced flight of no duration that publishes a new generation.
+    fn force(storm: &mut Storm, now: Instant) {
+        storm.may_refresh(now);
+        storm.published();
+        storm.ended(now);
+    }
+
+    fn rejections_until_refresh(storm: &mut Storm, now: Instant) -> Option<u32> {
+        (1..1_000).find(|_| storm.may_refresh(now))
+    }
+}
