@@ -1,0 +1,20 @@
+//! The contract, held against this crate: one test a behaviour. `docs/behaviours.md` is the contract in words.
+
+#![allow(unreachable_pub, reason = "the suite is shared with an example by path")]
+
+mod cases;
+mod ours;
+mod subject;
+
+use std::sync::Arc;
+
+use subject::{Case, Verdict};
+
+/// Runs one case against this crate; not to offer something is to fail here.
+fn hold(case: &Case) {
+    match case.run(Arc::new(ours::Ours)) {
+        Verdict::Passed => {}
+        Verdict::Failed(why) => panic!("behaviour {}: {why}", case.number),
+        Verdict::NotOffered => panic!("behaviour {} is not offered", case.number),
+    }
+}

@@ -1,0 +1,107 @@
+//! This crate as a subject.
+
+use std::sync::Arc;
+
+use http::Response;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt};
+use tower_oauth2_client::test_util::Body;
+use tower_oauth2_client::{
+    AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
+    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, Tenant, Token,
+};
+
+use crate::subject::{
+    API, CLIENT_ID, Client, Control, Failure, NotOffered, Offered, Outcome, SECRET, Setting, Settings, Setup, Subject,
+    TOKEN_URL, Tenancy, World,
+};
+
+pub struct Ours;
+
+impl Subject for Ours {
+    fn name(&self) -> &'static str {
+        "tower-oauth2-client"
+    }
+
+    fn client_over(&self, inner: Client, world: &World, settings: &Settings) -> Option<Setup> {
+        let client_auth = ClientAuth::basic(CLIENT_ID, SECRET);
+        let mut builder = match &settings.refresh_token {
+            None => AuthConfig::client_credentials(TOKEN_URL, client_auth),
+            Some(token) => AuthConfig::refresh_token(TOKEN_URL, client_auth, token.as_str()),
+        };
+        builder = builder.origin(API).clock(world.clock.clone()).replay(settings.replay);
+        builder = match settings.tenant {
+            Tenancy::None => builder,
+            Tenancy::SharedToken(header) => builder.tenant(Tenant::header(header)),
+            Tenancy::TokenPerTenant(header) => builder.tenant(Tenant::header(header).token_header(header)),
+        };
+        for setting in &settings.more {
+            builder = match setting {
+                Setting::JwtExpOnly => builder.expiry([ExpirySource::JwtExp]),
+                Setting::DiscardExpired => builder.discard_expired(),
+                Setting::RefreshAtExpiry => builder.refresh_at_expiry(),
+                Setting::ForbiddenIfExpired => builder.forbidden(Forbidden::IfExpired),
+                Setting::KeepCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Keep),
+                Setting::RejectCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Reject),
+                Setting::PassForeign => builder.foreign_origins(Foreign::PassWithoutCredentials),
+                Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
+            };
+        }
+        let cfg = builder.build().unwrap();
+        let token_client =
+            settings.token_client.clone().unwrap_or_else(|| BoxCloneSyncService::new(world.auth.clone()));
+        let token_client = token_client.map_request(|request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+            use http_body_util::BodyExt;
+            request.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+        });
+        let layer = AuthLayer::with_client(cfg, token_client);
+        let control = Arc::new(Handle(layer.handle()));
+        let client = BoxCloneSyncService::new(layer.layer(inner).map_err(|error| -> BoxError { error.into() }));
+        Some(Setup { client, control })
+    }
+}
+
+struct Handle(AuthHandle);
+
+impl Control for Handle {
+    fn invalidate(&self) -> Offered {
+        self.0.invalidate();
+        Ok(())
+    }
+
+    fn replace_secret(&self, secret: &str) -> Offered {
+        self.0.replace_credentials(ClientAuth::basic(CLIENT_ID, secret)).unwrap();
+        Ok(())
+    }
+
+    fn hand_in(&self, access_token: &str, refresh_token: Option<&str>) -> Offered {
+        let mut token = Token::bearer(access_token).unwrap();
+        if let Some(refresh_token) = refresh_token {
+            token = token.with_refresh_token(RefreshToken::Replace(Secret::from(refresh_token)));
+        }
+        self.0.hand_in(token).unwrap();
+        Ok(())
+    }
+
+    fn outcome(&self, response: &Response<Body>) -> Offered<Outcome> {
+        let outcome = response.extensions().get::<AuthOutcome>().cloned().unwrap_or_default();
+        Ok(Outcome {
+            refreshed: outcome.refreshed,
+            resent: outcome.resent,
+            same_token: outcome.same_token,
+            suppressed: outcome.suppressed,
+            not_replayable: outcome.not_replayable,
+            failed: response.extensions().get::<RefreshFailed>().is_some(),
+        })
+    }
+
+    fn failure(&self, error: &BoxError) -> Offered<Failure> {
+        let error = error.downcast_ref::<Error>().ok_or(NotOffered)?;
+        Ok(Failure {
+            no_token: error.token().is_some(),
+            is_retryable: error.is_retryable(),
+            retry_after: error.retry_after(),
+            class: error.token().map_or_else(|| error.to_string(), |token| format!("{:?}", token.kind())),
+        })
+    }
+}
