@@ -22,6 +22,8 @@ use crate::secret::Secret;
 
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
+type Answering = Box<dyn FnOnce() -> Answered + Send>;
+
 /// What was sent, in the order of sending.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
@@ -33,7 +35,7 @@ struct Seen {
 /// An authorization server that answers from a list and remembers what it was asked.
 #[derive(Clone, Default)]
 struct Server {
-    answers: Arc<Mutex<Vec<Box<dyn FnOnce() -> Answered + Send>>>>,
+    answers: Arc<Mutex<Vec<Answering>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
