@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
@@ -21,6 +22,8 @@ use crate::secret::Secret;
 
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
+type Answering = Box<dyn FnOnce() -> Answered + Send>;
+
 /// What was sent, in the order of sending.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
@@ -32,7 +35,7 @@ struct Seen {
 /// An authorization server that answers from a list and remembers what it was asked.
 #[derive(Clone, Default)]
 struct Server {
-    answers: Arc<Mutex<Vec<Box<dyn FnOnce() -> Answered + Send>>>>,
+    answers: Arc<Mutex<Vec<Answering>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -306,8 +309,7 @@ mod wire {
 
     #[tokio::test]
     async fn graphnet() {
-        let part =
-            |value: serde_json::Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+        let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let jwt = format!("{}.{}.c2ln", part(json!({"alg":"RS256"})), part(json!({"exp":1_736_951_400})));
         let server = Server::default()
             .answers(200, &format!(r#"{{"token_type": "Bearer", "access_token": "{jwt}", "refresh_token": null}}"#));
@@ -514,6 +516,30 @@ mod flow {
         assert_eq!(ask(Server::default()).await, (TokenErrorKind::Timeout, Duration::from_secs(10)));
     }
 
+    /// A declared length is no reason to reserve it.
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_declared_length_is_refused_before_reading() {
+        struct Absurd;
+
+        impl Body for Absurd {
+            type Data = Bytes;
+            type Error = BoxError;
+
+            fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+                Poll::Pending
+            }
+
+            fn size_hint(&self) -> http_body::SizeHint {
+                http_body::SizeHint::with_exact(u64::MAX)
+            }
+        }
+
+        let server = Server::default().then(|| Ok(Response::new(Absurd.boxed_unsync())));
+        let error =
+            server.ask(&settings("https://a.example/t"), &body_auth(), TokenRequest::default()).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Malformed);
+    }
+
     #[tokio::test]
     async fn replaced_credentials_count_from_the_next_exchange() {
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -585,16 +611,19 @@ async fn no_error_and_no_event_tells_a_secret() {
         everything.repeat(100),
         String::new(),
     ];
+    let basic = ["my-id:canary-secret%2B1", "my-id:canary-secret+1"].map(|pair| STANDARD.encode(pair));
+    bodies.push(format!("{{\"error\":\"x\",\"error_description\":\"Basic {} {}\"}}", basic[0], basic[1]));
     bodies.extend(CANARIES[2..5].iter().map(|canary| format!("{{\"error\":\"{canary}\"}}")));
 
     let log = Log::default();
     let guard = log.start();
     let (mut told, mut described) = (String::new(), String::new());
-    for auth in [
-        ClientAuth::basic("my-id", CANARIES[0]),
-        ClientAuth::basic_raw("my-id", CANARIES[0]),
-        ClientAuth::body("my-id", CANARIES[0]),
-    ] {
+    let auths = [
+        (ClientAuth::basic("my-id", CANARIES[0]), Some(&basic[0])),
+        (ClientAuth::basic_raw("my-id", CANARIES[0]), Some(&basic[1])),
+        (ClientAuth::body("my-id", CANARIES[0]), None),
+    ];
+    for (auth, basic) in auths {
         told.push_str(&format!("{auth:?} {settings:?}"));
         let mut servers: Vec<Server> = Vec::new();
         for status in [200, 302, 400, 401, 404, 429, 500] {
@@ -626,7 +655,9 @@ async fn no_error_and_no_event_tells_a_secret() {
                 told.push_str(&format!("{error} {error:?} {error:#?}\n"));
                 next = error.source();
             }
-            described.push_str(error.description().unwrap_or_default());
+            let description = error.description().unwrap_or_default();
+            assert!(!basic.is_some_and(|basic| description.contains(basic.as_str())));
+            described.push_str(description);
         }
     }
     drop(guard);

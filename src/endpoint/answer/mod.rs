@@ -61,10 +61,8 @@ impl Reader<'_> {
         }
         let text = String::from_utf8_lossy(&answer.body);
         let members = Members::parse(&text, &answer.headers, &self.settings.fields);
-        if let Ok(members) = &members {
-            if let Some(refused) = self.refused(answer.status, members) {
-                return Err(refused);
-            }
+        if let Some(refused) = members.as_ref().ok().and_then(|members| self.refused(answer.status, members)) {
+            return Err(refused);
         }
         if !answer.status.is_success() {
             return Err(self.bare_status(answer.status, members.err()));
