@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
+use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes};
 use crate::layer::Setup;

@@ -133,7 +133,8 @@ where
                         }
                     }
                     if sent.waited {
-                        let outcome = AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
+                        let outcome =
+                            AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
                         response.extensions_mut().insert(outcome);
                     }
                     return Poll::Ready(Ok(response));
@@ -207,8 +208,14 @@ pub(crate) struct Waiting<S, R> {
 enum WaitStep<S> {
     /// Look at the slot (again).
     Reading,
-    Flying { ticket: Ticket, fallback: Option<Arc<Current>> },
-    Readying { spare: S, current: Arc<Current> },
+    Flying {
+        ticket: Ticket,
+        fallback: Option<Arc<Current>>,
+    },
+    Readying {
+        spare: S,
+        current: Arc<Current>,
+    },
 }
 
 impl<S, R> Waiting<S, R> {
@@ -284,8 +291,14 @@ enum RecoveryStep<S, R, B> {
     Flying(Ticket),
     /// A newer token is there.
     Renewed(Arc<Current>),
-    Draining { drain: Pin<Box<Drain<B>>>, request: Option<R> },
-    Readying { spare: S, request: Option<R> },
+    Draining {
+        drain: Pin<Box<Drain<B>>>,
+        request: Option<R>,
+    },
+    Readying {
+        spare: S,
+        request: Option<R>,
+    },
 }
 
 enum Recovered<F, S, T> {

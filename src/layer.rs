@@ -14,9 +14,7 @@ use crate::config::AuthConfig;
 use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
-use crate::request::{
-    Injection, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy, clone_ops, record_ops,
-};
+use crate::request::{Injection, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy, clone_ops, record_ops};
 use crate::response::RejectionPolicy;
 use crate::service::Auth;
 use crate::token::{

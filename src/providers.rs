@@ -84,9 +84,7 @@ where
     let client_auth = ClientAuth::basic_raw(client_id, client_secret);
     AuthConfig::client_credentials(format!("{base}/oauth2/token"), client_auth)
         .scopes(scopes)
-        .tenant(
-            Tenant::without_header().fixed(account).normalized().token_header("x-account").token_param("x-account"),
-        )
+        .tenant(Tenant::without_header().fixed(account).normalized().token_header("x-account").token_param("x-account"))
         .origin(base)
 }
 

@@ -205,7 +205,7 @@ mod tests {
         assert!(matches!(Injection::new(ExistingAuthorization::Reject).admits(&one, None), Err(Error::Request(_))));
 
         for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep, ExistingAuthorization::Reject] {
-            assert!(injection(mode).admits(&HeaderMap::new(), None).unwrap(), "{mode:?}");
+            assert!(Injection::new(mode).admits(&HeaderMap::new(), None).unwrap(), "{mode:?}");
         }
     }
 
@@ -214,7 +214,8 @@ mod tests {
         let tenant = HeaderName::from_static("tenant-id");
         for value in ["authorization", "close, Authorization", "x,\tTENANT-ID ,y", "tenant-id"] {
             for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep] {
-                let error = injection(mode).admits(&headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
+                let error =
+                    Injection::new(mode).admits(&headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
                 assert!(matches!(error, Error::Request(_)));
             }
         }

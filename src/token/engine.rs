@@ -73,7 +73,9 @@ impl EnginePolicy {
             TokenErrorKind::Aborted | TokenErrorKind::NoRuntime | TokenErrorKind::Overloaded => None,
             _ => Some(match error.retry_after() {
                 Some(pause) if !pause.is_zero() => pause.min(self.retry_after_cap),
-                _ if error.is_transient() => doubled(self.backoff).mul_f64(draw.clamp(0.0, 1.0)).max(Self::SHORTEST_PAUSE),
+                _ if error.is_transient() => {
+                    doubled(self.backoff).mul_f64(draw.clamp(0.0, 1.0)).max(Self::SHORTEST_PAUSE)
+                }
                 _ => doubled(self.permanent_pause),
             }),
         }

@@ -44,9 +44,9 @@ impl Future for Arrival {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
         // A sender that is gone without a word cannot happen while `Pilot` lands on drop; say "aborted" all the same.
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|landing| landing.unwrap_or_else(|_| Landing::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted)))))
+        Pin::new(&mut self.0).poll(cx).map(|landing| {
+            landing.unwrap_or_else(|_| Landing::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+        })
     }
 }
 
@@ -76,7 +76,8 @@ async fn fly(pilot: Pilot, request: TokenRequest, forced: bool) {
     let result = match tokio::time::timeout(pilot.engine.policy.flight_deadline, fetch).await {
         Ok(result) => result,
         Err(_) => {
-            let mut error = TokenError::new(TokenErrorKind::Timeout).with_detail("the deadline of the whole token request passed");
+            let mut error =
+                TokenError::new(TokenErrorKind::Timeout).with_detail("the deadline of the whole token request passed");
             error.refresh_answer_lost = pilot.carries_refresh_token;
             Err(error)
         }

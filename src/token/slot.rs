@@ -55,7 +55,10 @@ impl Current {
 pub(crate) enum Read {
     Ready(Arc<Current>),
     /// Wait; if the flight fails, go with `fallback` while it is alive.
-    Wait { ticket: Ticket, fallback: Option<Arc<Current>> },
+    Wait {
+        ticket: Ticket,
+        fallback: Option<Arc<Current>>,
+    },
     Failed(Arc<TokenError>),
 }
 

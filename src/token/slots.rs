@@ -22,11 +22,7 @@ const SHARDS: usize = 16;
 
 impl Slots {
     pub(crate) fn new(max: usize) -> Self {
-        Self {
-            shards: Default::default(),
-            hasher: RandomState::new(),
-            max_per_shard: max.div_ceil(SHARDS).max(1),
-        }
+        Self { shards: Default::default(), hasher: RandomState::new(), max_per_shard: max.div_ceil(SHARDS).max(1) }
     }
 
     pub(crate) fn slot(&self, partition: Partition) -> Arc<Slot> {
@@ -54,7 +50,9 @@ impl Slots {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
-        let read = |shard: &RwLock<HashMap<_, _>>| shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>();
+        let read = |shard: &RwLock<HashMap<_, _>>| {
+            shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>()
+        };
         self.shards.iter().flat_map(read).collect()
     }
 

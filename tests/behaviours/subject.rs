@@ -208,8 +208,7 @@ pub async fn send_all(
     client: &Client,
     requests: impl IntoIterator<Item = Request<Body>>,
 ) -> Vec<Result<Response<Body>, BoxError>> {
-    let tasks: Vec<_> =
-        requests.into_iter().map(|request| tokio::spawn(client.clone().oneshot(request))).collect();
+    let tasks: Vec<_> = requests.into_iter().map(|request| tokio::spawn(client.clone().oneshot(request))).collect();
     let mut responses = Vec::new();
     for task in tasks {
         responses.push(task.await.unwrap());
