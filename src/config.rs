@@ -11,7 +11,7 @@ use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, G
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
-use crate::extensions::{Replay, Scopes};
+use crate::extensions::{Replay, Scopes, TenantId};
 use crate::layer::Setup;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
@@ -102,6 +102,10 @@ impl AuthConfig {
 
     pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
         self.refresh_token.as_ref().map(|token| token.0.clone())
+    }
+
+    pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()?.fixed_token_tenant()
     }
 
     /// The token endpoint's settings and the client's credentials; `None` for an external configuration.

@@ -171,7 +171,13 @@ impl AuthLayer {
     }
 
     fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, credentials: Option<Credentials>) -> Self {
-        let engine = Engine::new(source, cfg.clock(), cfg.engine_policy(), cfg.initial_refresh_token());
+        let engine = Engine::new(
+            source,
+            cfg.clock(),
+            cfg.engine_policy(),
+            cfg.initial_refresh_token(),
+            cfg.fixed_token_tenant().cloned(),
+        );
         let setup = cfg.into_setup(Arc::new(engine), credentials);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
@@ -215,9 +221,10 @@ impl AuthHandle {
     /// The current token, waiting for one if there is none.
     ///
     /// # Errors
-    /// As for a request: the failure of the token request, or the remembered one. Where tokens are per tenant, this is the
-    /// token for no tenant; use [`tenant_token`](AuthHandle::tenant_token).
+    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token, there
+    /// is none without one: use [`tenant_token`](AuthHandle::tenant_token).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
+        self.without_tenant()?;
         self.setup.engine.token(Partition::default()).await
     }
 
@@ -278,6 +285,7 @@ impl AuthHandle {
     /// # Errors
     /// A token that has expired already, where such tokens must be discarded.
     pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
@@ -317,6 +325,17 @@ impl AuthHandle {
         let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
         for ticket in tickets {
             ticket.await;
+        }
+    }
+
+    /// Never a default tenant: where each tenant has its token, somebody must say which.
+    fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
+        match &self.setup.tenant {
+            Some(policy) if policy.tokens_need_tenant() => {
+                let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
+                Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
+            }
+            _ => Ok(()),
         }
     }
 
