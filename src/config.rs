@@ -453,6 +453,12 @@ impl AuthConfigBuilder {
         self
     }
 
+    /// Does not look at `grpc-status` in response headers. It is looked at by default, which costs one look-up.
+    pub fn ignore_grpc_status(mut self) -> Self {
+        self.rejection.grpc = false;
+        self
+    }
+
     /// Ignores 401 and gRPC's `UNAUTHENTICATED`: tokens are renewed by time only.
     pub fn ignore_unauthorized(mut self) -> Self {
         self.rejection.on_unauthorized = false;
@@ -534,7 +540,7 @@ impl AuthConfigBuilder {
                 Ok(None)
             };
         };
-        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
+        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, *grant);
         settings.refresh_url =
             self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
         if !self.scopes.is_empty() {

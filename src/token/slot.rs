@@ -238,7 +238,7 @@ impl Slot {
         };
         self.settle(&mut state, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
         drop(state);
-        launch.map(Launch::go);
+        launch.into_iter().for_each(Launch::go);
         read
     }
 
@@ -280,7 +280,7 @@ impl Slot {
         }
         self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
         drop(state);
-        launch.map(Launch::go);
+        launch.into_iter().for_each(Launch::go);
         rejection
     }
 
@@ -355,7 +355,7 @@ impl Slot {
         let landing = self.take_in(&mut state, engine, token, now, now);
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
         drop(state);
-        superseded.map(|flight| flight.report(Landing::Superseded));
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
         match landing {
             Landing::Failed(error) => Err(error),
             _ => Ok(()),
@@ -379,7 +379,7 @@ impl Slot {
         }
         self.forget_token(&mut state);
         drop(state);
-        superseded.map(|flight| flight.report(Landing::Superseded));
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
