@@ -95,9 +95,35 @@ impl AuthLayer {
         RB::Data: Send,
         RB::Error: Into<BoxError>,
     {
+        Self::with_endpoint(cfg, client, |endpoint| endpoint)
+    }
+
+    /// As [`with_client`](AuthLayer::with_client), with tower layers of yours around the token endpoint.
+    ///
+    /// They see a `Service<TokenRequest, Response = Token>`: a timeout, a rate limit or a shared cache goes here.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower::ServiceBuilder;
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
+    ///     ServiceBuilder::new().timeout(Duration::from_secs(3)).service(endpoint)
+    /// });
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn with_endpoint<C, T>(cfg: AuthConfig, client: C, wrap: impl FnOnce(TokenEndpoint<C>) -> T) -> Self
+    where
+        T: TokenSource,
+    {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
         let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials.clone(), cfg.clock());
-        Self::assemble(cfg, erase(endpoint), Some(credentials))
+        Self::assemble(cfg, erase(wrap(endpoint)), Some(credentials))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
