@@ -132,6 +132,7 @@ where
                             }
                         }
                     }
+                    let response = sent.core.watch(response, sent.slot(), sent.generation);
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
@@ -192,6 +193,17 @@ impl<S> Core<S> {
     fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
         judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
             slot.is_past_margin(&self.setup.engine, generation)
+        })
+    }
+
+    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
+    fn watch<T: HttpResponse>(&self, response: T, slot: &Arc<Slot>, generation: u64) -> T {
+        if !T::can_watch_trailers() || !self.setup.rejection.grpc || !self.setup.rejection.on_unauthorized {
+            return response;
+        }
+        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
+        response.watch_trailers(move || {
+            slot.reject(&engine, generation, false);
         })
     }
 }
@@ -419,6 +431,7 @@ struct Resent<S> {
 impl<S> Resent<S> {
     /// Whatever the second response is, it goes out.
     fn finish<T: HttpResponse>(&mut self, response: T) -> T {
+        let response = self.core.watch(response, &self.slot, self.outcome.generation);
         if matches!(self.core.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.core.setup.engine, self.outcome.generation);

@@ -229,7 +229,7 @@ impl Slot {
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
-                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| ticket.strong_count().unwrap_or(0) > max) => {
+                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| waiters(&ticket) > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(ticket) => Read::Wait { ticket, fallback: None },
@@ -588,6 +588,11 @@ impl State {
         self.held = false;
         self.flight.take()
     }
+}
+
+/// How many wait for a flight, the holder of this ticket included; the slot holds one that waits for nothing.
+fn waiters(ticket: &Ticket) -> usize {
+    ticket.strong_count().unwrap_or(0).saturating_sub(1)
 }
 
 /// Sets *due* when it is dropped, unless a newer one has been armed.
