@@ -22,6 +22,7 @@ use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::request::Keeping;
 use crate::response::{Drain, Verdict, judge};
 use crate::service::{Core, Handle, Resending};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
@@ -270,8 +271,16 @@ impl<S, R> Waiting<S, R> {
                     // Readiness may have been long in coming: stamp the newest token.
                     let current = slot.ready().unwrap_or_else(|| current.clone());
                     let header = current.token.header_value().clone();
-                    let Some(request) = self.request.take() else { return Poll::Pending };
-                    let (request, kept) = self.resend.dispatch(request, header, &self.core);
+                    let Some(mut request) = self.request.take() else { return Poll::Pending };
+                    let kept = match self.resend.keep(&request, &self.core) {
+                        Keeping::Done(kept) => kept,
+                        Keeping::ByRecording => {
+                            let kept;
+                            (request, kept) = request.record(&self.core.registry, self.core.setup.replay.cap);
+                            kept
+                        }
+                    };
+                    self.core.setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
                     let (core, slot) = (self.core.clone(), self.slot.take());
                     let generation = current.generation;

@@ -5,7 +5,7 @@ use http_body::Body;
 
 use crate::error::Error;
 use crate::extensions::Resend;
-use crate::request::{Admission, Kept, OriginPolicy, Registry, keep};
+use crate::request::{Admission, Keeping, Kept, OriginPolicy, Registry, keep, record};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -34,8 +34,10 @@ pub(crate) mod sealed {
         /// Tells an inner layer of this crate that this is the second sending.
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
-        /// Splits into what is sent and what is kept; nothing is kept if it cannot be sent twice.
-        fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
+        /// Keeps what a second sending needs; nothing if it cannot be sent twice.
+        fn keep(&self, registry: &Registry) -> Keeping<Self::Kept>;
+        /// Splits into what is sent and what is kept.
+        fn record(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
         /// The body's type, if no request with such a body can be sent twice.
         fn unknown_body(registry: &Registry) -> Option<&'static str>;
@@ -95,8 +97,13 @@ where
         origins.check(self.uri(), self.headers())
     }
 
-    fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
-        keep(self, registry.ops_of::<B>(), cap)
+    #[inline]
+    fn keep(&self, registry: &Registry) -> Keeping<Self::Kept> {
+        keep(self, registry.ops_of::<B>())
+    }
+
+    fn record(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
+        record(self, registry.ops_of::<B>(), cap)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {
@@ -171,9 +178,12 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(self, _: &Registry, _: usize) -> (Self, Option<Self::Kept>) {
-        let kept = self.try_clone();
-        (self, kept)
+    fn keep(&self, _: &Registry) -> Keeping<Self::Kept> {
+        Keeping::Done(self.try_clone())
+    }
+
+    fn record(self, _: &Registry, _: usize) -> (Self, Option<Self::Kept>) {
+        (self, None)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {

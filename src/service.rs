@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
@@ -14,7 +14,7 @@ use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::layer::Setup;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::request::{Admission, Registry, TenantPolicy, withhold};
+use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -62,7 +62,7 @@ struct Local {
     header: Option<HeaderValue>,
     /// The word of the request before, to copy on the second request only.
     seen: u64,
-    /// The tenant of every request, if that is so.
+    /// The tenant of every request that does not name one itself.
     tenant: Option<TenantId>,
 }
 
@@ -191,7 +191,10 @@ impl<S> Auth<S> {
         };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let named = match &setup.tenant {
-            Some(policy) => policy.named(self.local.tenant.as_ref().or(self.tenant.as_ref()), extensions)?,
+            Some(policy) => match (extensions.and_then(Extensions::get), &self.local.tenant) {
+                (None, Some(tenant)) => Some(tenant.clone()),
+                (named, _) => policy.named(self.tenant.as_ref(), named)?,
+            },
             None => None,
         };
         let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
@@ -207,7 +210,8 @@ impl<S> Auth<S> {
         Ok(Prepared::Ours(slot, resend))
     }
 
-    fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending) -> ResponseFuture<S, R>
+    #[inline]
+    fn send<R>(&mut self, mut request: R, slot: Option<Arc<Slot>>, resend: Resending) -> ResponseFuture<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -236,7 +240,15 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let (request, kept) = resend.dispatch(request, header, &self.core);
+        let kept = match resend.keep(&request, &self.core) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(&self.core.registry, self.core.setup.replay.cap);
+                kept
+            }
+        };
+        self.core.setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
         ResponseFuture::sent(future, Sent::new(self.core.clone(), slot, generation, kept, resend.outer))
     }
@@ -247,8 +259,9 @@ impl<S> Auth<S> {
         self.local.header = Some(unshared(current.token.header_value()));
         self.local.word = current.word();
         if self.local.tenant.is_none() {
-            let fixed = self.core.setup.tenant.as_ref().and_then(TenantPolicy::fixed);
-            self.local.tenant = self.tenant.as_ref().or(fixed).map(TenantId::unshared);
+            let policy = self.core.setup.tenant.as_ref();
+            let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
+            self.local.tenant = named.as_ref().map(TenantId::unshared);
             self.core = Arc::new(Arc::clone(&self.core));
         }
     }
@@ -287,18 +300,13 @@ pub(crate) struct Resending {
 }
 
 impl Resending {
-    /// Keeps what a second sending needs, then injects the token.
-    pub(crate) fn dispatch<S, R: HttpRequest>(
-        &self,
-        request: R,
-        header: HeaderValue,
-        core: &Core<S>,
-    ) -> (R, Option<R::Kept>) {
-        let may_resend = !self.outer && self.policy.allows(request.method());
-        let (mut request, kept) =
-            if may_resend { request.keep(&core.registry, core.setup.replay.cap) } else { (request, None) };
-        core.setup.injection.apply(header, request.headers_mut());
-        (request, kept)
+    /// Keeps what a second sending needs; to be done before the token is put in.
+    #[inline]
+    pub(crate) fn keep<S, R: HttpRequest>(&self, request: &R, core: &Core<S>) -> Keeping<R::Kept> {
+        if self.outer || !self.policy.allows(request.method()) {
+            return Keeping::Done(None);
+        }
+        request.keep(&core.registry)
     }
 }
 

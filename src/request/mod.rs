@@ -15,5 +15,5 @@ pub use tenant::Tenant;
 pub(crate) use body::{Registry, clone_ops, record_ops};
 pub(crate) use inject::{Injection, own_header_name, withhold};
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
-pub(crate) use replay::{Kept, ReplayPolicy, keep};
+pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, record};
 pub(crate) use tenant::TenantPolicy;
