@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
-/// Everything of a request but its body, in one allocation.
+/// Everything of a request but its body, in one allocation (two or three if there are long headers).
 ///
 /// Cloning a request's parts costs an allocation for most of its headers and counts a reference for each; copying their
 /// bytes one behind the other costs a third to a fifth of that. Parsing them back costs more, and is paid for only when
@@ -29,6 +29,8 @@ pub(crate) struct Head {
 /// A `u16` for the name's length, a `u32` for the value's, whose highest bit says "sensitive". Big endian.
 const LENGTHS: usize = 6;
 const SENSITIVE: u32 = 1 << 31;
+/// Enough for a header of most requests. Guessed, since adding their lengths up costs a fifth of the whole copy.
+const HEADER: usize = 96;
 
 impl Head {
     /// Copies the head of a request; `None` if it hands over a connection (CONNECT, `Upgrade`), or if a length does not
@@ -48,19 +50,16 @@ impl Head {
         };
 
         let headers = request.headers();
-        let mut size = scheme.len() + authority.len() + path_and_query.len();
+        let uri_len = scheme.len() + authority.len() + path_and_query.len();
+        let mut flat = Vec::with_capacity(uri_len + headers.len() * HEADER);
+        flat.extend_from_slice(scheme.as_bytes());
+        flat.extend_from_slice(authority.as_bytes());
+        flat.extend_from_slice(path_and_query.as_bytes());
         for (name, value) in headers {
             // Compared here, where we come by: a look-up would cost more.
             if *name == UPGRADE {
                 return None;
             }
-            size += LENGTHS + name.as_str().len() + value.len();
-        }
-        let mut flat = Vec::with_capacity(size);
-        flat.extend_from_slice(scheme.as_bytes());
-        flat.extend_from_slice(authority.as_bytes());
-        flat.extend_from_slice(path_and_query.as_bytes());
-        for (name, value) in headers {
             push(&mut flat, name, value)?;
         }
 
@@ -106,12 +105,13 @@ impl fmt::Debug for Head {
 
 #[inline]
 fn push(flat: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) -> Option<()> {
-    let [a, b] = u16::try_from(name.as_str().len()).ok()?.to_be_bytes();
-    let length = u32::try_from(value.len()).ok().filter(|length| length & SENSITIVE == 0)?;
+    let (name, bytes) = (name.as_str().as_bytes(), value.as_bytes());
+    let [a, b] = u16::try_from(name.len()).ok()?.to_be_bytes();
+    let length = u32::try_from(bytes.len()).ok().filter(|length| length & SENSITIVE == 0)?;
     let [c, d, e, f] = (length | if value.is_sensitive() { SENSITIVE } else { 0 }).to_be_bytes();
     flat.extend_from_slice(&[a, b, c, d, e, f]);
-    flat.extend_from_slice(name.as_str().as_bytes());
-    flat.extend_from_slice(value.as_bytes());
+    flat.extend_from_slice(name);
+    flat.extend_from_slice(bytes);
     Some(())
 }
 
@@ -151,7 +151,6 @@ mod tests {
 
     fn round_trip<B: Clone>(request: &Request<B>) -> Request<B> {
         let head = Head::keep(request).unwrap();
-        assert_eq!(head.flat.len(), head.flat.capacity(), "one allocation of the right size");
         head.rebuild(request.body().clone()).unwrap()
     }
 
