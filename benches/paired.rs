@@ -7,6 +7,7 @@ use support::figures::Figures;
 use support::ours::background;
 use support::paired::time;
 use support::requests::KINDS;
+use support::reqwests;
 
 fn main() {
     let rounds = if std::env::args().any(|arg| arg == "--quick") { 31 } else { 301 };
@@ -21,5 +22,11 @@ fn main() {
             figures.put(format!("{} {}", kind.name(), timing.name), timing.median);
             figures.put(format!("{} {}, over FLOOR", kind.name(), timing.name), timing.over(floor));
         }
+    }
+    let timings = time(&mut reqwests::cases(&runtime), rounds);
+    for timing in &timings {
+        let bare = timings.first().expect("the bare service is there");
+        figures.put(timing.name, timing.median);
+        figures.put(format!("{}, over bare", timing.name), timing.over(bare));
     }
 }
