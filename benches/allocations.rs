@@ -1,5 +1,7 @@
 //! Allocations a request and a waiter, and the size of the future: the same on every run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Time a request through each stack, the stacks interleaved: the figures of RESULTS.md.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use support::cases::{FLOOR, cases};

@@ -1,5 +1,7 @@
 //! Everybody waits for one token: ten thousand waiters, a refresh that fails, a leader that goes away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};

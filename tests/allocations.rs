@@ -1,5 +1,7 @@
 //! Allocations a request, counted and held against the floor: a guard, since a count is the same on every machine.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../benches/support/mod.rs"]
 mod support;
 

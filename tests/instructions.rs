@@ -1,6 +1,8 @@
 //! Instructions a request, counted by callgrind and held against the floor: a guard where there is valgrind and the
 //! build is optimised.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../benches/support/mod.rs"]
 mod support;
 
