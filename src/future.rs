@@ -376,11 +376,15 @@ where
                         return self.original(None);
                     }
                     Landing::Failed(error) => return self.original(Some(error)),
-                    Landing::Superseded => match self.slot.read(&self.core.setup.engine) {
-                        Read::Ready(current) => RecoveryStep::Renewed(current),
-                        Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
-                        Read::Failed(error) => return self.original(Some(error)),
-                    },
+                    Landing::Superseded => {
+                        // What comes now is not of the flight that we started, and proves nothing for it.
+                        self.starter = false;
+                        match self.slot.read(&self.core.setup.engine) {
+                            Read::Ready(current) => RecoveryStep::Renewed(current),
+                            Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
+                            Read::Failed(error) => return self.original(Some(error)),
+                        }
+                    }
                 },
                 RecoveryStep::Renewed(current) => {
                     let Some(mut request) = self.kept.take().and_then(R::rebuild) else {
