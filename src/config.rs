@@ -13,6 +13,8 @@ use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
 use crate::layer::Setup;
+#[cfg(feature = "reqwest")]
+use crate::request::is_loopback;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
     parse_endpoint_url,
@@ -277,7 +279,8 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// A proxy for the built-in token client, such as `http://proxy.internal:3128`.
+    /// A proxy for the built-in token client, such as `http://proxy.internal:3128`. Default: what `HTTPS_PROXY` and its kin
+    /// say; none if an endpoint is on this machine.
     #[cfg(feature = "reqwest")]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.client.proxy = Some(Secret::new(url.into()));
@@ -570,11 +573,13 @@ impl AuthConfigBuilder {
                 "trim it; a line break at the end often comes from a file",
             ));
         }
+        #[cfg(feature = "reqwest")]
+        let is_local = is_loopback(&settings.url) || settings.refresh_url.as_ref().is_some_and(is_loopback);
         Ok(Some(Endpoint {
             settings,
             client_auth: client_auth.clone(),
             #[cfg(feature = "reqwest")]
-            client: self.client.build()?,
+            client: self.client.build(is_local)?,
         }))
     }
 

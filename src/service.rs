@@ -168,7 +168,7 @@ impl<S> Auth<S> {
         match self.prepare(&mut request) {
             Ok(Prepared::Bare) => ResponseFuture::bare(self.inner.call(request)),
             Ok(Prepared::Ours(slot, resend)) => self.send(request, slot, resend),
-            Err(error) => ResponseFuture::failed(error),
+            Err(error) => self.refuse(error),
         }
     }
 
@@ -262,12 +262,24 @@ impl<S> Auth<S> {
         S::Response: HttpResponse,
     {
         match read {
-            Read::Failed(error) => ResponseFuture::failed(Error::Token(error)),
+            Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
                 self.inner = self.core.spare();
                 ResponseFuture::waiting(Waiting::new(self.core.clone(), slot, request, resend, read))
             }
         }
+    }
+
+    /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
+    /// that nobody uses, and as many of them as there are permits would stop everybody.
+    fn refuse<R>(&mut self, error: Error) -> ResponseFuture<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        self.inner = self.core.spare();
+        ResponseFuture::failed(error)
     }
 }
 
@@ -319,5 +331,35 @@ impl Local {
 impl<S> fmt::Debug for Auth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use http_body_util::Empty;
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+
+    /// Found by the quickstart: a failing provider stopped all callers at a concurrency limit.
+    #[tokio::test]
+    async fn a_clone_whose_request_was_not_sent_holds_no_readiness() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::permanent("none today")) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let layer = AuthLayer::with_source(cfg, source);
+        let mut service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(api);
+        let first = "https://api.example.com/waits-for-a-token";
+        for uri in [first, "https://api.example.com/remembered-failure", "https://elsewhere.example/foreign-origin"] {
+            let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            service.ready().await.unwrap().call(request).await.unwrap_err();
+            let mut other = service.clone();
+            assert!(other.ready().now_or_never().is_some(), "{uri}");
+        }
     }
 }
