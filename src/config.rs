@@ -12,7 +12,6 @@ use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, G
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
-use crate::layer::Setup;
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
@@ -21,6 +20,7 @@ use crate::request::{
 };
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
+use crate::shared::Setup;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.

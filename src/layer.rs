@@ -14,9 +14,9 @@ use crate::config::AuthConfig;
 use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
-use crate::request::{Injection, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy, clone_ops, record_ops};
-use crate::response::RejectionPolicy;
+use crate::request::{Recorded, Registry, clone_ops, record_ops};
 use crate::service::Auth;
+use crate::shared::Setup;
 use crate::token::{
     DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, erase,
 };
@@ -49,24 +49,6 @@ use crate::token::{
 pub struct AuthLayer {
     setup: Arc<Setup>,
     registry: Registry,
-}
-
-/// A configuration at work: the engine and the policies of both halves.
-pub(crate) struct Setup {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) origins: OriginPolicy,
-    pub(crate) tenant: Option<TenantPolicy>,
-    pub(crate) injection: Injection,
-    pub(crate) replay: ReplayPolicy,
-    pub(crate) rejection: RejectionPolicy,
-    pub(crate) credentials: Option<Credentials>,
-}
-
-impl Setup {
-    /// The scheme whose challenges concern us.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
-    }
 }
 
 impl AuthLayer {

@@ -14,6 +14,7 @@ mod request;
 mod response;
 mod secret;
 mod service;
+mod shared;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;

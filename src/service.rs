@@ -1,20 +1,18 @@
 //! `Auth<S>`: the service; starts a request on its way.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
-use crate::extensions::{Replay, Resend, Scopes, SkipAuth, TenantId, unshared};
+use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
-use crate::layer::Setup;
 use crate::message::{HttpRequest, HttpResponse};
-use crate::observe;
 use crate::request::{Admission, Registry, TenantPolicy, withhold};
+use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -38,20 +36,7 @@ pub struct Auth<S> {
     inner: S,
     local: Local,
     tenant: Option<TenantId>,
-    core: Handle<S>,
-}
-
-/// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
-/// threads with a clone each do not write to one counter: 8 ns a request where two of them would.
-pub(crate) type Handle<S> = Arc<Arc<Core<S>>>;
-
-/// What all clones of a service share.
-pub(crate) struct Core<S> {
-    /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<S>,
-    pub(crate) setup: Arc<Setup>,
-    pub(crate) registry: Registry,
-    warned: AtomicBool,
+    shared: SharedHandle<S>,
 }
 
 /// This clone's own copies of header values, so that threads do not share their reference counts.
@@ -68,8 +53,8 @@ struct Local {
 
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        let core = Core { spare: Mutex::new(inner.clone()), setup, registry, warned: AtomicBool::new(false) };
-        Self { inner, local: Local::default(), tenant: None, core: Arc::new(Arc::new(core)) }
+        let shared = Shared::new(inner.clone(), setup, registry);
+        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
@@ -94,25 +79,7 @@ impl<S: Clone> Clone for Auth<S> {
             // Not copied: a clone made for one request would pay for a copy that it never uses.
             local: Local::default(),
             tenant: self.tenant.clone(),
-            core: self.core.clone(),
-        }
-    }
-}
-
-impl<S> Core<S> {
-    pub(crate) fn spare(&self) -> S
-    where
-        S: Clone,
-    {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self) {
-        if let Some(body) = R::unknown_body(&self.registry)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            observe::body_not_replayable(body);
+            shared: self.shared.clone(),
         }
     }
 }
@@ -175,7 +142,7 @@ impl<S> Auth<S> {
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
     #[inline]
     fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
-        let setup = &self.core.setup;
+        let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
@@ -213,7 +180,7 @@ impl<S> Auth<S> {
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let engine = &self.core.setup.engine;
+        let engine = &self.shared.setup.engine;
         let (header, generation) = match &slot {
             None => {
                 let main = engine.main();
@@ -236,9 +203,9 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let (request, kept) = resend.dispatch(request, header, &self.core);
+        let (request, kept) = resend.dispatch(request, header, &self.shared);
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.core.clone(), slot, generation, kept, resend.outer))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend.outer))
     }
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
@@ -247,9 +214,9 @@ impl<S> Auth<S> {
         self.local.header = Some(unshared(current.token.header_value()));
         self.local.word = current.word();
         if self.local.tenant.is_none() {
-            let fixed = self.core.setup.tenant.as_ref().and_then(TenantPolicy::fixed);
+            let fixed = self.shared.setup.tenant.as_ref().and_then(TenantPolicy::fixed);
             self.local.tenant = self.tenant.as_ref().or(fixed).map(TenantId::unshared);
-            self.core = Arc::new(Arc::clone(&self.core));
+            self.shared = Arc::new(Arc::clone(&self.shared));
         }
     }
 
@@ -264,8 +231,8 @@ impl<S> Auth<S> {
         match read {
             Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
-                self.inner = self.core.spare();
-                ResponseFuture::waiting(Waiting::new(self.core.clone(), slot, request, resend, read))
+                self.inner = self.shared.spare();
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resend, read))
             }
         }
     }
@@ -278,7 +245,7 @@ impl<S> Auth<S> {
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        self.inner = self.core.spare();
+        self.inner = self.shared.spare();
         ResponseFuture::failed(error)
     }
 }
@@ -288,30 +255,6 @@ enum Prepared {
     Bare,
     /// Goes out with a token; of this slot, or of the main one.
     Ours(Option<Arc<Slot>>, Resending),
-}
-
-/// What may happen after a rejection.
-#[derive(Clone, Copy)]
-pub(crate) struct Resending {
-    policy: Replay,
-    /// This already is a second sending, by an outer layer of this crate.
-    pub(crate) outer: bool,
-}
-
-impl Resending {
-    /// Keeps what a second sending needs, then injects the token.
-    pub(crate) fn dispatch<S, R: HttpRequest>(
-        &self,
-        request: R,
-        header: HeaderValue,
-        core: &Core<S>,
-    ) -> (R, Option<R::Kept>) {
-        let may_resend = !self.outer && self.policy.allows(request.method());
-        let (mut request, kept) =
-            if may_resend { request.keep(&core.registry, core.setup.replay.cap) } else { (request, None) };
-        core.setup.injection.apply(header, request.headers_mut());
-        (request, kept)
-    }
 }
 
 impl Local {
