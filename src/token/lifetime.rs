@@ -17,6 +17,18 @@ use crate::error::ConfigError;
 /// The default order is [`ExpiresIn`](Self::ExpiresIn), [`ExpiresAt`](Self::ExpiresAt), [`JwtExp`](Self::JwtExp). Put
 /// `JwtExp` first, or alone, where the server replays a cached answer and `expires_in` tells the lifetime of a new token
 /// whatever the age of the one it hands out.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, ExpirySource, UnknownExpiry};
+///
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .expiry([ExpirySource::JwtExp, ExpirySource::ExpiresIn])
+///     .unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(300)))
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExpirySource {
@@ -31,7 +43,8 @@ pub enum ExpirySource {
     /// claims are never exposed. A forged `exp` can do no more than move the next token request within the limits that
     /// hold for every token: a second from now at the earliest, a year at the latest.
     JwtExp,
-    /// The same lifetime for every token, whatever the server says; counted from when the token was asked for.
+    /// The same lifetime for every token, whatever the server says; counted from when the token was asked for. Zero is a
+    /// configuration error.
     Fixed(Duration),
 }
 

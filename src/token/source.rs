@@ -62,6 +62,10 @@ impl fmt::Debug for TokenRequest {
 /// ```
 pub trait TokenSource: Send + Sync + 'static {
     /// Fetches one token.
+    ///
+    /// # Errors
+    /// [`TokenError::transient`] and [`TokenError::permanent`] decide when it is asked again, [`TokenError::sign_in_again`]
+    /// drops the refresh token. A `Service`'s own error counts as transient, unless a `TokenError` is inside it.
     fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send;
 }
 
