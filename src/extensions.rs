@@ -16,8 +16,8 @@ use crate::token::TokenError;
 /// read once per request; the tenant header and, where tokens are per tenant, the token both derive from that reading.
 ///
 /// A tenant id is visible ASCII, inner spaces allowed, 1 to 256 characters: it must be able to be a header value as it
-/// is, since a mended id would be another tenant's. `Debug` does not print it: ids are not secrets, but providers ask to
-/// keep them as if they were.
+/// is, since a mended id would be another tenant's. `Debug` does not print it: ids are not secrets, but providers ask
+/// to keep them as if they were.
 ///
 /// ```
 /// use tower_oauth2_client::TenantId;
@@ -190,8 +190,8 @@ pub struct SkipAuth;
 ///
 /// A 401 says that the request "has not been applied" (RFC 9110 §15.5.2), so that even a POST may be repeated with
 /// another token (§9.2.2). Gateways, which must not rely on that for requests of others, choose
-/// [`Idempotent`](Replay::Idempotent). Set it for the layer with [`replay`](crate::AuthConfigBuilder::replay), or for one
-/// request in its extensions, where it wins.
+/// [`Idempotent`](Replay::Idempotent). Set it for the layer with [`replay`](crate::AuthConfigBuilder::replay), or for
+/// one request in its extensions, where it wins.
 ///
 /// ```
 /// use tower_oauth2_client::Replay;
@@ -268,12 +268,13 @@ pub struct AuthOutcome {
     pub not_replayable: bool,
 }
 
-/// In a response's extensions: the token was rejected and no new one could be had. The response is the original one, with
-/// its body; an [`AuthOutcome`] stands beside this.
+/// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,
+/// with its body; an [`AuthOutcome`] stands beside this.
 #[derive(Clone, Debug)]
 pub struct RefreshFailed(pub Arc<TokenError>);
 
-/// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a third.
+/// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a
+/// third.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resend;
 

@@ -27,12 +27,13 @@ use crate::token::{
 /// requests wait, over all clones of the layer and of the services it made, the authorization server sees one token
 /// request for each partition. Create one layer for each configuration and clone it: two layers share nothing.
 ///
-/// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401), `AuthLayer`, timeout of
-/// one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside see each sending. A response
-/// cache belongs inside, or must key on the tenant.
+/// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401),
+/// `AuthLayer`, timeout of one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside
+/// see each sending. A response cache belongs inside, or must key on the tenant.
 ///
-/// The origin check sees the URL of each request that comes through here. A client inside that follows redirects by itself
-/// goes on where nothing checks, with the tenant header at least: switch that off, as below, and follow redirects outside.
+/// The origin check sees the URL of each request that comes through here. A client inside that follows redirects by
+/// itself goes on where nothing checks, with the tenant header at least: switch that off, as below, and follow
+/// redirects outside.
 ///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
@@ -76,8 +77,9 @@ impl Setup {
 impl AuthLayer {
     /// A layer whose token requests go through a built-in HTTP client: no redirects, no cookies, TLS by rustls.
     ///
-    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration made
-    /// by [`AuthConfig::external`] has no token endpoint: its requests fail, use [`with_source`](AuthLayer::with_source).
+    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration
+    /// made by [`AuthConfig::external`] has no token endpoint: its requests fail, use
+    /// [`with_source`](AuthLayer::with_source).
     #[cfg(feature = "reqwest")]
     pub fn new(cfg: AuthConfig) -> Self {
         match cfg.built_in_client() {
@@ -150,8 +152,8 @@ impl AuthLayer {
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
     ///
-    /// A clone must be the same body, unread, and cheap: one is made for each request, rejected or not. It is not bounded
-    /// by [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes). Types that are known already (see
+    /// A clone must be the same body, unread, and cheap: one is made for each request, rejected or not. It is not
+    /// bounded by [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes). Types that are known already (see
     /// [`can_replay`](AuthLayer::can_replay)) need no registration; registering them changes nothing.
     ///
     /// It affects services made by this layer from now on.
@@ -160,11 +162,11 @@ impl AuthLayer {
         self
     }
 
-    /// Bodies of your type-erased type `B` can be sent twice: they are recorded while they are sent, and `erase` makes a
-    /// `B` of a recording (`.replay_recorded(MyBody::new)`, see [`Recorded`]).
+    /// Bodies of your type-erased type `B` can be sent twice: they are recorded while they are sent, and `erase` makes
+    /// a `B` of a recording (`.replay_recorded(MyBody::new)`, see [`Recorded`]).
     ///
-    /// Up to [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes) of each body is recorded (64 KiB by default);
-    /// longer ones are sent once. It affects services made by this layer from now on.
+    /// Up to [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes) of each body is recorded (64 KiB by
+    /// default); longer ones are sent once. It affects services made by this layer from now on.
     pub fn replay_recorded<B>(mut self, erase: fn(Recorded<B>) -> B) -> Self
     where
         B: Body<Data = Bytes> + Unpin + 'static,
@@ -175,8 +177,9 @@ impl AuthLayer {
 
     /// Whether requests with bodies of type `B` can be sent twice.
     ///
-    /// Known are `Full<Bytes>`, `Full<&'static [u8]>`, `Empty<Bytes>`, `String`, and the boxed bodies of `http-body-util` over
-    /// `Bytes`; by feature the bodies of tonic, axum and reqwest. A test at start-up, rather than a warning in production.
+    /// Known are `Full<Bytes>`, `Full<&'static [u8]>`, `Empty<Bytes>`, `String`, and the boxed bodies of
+    /// `http-body-util` over `Bytes`; by feature the bodies of tonic, axum and reqwest. A test at start-up, rather than
+    /// a warning in production.
     ///
     /// ```
     /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
@@ -262,8 +265,9 @@ pub struct AuthHandle {
 impl AuthHandle {
     /// The current token, waiting for one if there is none.
     ///
-    /// It is what a request sent now would carry, for protocols that are not HTTP (a WebSocket's first message, a database
-    /// that takes tokens). Ask each time: a token kept is a token that expires. Dropping the future cancels no token request.
+    /// It is what a request sent now would carry, for protocols that are not HTTP (a WebSocket's first message, a
+    /// database that takes tokens). Ask each time: a token kept is a token that expires. Dropping the future cancels no
+    /// token request.
     ///
     /// ```
     /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
@@ -276,8 +280,8 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token, there
-    /// is none without one: use [`tenant_token`](AuthHandle::tenant_token).
+    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token,
+    /// there is none without one: use [`tenant_token`](AuthHandle::tenant_token).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
         self.without_tenant()?;
         self.setup.engine.token(Partition::default()).await
@@ -317,7 +321,8 @@ impl AuthHandle {
         self.token().await.map(drop)
     }
 
-    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old token.
+    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old
+    /// token.
     ///
     /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
     /// request fetches a token, and takes it even if it is the same one.
@@ -335,8 +340,8 @@ impl AuthHandle {
     /// Replaces the client credentials, as after a rotation of the secret.
     ///
     /// A new epoch begins: every token is forgotten, and a token request under way with the old credentials does not
-    /// publish. Refresh tokens are kept if the client id is the same. Requests already sent are not touched: where the old
-    /// secret's tokens die with it, their 401 is answered with a token of the new one.
+    /// publish. Refresh tokens are kept if the client id is the same. Requests already sent are not touched: where the
+    /// old secret's tokens die with it, their 401 is answered with a token of the new one.
     ///
     /// ```
     /// # #[cfg(feature = "reqwest")] {
@@ -365,8 +370,8 @@ impl AuthHandle {
 
     /// Hands in a token from elsewhere, such as an interactive sign-in: the very next request uses it.
     ///
-    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request under way does
-    /// not publish; who waits for it goes on with the token handed in.
+    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request under
+    /// way does not publish; who waits for it goes on with the token handed in.
     ///
     /// ```
     /// # use tower_oauth2_client::{AuthConfig, AuthLayer, TokenError, TokenRequest};
@@ -422,10 +427,11 @@ impl AuthHandle {
         self.existing_slot(tenant).map(|slot| Stats::of(&slot, &self.setup.engine))
     }
 
-    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the process.
+    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the
+    /// process.
     ///
-    /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later starts
-    /// another. Call it when no more requests come.
+    /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
+    /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
         let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
         for ticket in tickets {

@@ -45,8 +45,8 @@
 //!
 //! # Runtime
 //!
-//! Token requests are tasks of the tokio runtime in which the request that needs them is polled. Outside of one a request
-//! that needs a token fails with [`TokenErrorKind::NoRuntime`]; nothing panics.
+//! Token requests are tasks of the tokio runtime in which the request that needs them is polled. Outside of one a
+//! request that needs a token fails with [`TokenErrorKind::NoRuntime`]; nothing panics.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

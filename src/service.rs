@@ -26,8 +26,8 @@ use crate::token::{Current, Partition, Read, Slot};
 /// first gives that readiness back, so that it holds no permit and no connection while it waits, and acquires it again;
 /// so does a request that is sent a second time. Both use a clone of `S`.
 ///
-/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it keeps
-/// a header value of its own from its second request on.
+/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it
+/// keeps a header value of its own from its second request on.
 ///
 /// **Cancellation.** Dropping the response future at any point costs nobody else anything: a token request it started
 /// goes on.
@@ -248,8 +248,8 @@ impl<S> Auth<S> {
         ResponseFuture::sent(future, Sent::new(self.core.clone(), slot, generation, kept, resend.outer))
     }
 
-    /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
-    /// would block bystanders, and deadlock where the token client shares the limit.
+    /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding
+    /// it would block bystanders, and deadlock where the token client shares the limit.
     fn wait<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending, read: Read) -> ResponseFuture<S, R>
     where
         S: Service<R> + Clone,

@@ -67,8 +67,8 @@ impl Default for RejectionPolicy {
 
 /// Judges a response by its head.
 ///
-/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403. A success costs
-/// one look at `grpc-status`.
+/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403. A success
+/// costs one look at `grpc-status`.
 #[inline]
 pub(crate) fn judge(
     status: StatusCode,

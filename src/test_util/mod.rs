@@ -4,8 +4,8 @@
 //! `http::Request`, so a test needs no socket; [`serve`] puts the same service on loopback where a real connection is
 //! the point. Both can be told to misbehave ([`Fault`]), and both remember every request they saw.
 //!
-//! All times are virtual: latencies and hangs use tokio's timers, tokens expire by a [`TestClock`] that follows them. So
-//! a test with `#[tokio::test(start_paused = true)]` is over at once, however long its hours are.
+//! All times are virtual: latencies and hangs use tokio's timers, tokens expire by a [`TestClock`] that follows them.
+//! So a test with `#[tokio::test(start_paused = true)]` is over at once, however long its hours are.
 //!
 //! ```
 //! use tower::ServiceExt;

@@ -42,8 +42,8 @@ pub struct TokenError {
 ///
 /// It also decides for how long the failure is remembered, and requests without a token fail at once: transient classes
 /// by the [`backoff`](crate::AuthConfigBuilder::backoff) or the server's `Retry-After`, lasting ones by the
-/// [`permanent_failure_pause`](crate::AuthConfigBuilder::permanent_failure_pause); `Overloaded`, `NoRuntime` and `Aborted`
-/// not at all.
+/// [`permanent_failure_pause`](crate::AuthConfigBuilder::permanent_failure_pause); `Overloaded`, `NoRuntime` and
+/// `Aborted` not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenErrorKind {
@@ -113,7 +113,8 @@ impl TokenErrorKind {
 }
 
 impl TokenError {
-    /// A failure of your own [`TokenSource`](crate::TokenSource) that may pass: the next attempt follows after a backoff.
+    /// A failure of your own [`TokenSource`](crate::TokenSource) that may pass: the next attempt follows after a
+    /// backoff.
     pub fn transient(cause: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::SourceTransient).caused_by(cause.into())
     }
@@ -228,7 +229,8 @@ impl TokenError {
         self
     }
 
-    /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient one.
+    /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient
+    /// one.
     pub(crate) fn from_box(error: BoxError) -> Self {
         let mut source: Option<&(dyn StdError + 'static)> = Some(&*error);
         while let Some(inner) = source {
