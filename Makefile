@@ -17,11 +17,11 @@ doc:
 # Every feature alone, none and all: tests always have all of them on, and would not notice.
 features:
 	cargo build --no-default-features
-	cargo check --lib --no-default-features --features reqwest
-	cargo check --lib --no-default-features --features tonic
-	cargo check --lib --no-default-features --features axum
-	cargo check --lib --no-default-features --features test-util
-	cargo check --lib --all-features
+	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
+	cargo clippy --lib --no-default-features --features tonic -- -D warnings
+	cargo clippy --lib --no-default-features --features axum -- -D warnings
+	cargo clippy --lib --no-default-features --features test-util -- -D warnings
+	cargo clippy --lib --all-features -- -D warnings
 
 # Everything that must hold before a change is merged.
 ci:
