@@ -17,6 +17,7 @@ doc:
 # Every feature alone, none and all: tests always have all of them on, and would not notice.
 features:
 	cargo build --no-default-features
+	cargo clippy --lib --no-default-features -- -D warnings
 	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
 	cargo clippy --lib --no-default-features --features tonic -- -D warnings
 	cargo clippy --lib --no-default-features --features axum -- -D warnings
