@@ -13,6 +13,8 @@ use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
 use crate::layer::Setup;
+#[cfg(feature = "reqwest")]
+use crate::request::is_loopback;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
     parse_endpoint_url,
@@ -288,7 +290,8 @@ impl AuthConfigBuilder {
     }
 
     /// A proxy for the built-in token client, such as `http://proxy.internal:3128`; user and password may be in it.
-    /// Default: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
+    /// Default: as the environment says (`HTTPS_PROXY`, `NO_PROXY`);
+    /// none if an endpoint is on this machine.
     #[cfg(feature = "reqwest")]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.client.proxy = Some(Secret::new(url.into()));
@@ -590,11 +593,13 @@ impl AuthConfigBuilder {
                 "trim it; a line break at the end often comes from a file",
             ));
         }
+        #[cfg(feature = "reqwest")]
+        let is_local = is_loopback(&settings.url) || settings.refresh_url.as_ref().is_some_and(is_loopback);
         Ok(Some(Endpoint {
             settings,
             client_auth: client_auth.clone(),
             #[cfg(feature = "reqwest")]
-            client: self.client.build()?,
+            client: self.client.build(is_local)?,
         }))
     }
 
