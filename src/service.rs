@@ -24,8 +24,8 @@ use crate::token::{Current, Partition, Read, Slot};
 /// first gives that readiness back, so that it holds no permit and no connection while it waits, and acquires it again;
 /// so does a request that is sent a second time. Both use a clone of `S`.
 ///
-/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it keeps
-/// a header value of its own from its second request on.
+/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it
+/// keeps a header value of its own from its second request on.
 ///
 /// **Cancellation.** Dropping the response future at any point costs nobody else anything: a token request it started
 /// goes on.
@@ -59,14 +59,34 @@ impl<S: Clone> Auth<S> {
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
     ///
-    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`].
+    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. Without
+    /// [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) there are no tenants, and it changes nothing.
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").tenant(Tenant::header("Tenant-Id")).build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let tenant = request.headers()["tenant-id"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
+    /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
+    /// # assert_eq!(response.headers()["seen"], "practice-1");
+    /// # Ok(()) }
+    /// ```
     pub fn for_tenant(&self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
 }
 
 impl<S> Auth<S> {
-    /// The inner service.
+    /// The inner service, as for its own figures. Requests sent through it carry no token.
     pub fn inner(&self) -> &S {
         &self.inner
     }

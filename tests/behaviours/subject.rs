@@ -234,8 +234,10 @@ pub async fn text(response: Response<Body>) -> String {
 pub struct Case {
     pub number: u32,
     pub title: &'static str,
-    pub test: fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>,
+    pub test: Test,
 }
+
+pub type Test = fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>;
 
 pub enum Verdict {
     Passed,
