@@ -23,7 +23,7 @@ use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::response::{Drain, Verdict, judge};
-use crate::service::{Core, Resending};
+use crate::service::{Core, Handle, Resending};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
 pin_project! {
@@ -159,7 +159,7 @@ where
 
 /// What is remembered of a first sending.
 pub(crate) struct Sent<S, R: HttpRequest> {
-    core: Arc<Core<S>>,
+    core: Handle<S>,
     /// `None`: the main slot, which needs no reference of its own.
     slot: Option<Arc<Slot>>,
     generation: u64,
@@ -171,7 +171,7 @@ pub(crate) struct Sent<S, R: HttpRequest> {
 
 impl<S, R: HttpRequest> Sent<S, R> {
     pub(crate) fn new(
-        core: Arc<Core<S>>,
+        core: Handle<S>,
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
@@ -213,7 +213,7 @@ type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R>);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R> {
-    core: Arc<Core<S>>,
+    core: Handle<S>,
     slot: Option<Arc<Slot>>,
     request: Option<R>,
     resend: Resending,
@@ -234,7 +234,7 @@ enum WaitStep<S> {
 }
 
 impl<S, R> Waiting<S, R> {
-    pub(crate) fn new(core: Arc<Core<S>>, slot: Option<Arc<Slot>>, request: R, resend: Resending, read: Read) -> Self {
+    pub(crate) fn new(core: Handle<S>, slot: Option<Arc<Slot>>, request: R, resend: Resending, read: Read) -> Self {
         let step = match read {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
@@ -290,7 +290,7 @@ where
     S::Response: HttpResponse,
     R: HttpRequest,
 {
-    core: Arc<Core<S>>,
+    core: Handle<S>,
     slot: Arc<Slot>,
     kept: Option<R::Kept>,
     /// The original response, until it is certain that there will be a better one.
@@ -376,11 +376,15 @@ where
                         return self.original(None);
                     }
                     Landing::Failed(error) => return self.original(Some(error)),
-                    Landing::Superseded => match self.slot.read(&self.core.setup.engine) {
-                        Read::Ready(current) => RecoveryStep::Renewed(current),
-                        Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
-                        Read::Failed(error) => return self.original(Some(error)),
-                    },
+                    Landing::Superseded => {
+                        // What comes now is not of the flight that we started, and proves nothing for it.
+                        self.starter = false;
+                        match self.slot.read(&self.core.setup.engine) {
+                            Read::Ready(current) => RecoveryStep::Renewed(current),
+                            Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
+                            Read::Failed(error) => return self.original(Some(error)),
+                        }
+                    }
                 },
                 RecoveryStep::Renewed(current) => {
                     let Some(mut request) = self.kept.take().and_then(R::rebuild) else {
@@ -422,7 +426,7 @@ where
 
 /// What is remembered of a second sending.
 struct Resent<S> {
-    core: Arc<Core<S>>,
+    core: Handle<S>,
     slot: Arc<Slot>,
     outcome: AuthOutcome,
     starter: bool,
