@@ -77,7 +77,7 @@ impl Report {
 
 fn is_right(trial: &Trial) -> bool {
     let tokens = trial.token_requests.iter().zip(must_be(trial)).all(|(is, must_be)| *is == must_be);
-    tokens && trial.successes == trial.requests && trial.faults.is_empty()
+    tokens && trial.successes == trial.requests && trial.stray_resends == 0 && trial.faults.is_empty()
 }
 
 /// Token requests: one for each token where a token is needed, none in steady use.
@@ -144,7 +144,10 @@ fn row(trial: &Trial) -> Vec<String> {
         if trial.tenants == 0 { "–".to_owned() } else { trial.tenants.to_string() },
         thousands(trial.requests),
         marked(trial.successes, trial.requests, 1),
-        thousands(trial.resends),
+        match trial.stray_resends {
+            0 => thousands(trial.resends),
+            stray => format!("✗ {}, {} too many", thousands(trial.resends), thousands(stray)),
+        },
     ];
     let tokens = trial.token_requests.into_iter().zip(must_be(trial));
     row.extend(tokens.map(|(is, must_be)| marked(is, must_be, trial.tokens)));
