@@ -19,7 +19,6 @@ use tower_service::Service;
 
 use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
-use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::response::{Drain, Verdict, Watch};
@@ -30,50 +29,50 @@ pin_project! {
     /// The response future of [`Auth`](crate::Auth).
     ///
     /// Dropping it cancels the request, never a token request that it started or joined.
+    ///
+    /// `F` and `T` are the future and the response of `S: Service<R>`. They stand for themselves, since a type that only
+    /// names them through `S` could not be shown to be `Send` inside an `async` block, where lifetimes are erased.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, R>
+    pub struct ResponseFuture<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         #[pin]
-        state: State<S, R>,
+        state: State<S, R, F, T>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, R>
+    enum State<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         /// Not our business: no token, no verdict.
-        Bare { #[pin] future: S::Future },
+        Bare { #[pin] future: F },
         /// Never sent.
         Failed { error: Option<Error> },
         /// Waits for a token and then for readiness, before the first sending.
-        Waiting { waiting: Box<Waiting<S, R, S::Response>> },
+        Waiting { waiting: Box<Waiting<S, R, T>> },
         /// The first sending.
-        Sent { #[pin] future: S::Future, sent: Sent<S, R, S::Response> },
+        Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// Rejected: waits for another token, then for readiness.
-        Recovering { recovery: Box<Recovery<S, R>> },
+        Recovering { recovery: Box<Recovery<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: S::Future, resent: Resent<S, S::Response> },
+        Resent { #[pin] future: F, resent: Resent<S, T> },
         Done,
     }
 }
 
-impl<S, R> ResponseFuture<S, R>
+impl<S, R, F, T> ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    pub(crate) fn bare(future: S::Future) -> Self {
+    pub(crate) fn bare(future: F) -> Self {
         Self { state: State::Bare { future } }
     }
 
@@ -81,23 +80,24 @@ where
         Self { state: State::Failed { error: Some(error) } }
     }
 
-    pub(crate) fn waiting(waiting: Waiting<S, R, S::Response>) -> Self {
+    pub(crate) fn waiting(waiting: Waiting<S, R, T>) -> Self {
         Self { state: State::Waiting { waiting: Box::new(waiting) } }
     }
 
-    pub(crate) fn sent(future: S::Future, sent: Sent<S, R, S::Response>) -> Self {
+    pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
     }
 }
 
-impl<S, R> Future for ResponseFuture<S, R>
+impl<S, R, F, T> Future for ResponseFuture<S, R, F, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T, Future = F> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
+    F: Future<Output = Result<T, S::Error>>,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    type Output = Result<S::Response, Error>;
+    type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -269,23 +269,22 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
 }
 
 /// A request whose token was rejected and that can be sent again.
-struct Recovery<S, R>
+struct Recovery<S, R, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
     kept: Option<R::Kept>,
     /// The original response, until it is certain that there will be a better one.
-    response: Option<S::Response>,
+    response: Option<T>,
     rejected: u64,
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    watch: Option<Watch<S::Response>>,
-    step: RecoveryStep<S, R, <S::Response as crate::message::sealed::Response>::Body>,
+    watch: Option<Watch<T>>,
+    step: RecoveryStep<S, R, T::Body>,
 }
 
 enum RecoveryStep<S, R, B> {
@@ -302,20 +301,20 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S, S::Response>),
-    Original(S::Response),
+enum Recovered<S, F, T> {
+    Resent(F, Resent<S, T>),
+    Original(T),
 }
 
-impl<S, R> Recovery<S, R>
+impl<S, R, T> Recovery<S, R, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R, S::Response>, response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
+    fn begin(sent: Sent<S, R, T>, response: T, says_invalid: bool) -> Result<Self, T> {
         let slot = sent.slot().clone();
         let engine = &sent.shared.setup.engine;
         let mut outcome =
@@ -360,7 +359,7 @@ where
         })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
         loop {
             self.step = match &mut self.step {
                 RecoveryStep::Flying(ticket) => match ready!(Pin::new(ticket).poll(cx)) {
@@ -412,7 +411,7 @@ where
     }
 
     /// Nothing better can be had: the rejected response, whole, with what happened.
-    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, R>, Error>> {
+    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
         let Some(response) = self.response.take() else { return Poll::Pending };
         let response = with_outcome(response, std::mem::take(&mut self.outcome), failure);
         Poll::Ready(Ok(Recovered::Original(response)))
@@ -457,11 +456,10 @@ fn service_error<E: Into<BoxError>>(error: E) -> Error {
     Error::Service(error.into())
 }
 
-impl<S, R> fmt::Debug for ResponseFuture<S, R>
+impl<S, R, F, T> fmt::Debug for ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

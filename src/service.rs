@@ -115,7 +115,7 @@ where
 {
     type Response = http::Response<RB>;
     type Error = Error;
-    type Future = ResponseFuture<S, http::Request<B>>;
+    type Future = ResponseFuture<S, http::Request<B>, S::Future, http::Response<RB>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
@@ -135,7 +135,7 @@ where
 {
     type Response = reqwest::Response;
     type Error = Error;
-    type Future = ResponseFuture<S, reqwest::Request>;
+    type Future = ResponseFuture<S, reqwest::Request, S::Future, reqwest::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
@@ -146,9 +146,12 @@ where
     }
 }
 
+/// What becomes of a request `R` through `S`.
+type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
+
 impl<S> Auth<S> {
     #[inline]
-    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> ResponseFuture<S, R>
+    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -203,12 +206,7 @@ impl<S> Auth<S> {
         Ok(Prepared::Ours(slot, resend))
     }
 
-    fn send<R>(
-        &mut self,
-        request: R,
-        slot: Option<Arc<Slot>>,
-        resend: Resending<R, S::Response>,
-    ) -> ResponseFuture<S, R>
+    fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -262,7 +260,7 @@ impl<S> Auth<S> {
         slot: Option<Arc<Slot>>,
         resend: Resending<R, S::Response>,
         read: Read,
-    ) -> ResponseFuture<S, R>
+    ) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -279,7 +277,7 @@ impl<S> Auth<S> {
 
     /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
     /// that nobody uses, and as many of them as there are permits would stop everybody.
-    fn refuse<R>(&mut self, error: Error) -> ResponseFuture<S, R>
+    fn refuse<R>(&mut self, error: Error) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
