@@ -144,6 +144,14 @@ struct Failure {
     in_a_row: u32,
 }
 
+impl Failure {
+    /// The error as it is told later: with the pause that is left, not the whole of it.
+    fn told_at(&self, now: &Now) -> Arc<TokenError> {
+        let left = self.until.saturating_duration_since(now.monotonic);
+        Arc::new(TokenError::clone(&self.error).with_retry_after(left))
+    }
+}
+
 /// Figures of one slot.
 pub(crate) struct SlotStats {
     pub(crate) current: Option<Arc<Current>>,
@@ -225,7 +233,7 @@ impl Slot {
                 }
             }
             (Decision::Fail, _) => match &state.failure {
-                Some(failure) => Read::Failed(failure.error.clone()),
+                Some(failure) => Read::Failed(failure.told_at(&now)),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
@@ -263,7 +271,7 @@ impl Slot {
             }
             Rejection::Wait { ticket, starter: false }
         } else if let Some(failure) = state.failure.as_ref().filter(|failure| now.monotonic < failure.until) {
-            Rejection::Failed(failure.error.clone())
+            Rejection::Failed(failure.told_at(&now))
         } else if is_current && !state.storm.may_refresh(now.monotonic) {
             state.suppressed += 1;
             Rejection::Suppressed
