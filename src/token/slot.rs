@@ -360,7 +360,9 @@ impl Slot {
         let now = engine.clock.now();
         let mut state = self.lock();
         let superseded = state.supersede_flight();
-        state.lineage += 1;
+        if !matches!(token.refresh_token, RefreshToken::Keep) {
+            state.lineage += 1;
+        }
         let landing = self.take_in(&mut state, engine, token, now, now);
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
         drop(state);
