@@ -521,9 +521,13 @@ impl Slot {
         }
         let held = if may_go { 0 } else { HELD };
         // The word first: a timer that is dropped on the spot sets *due* again.
-        self.word.store(current.word() | held, Ordering::Release);
+        let former = self.word.swap(current.word() | held, Ordering::AcqRel);
         let ends = now.monotonic + nap;
         if state.timer_ends.is_some_and(|armed| armed <= ends) {
+            if former & DUE != 0 {
+                // That timer has gone off since we looked, and nobody else would say so.
+                self.word.fetch_or(DUE, Ordering::Release);
+            }
             return;
         }
         match Handle::try_current() {
