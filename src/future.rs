@@ -209,7 +209,8 @@ enum WaitStep<S> {
     },
     Readying {
         spare: S,
-        current: Arc<Current>,
+        /// The flight failed, and the token from before it is to be used.
+        fallback: Option<Arc<Current>>,
     },
 }
 
@@ -238,22 +239,32 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         loop {
             self.step = match &mut self.step {
                 WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(current) => WaitStep::Readying { spare: self.shared.spare(), current },
+                    Read::Ready(_) => WaitStep::Readying { spare: self.shared.spare(), fallback: None },
                     Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
                 WaitStep::Flying { ticket, fallback } => {
                     let landing = ready!(Pin::new(ticket).poll(cx));
+                    let failed = matches!(landing, Landing::Failed(_));
                     match engine.settle(landing, fallback.take()) {
-                        Some(Ok(current)) => WaitStep::Readying { spare: self.shared.spare(), current },
+                        Some(Ok(current)) => {
+                            WaitStep::Readying { spare: self.shared.spare(), fallback: failed.then_some(current) }
+                        }
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
                         None => WaitStep::Reading,
                     }
                 }
-                WaitStep::Readying { spare, current } => {
+                WaitStep::Readying { spare, fallback } => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
-                    // Readiness may have been long in coming: stamp the newest token.
-                    let current = slot.ready().unwrap_or_else(|| current.clone());
+                    // Readiness may have been long in coming: another token may be there, or this one have expired.
+                    let current = match (slot.read(engine), fallback.take()) {
+                        (Read::Ready(current), _) | (_, Some(current)) => current,
+                        (Read::Wait { ticket, fallback }, None) => {
+                            self.step = WaitStep::Flying { ticket, fallback };
+                            continue;
+                        }
+                        (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
+                    };
                     let header = current.token.header_value().clone();
                     let Some(request) = self.request.take() else { return Poll::Pending };
                     let (request, kept) = self.resend.dispatch(request, header, &self.shared.setup);

@@ -4,6 +4,7 @@
 
 mod cases;
 mod ours;
+mod own;
 mod own_service;
 mod subject;
 
