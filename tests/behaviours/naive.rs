@@ -20,7 +20,7 @@ use tower_oauth2_client::test_util::{Body, TestClock};
 use tower_oauth2_client::{BoxError, Clock, Replay, TenantId};
 
 use crate::subject::{
-    CLIENT_ID, Client, Control, Offered, SECRET, Settings, Setup, Subject, TOKEN_URL, Tenancy, World, full,
+    CLIENT_ID, Client, Control, Offered, SECRET, Setting, Settings, Setup, Subject, TOKEN_URL, Tenancy, World, full,
 };
 
 pub struct Naive;
@@ -31,7 +31,8 @@ impl Subject for Naive {
     }
 
     fn client_over(&self, inner: Client, world: &World, settings: &Settings) -> Option<Setup> {
-        if !settings.more.is_empty() || settings.replay != Replay::default() {
+        let is_strange = |setting: &Setting| *setting != Setting::SecretInBody;
+        if settings.more.iter().any(is_strange) || settings.replay != Replay::default() {
             return None;
         }
         let tenant_header = match settings.tenant {
@@ -44,6 +45,7 @@ impl Subject for Naive {
             token_client: settings.token_client.clone().unwrap_or_else(|| BoxCloneSyncService::new(world.auth.clone())),
             clock: world.clock.clone(),
             tenant_header,
+            secret: settings.secret.clone().unwrap_or_else(|| SECRET.to_owned()),
             state: Arc::new(Mutex::new(State { token: None, refresh_token: settings.refresh_token.clone() })),
         };
         let control = Arc::new(Handle(client.clone()));
@@ -61,6 +63,7 @@ struct AuthClient {
     token_client: Client,
     clock: TestClock,
     tenant_header: Option<&'static str>,
+    secret: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -126,7 +129,7 @@ impl AuthClient {
     }
 
     async fn fetch(&self, refresh_token: Option<&str>) -> Result<Answer, BoxError> {
-        let mut form = vec![("client_id", CLIENT_ID), ("client_secret", SECRET)];
+        let mut form = vec![("client_id", CLIENT_ID), ("client_secret", self.secret.as_str())];
         match refresh_token {
             None => form.push(("grant_type", "client_credentials")),
             Some(token) => form.extend([("grant_type", "refresh_token"), ("refresh_token", token)]),
