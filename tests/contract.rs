@@ -1,5 +1,7 @@
 //! Every behaviour of `docs/behaviours.md` has a test or belongs to an issue that is open, and every link holds.
 
+#![allow(unreachable_pub, reason = "shared with an example by path")]
+
 #[allow(dead_code, reason = "shared with an example, which writes it")]
 #[path = "behaviours/document.rs"]
 mod document;

@@ -38,7 +38,8 @@ async fn nothing_that_the_layer_says_tells_a_secret() {
     said.ours_is_heard();
     misconfigured(&said);
     let clock = TestClock::new();
-    for client_auth in [ClientAuth::basic(ID, SECRET), ClientAuth::basic_raw(ID, SECRET), ClientAuth::body(ID, SECRET)] {
+    for client_auth in [ClientAuth::basic(ID, SECRET), ClientAuth::basic_raw(ID, SECRET), ClientAuth::body(ID, SECRET)]
+    {
         let cfg = config(client_auth, &clock).build().unwrap();
         said.show(&cfg);
         for fault in troubles() {
@@ -179,8 +180,10 @@ fn misconfigured(said: &Said) {
         config(ClientAuth::body("", SECRET), &clock),
         AuthConfig::client_credentials(format!("http://{SECRET}/token"), ClientAuth::none(ID)).origin("https://a.b"),
         AuthConfig::client_credentials(format!("{SECRET}"), ClientAuth::none(ID)).origin("https://a.b"),
-        AuthConfig::client_credentials(format!("https://{ID}:{SECRET}@a.b/"), ClientAuth::none(ID)).origin("https://a.b"),
-        AuthConfig::refresh_token("https://a.b/token", ClientAuth::none(ID), format!("{REFRESH}\n")).origin("https://a.b"),
+        AuthConfig::client_credentials(format!("https://{ID}:{SECRET}@a.b/"), ClientAuth::none(ID))
+            .origin("https://a.b"),
+        AuthConfig::refresh_token("https://a.b/token", ClientAuth::none(ID), format!("{REFRESH}\n"))
+            .origin("https://a.b"),
         plain().param("client_secret", SECRET),
         plain().token_header("authorization", SECRET),
         plain().token_header("x-key", format!("{SECRET}\n")),
@@ -329,7 +332,9 @@ impl Said {
 
     fn must_not_tell(&self) {
         let said = self.text();
-        for expected in ["token request failed", "this source is broken", "the request was not sent", "RefreshFailed(Tok"] {
+        for expected in
+            ["token request failed", "this source is broken", "the request was not sent", "RefreshFailed(Tok"]
+        {
             assert!(said.contains(expected), "the paths that say {expected:?} were not taken");
         }
         let basic = STANDARD.encode(format!("{ID}:canary"));
