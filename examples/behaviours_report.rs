@@ -6,6 +6,7 @@
 //! ```
 
 #![allow(dead_code, unreachable_pub, reason = "shared with the tests by path")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::type_complexity, reason = "a case fails by a panic")]
 
 #[path = "../tests/behaviours/cases/mod.rs"]
 mod cases;

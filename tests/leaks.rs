@@ -1,5 +1,7 @@
 //! Every error path of the whole layer with recognisable secrets, and a search for them in everything it says.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "here a panic is the report")]
+
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::io;
@@ -179,7 +181,7 @@ fn misconfigured(said: &Said) {
         config(ClientAuth::basic_raw(format!("{SECRET}:"), SECRET), &clock),
         config(ClientAuth::body("", SECRET), &clock),
         AuthConfig::client_credentials(format!("http://{SECRET}/token"), ClientAuth::none(ID)).origin("https://a.b"),
-        AuthConfig::client_credentials(format!("{SECRET}"), ClientAuth::none(ID)).origin("https://a.b"),
+        AuthConfig::client_credentials(SECRET, ClientAuth::none(ID)).origin("https://a.b"),
         AuthConfig::client_credentials(format!("https://{ID}:{SECRET}@a.b/"), ClientAuth::none(ID))
             .origin("https://a.b"),
         AuthConfig::refresh_token("https://a.b/token", ClientAuth::none(ID), format!("{REFRESH}\n"))
