@@ -30,6 +30,8 @@ use crate::token::{
 /// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401), `AuthLayer`, timeout of
 /// one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside see each sending. A response
 /// cache belongs inside, or must key on the tenant.
+/// The HTTP client must not follow redirects by itself: it may carry the token, and will carry the tenant header, to
+/// wherever they lead.
 ///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
