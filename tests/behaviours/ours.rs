@@ -24,7 +24,11 @@ impl Subject for Ours {
     }
 
     fn client_over(&self, inner: Client, world: &World, settings: &Settings) -> Option<Setup> {
-        let client_auth = ClientAuth::basic(CLIENT_ID, SECRET);
+        let secret = settings.secret.as_deref().unwrap_or(SECRET);
+        let client_auth = match settings.more.contains(&Setting::SecretInBody) {
+            true => ClientAuth::body(CLIENT_ID, secret),
+            false => ClientAuth::basic(CLIENT_ID, secret),
+        };
         let mut builder = match &settings.refresh_token {
             None => AuthConfig::client_credentials(TOKEN_URL, client_auth),
             Some(token) => AuthConfig::refresh_token(TOKEN_URL, client_auth, token.as_str()),
@@ -47,6 +51,8 @@ impl Subject for Ours {
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
                 Setting::SetIfAbsent(name, value) => builder.set_if_absent(*name, *value),
                 Setting::PermanentFailurePause(pause) => builder.permanent_failure_pause(*pause, *pause),
+                Setting::MaxPartitions(max) => builder.max_partitions(*max),
+                Setting::ScopesPerRequest | Setting::SecretInBody => builder,
             };
         }
         let cfg = builder.build().unwrap();
@@ -87,6 +93,10 @@ impl Control for Handle {
         }
         self.0.hand_in(token).unwrap();
         Ok(())
+    }
+
+    fn partitions(&self) -> Offered<usize> {
+        Ok(self.0.stats().partitions)
     }
 
     fn outcome(&self, response: &Response<Body>) -> Offered<Outcome> {

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_oauth2_client::test_util::{Api, AuthServer, Body, TestClock};
-use tower_oauth2_client::{BoxError, Replay, TenantId};
+use tower_oauth2_client::{BoxError, Replay, Scopes, TenantId};
 
 /// An implementation under test.
 pub trait Subject: Send + Sync + 'static {
@@ -47,6 +47,10 @@ pub trait Control: Send + Sync {
         Err(NotOffered)
     }
     fn hand_in(&self, _access_token: &str, _refresh_token: Option<&str>) -> Offered {
+        Err(NotOffered)
+    }
+    /// How many partitions are kept.
+    fn partitions(&self) -> Offered<usize> {
         Err(NotOffered)
     }
     /// What the response's outcome says, if the subject tells.
@@ -106,6 +110,8 @@ pub struct Settings {
     /// The token client goes through this instead of straight to the world's authorization server.
     pub token_client: Option<Client>,
     pub more: Vec<Setting>,
+    /// The client's secret; [`SECRET`] if none is given.
+    pub secret: Option<String>,
 }
 
 /// Settings that few subjects have.
@@ -128,6 +134,12 @@ pub enum Setting {
     SetIfAbsent(&'static str, &'static str),
     /// How long a failure that will not pass by itself is remembered.
     PermanentFailurePause(Duration),
+    /// Requests may ask for scopes of their own, by [`with_scopes`].
+    ScopesPerRequest,
+    /// How many partitions are kept.
+    MaxPartitions(usize),
+    /// Client id and secret are parameters of the token request.
+    SecretInBody,
 }
 
 #[derive(Clone, Default)]
@@ -193,6 +205,11 @@ impl World {
         self.auth.last_token().unwrap()
     }
 
+    /// The tokens that the API was shown, in order of arrival.
+    pub fn shown_tokens(&self) -> Vec<String> {
+        self.api.requests().iter().map(|request| request.bearer().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Both clocks and tokio's move on, and what is due happens.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
@@ -209,6 +226,11 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Body> {
 
 pub fn for_tenant(mut request: Request<Body>, tenant: &str) -> Request<Body> {
     request.extensions_mut().insert(TenantId::new(tenant).unwrap());
+    request
+}
+
+pub fn with_scopes<const N: usize>(mut request: Request<Body>, scopes: [&str; N]) -> Request<Body> {
+    request.extensions_mut().insert(Scopes::new(scopes).unwrap());
     request
 }
 
@@ -231,6 +253,11 @@ pub fn send(
 /// Sends on a task of its own.
 pub fn start(client: &Client, request: Request<Body>) -> JoinHandle<Result<Response<Body>, BoxError>> {
     tokio::spawn(client.clone().oneshot(request))
+}
+
+/// Sends a request that must succeed.
+pub async fn succeed(client: &Client, request: Request<Body>) {
+    assert_eq!(send(client, request).await.unwrap().status(), 200);
 }
 
 /// Sends all at once, each on a task of its own, and waits for all.
