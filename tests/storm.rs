@@ -218,7 +218,12 @@ impl ByHand {
     /// A request that is under way.
     async fn straggler(&mut self) -> Straggler {
         let response = tokio::spawn(self.client.clone().oneshot(get()));
-        Straggler { response, respond: self.api.next_request().await.unwrap().1 }
+        Straggler { response, respond: self.sending().await }
+    }
+
+    /// The next sending, to be answered.
+    async fn sending(&mut self) -> SendResponse<Response<Full<Bytes>>> {
+        timeout(SECOND, self.api.next_request()).await.expect("a sending").unwrap().1
     }
 
     fn token_requests(&self) -> usize {
@@ -269,7 +274,7 @@ async fn the_request_that_proves_a_refresh_ends_a_run_too_and_the_wait_before_go
     let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
     let mut starter = world.straggler().await;
     starter.respond.send_response(answer(401));
-    starter.respond = world.api.next_request().await.unwrap().1;
+    starter.respond = world.sending().await;
     assert_eq!(world.token_requests(), 3);
     for _ in 0..4 {
         world.exchange(&[401]).await;
@@ -289,7 +294,7 @@ async fn a_request_whose_refresh_was_superseded_proves_nothing() {
     starter.respond.send_response(answer(401));
     sleep(5 * MS).await;
     world.auth.hand_in(Token::bearer("handed-in").unwrap()).unwrap();
-    starter.respond = world.api.next_request().await.unwrap().1;
+    starter.respond = world.sending().await;
     starter.respond.send_response(answer(200));
     assert_eq!(starter.response.await.unwrap().unwrap().status(), 200);
     world.exchange(&[401]).await;
@@ -304,7 +309,7 @@ async fn an_old_token_that_is_rejected_when_the_current_one_has_expired_arms_no_
     world.exchange(&[401, 200]).await;
     sleep(120 * MINUTE).await;
     straggler.respond.send_response(answer(401));
-    straggler.respond = world.api.next_request().await.unwrap().1;
+    straggler.respond = world.sending().await;
     straggler.respond.send_response(answer(401));
     assert_eq!(straggler.response.await.unwrap().unwrap().status(), 401);
     assert_eq!(world.token_requests(), 3);
