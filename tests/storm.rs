@@ -163,7 +163,7 @@ impl World {
 
 /// A client whose requests are answered by hand. Tokens are `token-1`, `token-2`, …, take 10 ms and live for an hour.
 struct ByHand {
-    client: Auth<Mock<Request<Full<Bytes>>, Response<Full<Bytes>>>>,
+    client: Auth<MockApi>,
     api: Handle<Request<Full<Bytes>>, Response<Full<Bytes>>>,
     auth: AuthHandle,
     token_requests: Arc<AtomicUsize>,
@@ -230,6 +230,8 @@ impl ByHand {
         self.token_requests.load(Ordering::SeqCst)
     }
 }
+
+type MockApi = Mock<Request<Full<Bytes>>, Response<Full<Bytes>>>;
 
 struct Straggler {
     response: JoinHandle<Result<Response<Full<Bytes>>, Error>>,

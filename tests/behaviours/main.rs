@@ -1,6 +1,7 @@
 //! The contract, held against this crate: one test a behaviour. `docs/behaviours.md` is the contract in words.
 
 #![allow(unreachable_pub, reason = "the suite is shared with an example by path")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod cases;
 mod ours;
