@@ -5,7 +5,7 @@ use http_body::Body;
 
 use crate::error::Error;
 use crate::extensions::Resend;
-use crate::request::{Admission, Kept, OriginPolicy, Registry, keep};
+use crate::request::{Admission, Kept, Ops, OriginPolicy, keep};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -25,6 +25,9 @@ pub(crate) mod sealed {
     pub(crate) trait Request: Sized {
         /// What is kept of it for a second sending.
         type Kept;
+        /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
+        /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
+        type Ops: Copy;
 
         fn method(&self) -> &Method;
         fn headers(&self) -> &HeaderMap;
@@ -35,10 +38,10 @@ pub(crate) mod sealed {
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
         /// Splits into what is sent and what is kept; nothing is kept if it cannot be sent twice.
-        fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
+        fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
         /// The body's type, if no request with such a body can be sent twice.
-        fn unknown_body(registry: &Registry) -> Option<&'static str>;
+        fn unknown_body(ops: &Self::Ops) -> Option<&'static str>;
     }
 
     pub(crate) trait Response {
@@ -52,12 +55,9 @@ pub(crate) mod sealed {
     }
 }
 
-impl<B> sealed::Request for http::Request<B>
-where
-    B: Body + 'static,
-    B::Error: Send,
-{
+impl<B: Body> sealed::Request for http::Request<B> {
     type Kept = Kept<B>;
+    type Ops = Option<Ops<B>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -84,16 +84,16 @@ where
         origins.check(self.uri(), self.headers())
     }
 
-    fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
-        keep(self, registry.ops_of::<B>(), cap)
+    fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        keep(self, ops, cap)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {
         kept.rebuild()
     }
 
-    fn unknown_body(registry: &Registry) -> Option<&'static str> {
-        registry.ops_of::<B>().is_none().then(std::any::type_name::<B>)
+    fn unknown_body(ops: &Self::Ops) -> Option<&'static str> {
+        ops.is_none().then(std::any::type_name::<B>)
     }
 }
 
@@ -125,6 +125,7 @@ impl<B: Body> sealed::Response for http::Response<B> {
 impl sealed::Request for reqwest::Request {
     /// `Request::try_clone` is all that the type offers: URL, headers and body are cloned.
     type Kept = reqwest::Request;
+    type Ops = ();
 
     fn method(&self) -> &Method {
         self.method()
@@ -150,7 +151,7 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(self, _: &Registry, _: usize) -> (Self, Option<Self::Kept>) {
+    fn keep(self, _: Self::Ops, _: usize) -> (Self, Option<Self::Kept>) {
         let kept = self.try_clone();
         (self, kept)
     }
@@ -159,7 +160,7 @@ impl sealed::Request for reqwest::Request {
         Some(kept)
     }
 
-    fn unknown_body(_: &Registry) -> Option<&'static str> {
+    fn unknown_body(_: &Self::Ops) -> Option<&'static str> {
         None
     }
 }

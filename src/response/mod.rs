@@ -3,8 +3,10 @@
 mod challenge;
 mod drain;
 mod grpc;
+mod trailers;
 mod verdict;
 
 pub(crate) use drain::Drain;
+pub(crate) use trailers::{Watch, watch_of};
 pub use verdict::Forbidden;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};

@@ -46,6 +46,7 @@ impl Subject for Ours {
                 Setting::PassForeign => builder.foreign_origins(Foreign::PassWithoutCredentials),
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
                 Setting::SetIfAbsent(name, value) => builder.set_if_absent(*name, *value),
+                Setting::PermanentFailurePause(pause) => builder.permanent_failure_pause(*pause, *pause),
             };
         }
         let cfg = builder.build().unwrap();
@@ -56,13 +57,17 @@ impl Subject for Ours {
             request.map(|body| body.map_err(|never| match never {}).boxed_unsync())
         });
         let layer = AuthLayer::with_client(cfg, token_client);
-        let control = Arc::new(Handle(layer.handle()));
-        let client = BoxCloneSyncService::new(layer.layer(inner).map_err(|error| -> BoxError { error.into() }));
+        let client = client_of(&layer, inner);
+        let control = Arc::new(Handle(layer.handle(), layer));
         Some(Setup { client, control })
     }
 }
 
-struct Handle(AuthHandle);
+fn client_of(layer: &AuthLayer, inner: Client) -> Client {
+    BoxCloneSyncService::new(layer.layer(inner).map_err(|error| -> BoxError { error.into() }))
+}
+
+struct Handle(AuthHandle, AuthLayer);
 
 impl Control for Handle {
     fn invalidate(&self) -> Offered {
@@ -109,5 +114,8 @@ impl Control for Handle {
             retry_after: error.retry_after(),
             class: error.token().map_or_else(|| error.to_string(), |token| format!("{:?}", token.kind())),
         })
+    }
+    fn another_client(&self, inner: Client) -> Offered<Client> {
+        Ok(client_of(&self.1, inner))
     }
 }

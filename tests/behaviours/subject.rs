@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_oauth2_client::test_util::{Api, AuthServer, Body, TestClock};
@@ -58,6 +59,10 @@ pub trait Control: Send + Sync {
     }
     /// What kind of failure an error is, if the subject tells.
     fn failure(&self, _error: &BoxError) -> Offered<Failure> {
+        Err(NotOffered)
+    }
+    /// A further client over `inner` with the same tokens, as if it were made for one request.
+    fn another_client(&self, _inner: Client) -> Offered<Client> {
         Err(NotOffered)
     }
 }
@@ -121,6 +126,8 @@ pub enum Setting {
     MaxReplayBytes(usize),
     /// This header on each request that has none of that name.
     SetIfAbsent(&'static str, &'static str),
+    /// How long a failure that will not pass by itself is remembered.
+    PermanentFailurePause(Duration),
 }
 
 #[derive(Clone, Default)]
@@ -178,6 +185,14 @@ impl World {
         Ok(self.subject(subject, Settings::default())?.client)
     }
 
+    /// An access token had by hand, as from elsewhere.
+    pub async fn token_from_elsewhere(&self) -> String {
+        let form = format!("grant_type=client_credentials&client_id={CLIENT_ID}&client_secret={SECRET}");
+        let request = Request::post(TOKEN_URL).header("content-type", "application/x-www-form-urlencoded");
+        self.auth.clone().oneshot(request.body(full(form)).unwrap()).await.unwrap();
+        self.auth.last_token().unwrap()
+    }
+
     /// Both clocks and tokio's move on, and what is due happens.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
@@ -213,6 +228,11 @@ pub fn send(
     Box::pin(client.clone().oneshot(request))
 }
 
+/// Sends on a task of its own.
+pub fn start(client: &Client, request: Request<Body>) -> JoinHandle<Result<Response<Body>, BoxError>> {
+    tokio::spawn(client.clone().oneshot(request))
+}
+
 /// Sends all at once, each on a task of its own, and waits for all.
 pub async fn send_all(
     client: &Client,
@@ -226,6 +246,12 @@ pub async fn send_all(
     responses
 }
 
+/// The tokens with which a path was requested, in order.
+pub fn bearer_of(world: &World, path: &str) -> Vec<String> {
+    let requests = world.api.requests().into_iter().filter(|request| request.uri.path() == path);
+    requests.map(|request| request.bearer().unwrap_or_default().to_owned()).collect()
+}
+
 pub async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
@@ -234,8 +260,10 @@ pub async fn text(response: Response<Body>) -> String {
 pub struct Case {
     pub number: u32,
     pub title: &'static str,
-    pub test: fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>,
+    pub test: Test,
 }
+
+pub type Test = fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>;
 
 pub enum Verdict {
     Passed,
