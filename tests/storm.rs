@@ -1,20 +1,24 @@
-//! The storm rule through the real service: a minute of traffic whose rejections no token request heals.
+//! The storm rule through the real service: minutes of traffic whose rejections no token request heals, and, by hand, what
+//! the rule is told of.
 //!
-//! Times are those of a network: a request arrives at the API a while after it was sent, and a token reaches the client
+//! The times of the traffic are those of a network: a request arrives at the API a while after it was sent, and a token reaches the client
 //! a while after the authorization server has made it (and has ended the one before).
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{Api, AuthServer, Body, Fault, TestClock};
-use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, BoxError, ClientAuth};
+use tower_oauth2_client::{Auth, AuthConfig, AuthHandle, AuthLayer, BoxError, ClientAuth, Error, Token, TokenRequest};
+use tower_test::mock::{Handle, Mock, SendResponse, pair};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -155,4 +159,162 @@ impl World {
         assert_eq!(done.len(), 60_000, "some requests hang");
         done
     }
+}
+
+/// A client whose requests are answered by hand. Tokens are `token-1`, `token-2`, …, take 10 ms and live for an hour.
+struct ByHand {
+    client: Auth<MockApi>,
+    api: Handle<Request<Full<Bytes>>, Response<Full<Bytes>>>,
+    auth: AuthHandle,
+    token_requests: Arc<AtomicUsize>,
+}
+
+impl ByHand {
+    /// The last refresh did not help, so that a wait of a second has begun; the token has been accepted often since, and
+    /// rejected seven times in a row just now. The straggler was sent before all that.
+    async fn at_the_seventh_rejection() -> (Self, Straggler) {
+        let mut this = Self::new();
+        this.exchange(&[200]).await;
+        let straggler = this.straggler().await;
+        this.exchange(&[401, 401]).await;
+        for _ in 0..30 {
+            this.exchange(&[200]).await;
+        }
+        for _ in 0..7 {
+            this.exchange(&[401]).await;
+        }
+        assert_eq!(this.token_requests(), 2);
+        (this, straggler)
+    }
+
+    fn new() -> Self {
+        let token_requests = Arc::new(AtomicUsize::new(0));
+        let count = token_requests.clone();
+        let source = service_fn(move |_: TokenRequest| {
+            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+            async move {
+                sleep(10 * MS).await;
+                Ok::<_, BoxError>(Token::bearer(&format!("token-{number}"))?)
+            }
+        });
+        let cfg = AuthConfig::external().origin("https://api.example.com").clock(TestClock::new()).build().unwrap();
+        let layer = AuthLayer::with_source(cfg, source);
+        let (mock, api) = pair();
+        Self { client: layer.layer(mock), api, auth: layer.handle(), token_requests }
+    }
+
+    /// One request, whose sendings are answered so; there must be as many, no more and no fewer.
+    async fn exchange(&mut self, statuses: &[u16]) {
+        let request = self.client.clone().oneshot(get());
+        let answers = async {
+            for status in statuses {
+                self.api.next_request().await.unwrap().1.send_response(answer(*status));
+            }
+        };
+        let (response, ()) = timeout(SECOND, async { tokio::join!(request, answers) }).await.expect("as many sendings");
+        assert_eq!(response.unwrap().status(), statuses[statuses.len() - 1]);
+    }
+
+    /// A request that is under way.
+    async fn straggler(&mut self) -> Straggler {
+        let response = tokio::spawn(self.client.clone().oneshot(get()));
+        Straggler { response, respond: self.sending().await }
+    }
+
+    /// The next sending, to be answered.
+    async fn sending(&mut self) -> SendResponse<Response<Full<Bytes>>> {
+        timeout(SECOND, self.api.next_request()).await.expect("a sending").unwrap().1
+    }
+
+    fn token_requests(&self) -> usize {
+        self.token_requests.load(Ordering::SeqCst)
+    }
+}
+
+type MockApi = Mock<Request<Full<Bytes>>, Response<Full<Bytes>>>;
+
+struct Straggler {
+    response: JoinHandle<Result<Response<Full<Bytes>>, Error>>,
+    respond: SendResponse<Response<Full<Bytes>>>,
+}
+
+fn get() -> Request<Full<Bytes>> {
+    Request::get("https://api.example.com/").body(Full::default()).unwrap()
+}
+
+fn answer(status: u16) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_token_that_is_accepted_ends_no_run_of_rejections() {
+    let (mut world, straggler) = ByHand::at_the_seventh_rejection().await;
+    straggler.respond.send_response(answer(200));
+    assert_eq!(straggler.response.await.unwrap().unwrap().status(), 200);
+    world.exchange(&[401, 200]).await;
+    assert_eq!(world.token_requests(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_current_token_that_is_accepted_ends_a_run_of_rejections() {
+    let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
+    world.exchange(&[200]).await;
+    world.exchange(&[401]).await;
+    assert_eq!(world.token_requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_ends_a_run_of_rejections() {
+    let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
+    world.auth.hand_in(Token::bearer("handed-in").unwrap()).unwrap();
+    world.exchange(&[401]).await;
+    assert_eq!(world.token_requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_that_proves_a_refresh_ends_a_run_too_and_the_wait_before_goes_on() {
+    let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
+    let mut starter = world.straggler().await;
+    starter.respond.send_response(answer(401));
+    starter.respond = world.sending().await;
+    assert_eq!(world.token_requests(), 3);
+    for _ in 0..4 {
+        world.exchange(&[401]).await;
+    }
+    starter.respond.send_response(answer(200));
+    assert_eq!(starter.response.await.unwrap().unwrap().status(), 200);
+    for _ in 0..7 {
+        world.exchange(&[401]).await;
+    }
+    assert_eq!(world.token_requests(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_refresh_was_superseded_proves_nothing() {
+    let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
+    let mut starter = world.straggler().await;
+    starter.respond.send_response(answer(401));
+    sleep(5 * MS).await;
+    world.auth.hand_in(Token::bearer("handed-in").unwrap()).unwrap();
+    starter.respond = world.sending().await;
+    starter.respond.send_response(answer(200));
+    assert_eq!(starter.response.await.unwrap().unwrap().status(), 200);
+    world.exchange(&[401]).await;
+    assert_eq!(world.token_requests(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_token_that_is_rejected_when_the_current_one_has_expired_arms_no_wait() {
+    let mut world = ByHand::new();
+    world.exchange(&[200]).await;
+    let mut straggler = world.straggler().await;
+    world.exchange(&[401, 200]).await;
+    sleep(120 * MINUTE).await;
+    straggler.respond.send_response(answer(401));
+    straggler.respond = world.sending().await;
+    straggler.respond.send_response(answer(401));
+    assert_eq!(straggler.response.await.unwrap().unwrap().status(), 401);
+    assert_eq!(world.token_requests(), 3);
+    world.exchange(&[401, 200]).await;
+    assert_eq!(world.token_requests(), 4);
 }

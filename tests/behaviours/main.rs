@@ -1,7 +1,6 @@
 //! The contract, held against this crate: one test a behaviour. `docs/behaviours.md` is the contract in words.
 
 #![allow(dead_code, unreachable_pub, reason = "the suite is shared with an example by path; each uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::type_complexity, reason = "here a panic is the report")]
 
 mod cases;
 mod ours;

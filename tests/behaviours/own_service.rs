@@ -12,6 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth2_client::test_util::{Fault, RecordedRequest};
@@ -126,6 +127,25 @@ async fn a_request_that_waits_for_a_token_gives_its_readiness_back_and_acquires_
     service.ready().await.unwrap();
     drop(service.call(get()));
     assert!(received(&mut handle).is_some());
+}
+
+/// Behaviours 50 and 115.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_lives_on_holds_no_permit_while_its_request_waits_for_a_token() {
+    let world = World::new();
+    let limit = GlobalConcurrencyLimitLayer::new(1);
+    let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic(CLIENT_ID, SECRET));
+    let cfg = cfg.origin(API).clock(world.clock.clone()).build().unwrap();
+    let layer = AuthLayer::with_client(cfg, limit.layer(world.auth.clone()));
+    let mut service = layer.layer(limit.layer(world.api.clone()));
+    let start = Instant::now();
+    for _ in 0..3 {
+        // Not `oneshot`, which would drop the service and with it the permit.
+        let response = ServiceExt::<Request1>::ready(&mut service).await.unwrap().call(get());
+        assert_eq!(response.await.unwrap().status(), 200);
+        world.auth.revoke_all();
+    }
+    assert_eq!((world.auth.token_requests(), start.elapsed()), (3, Duration::ZERO));
 }
 
 /// Behaviour 115.
