@@ -11,7 +11,7 @@ use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, G
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
-use crate::extensions::{Replay, Scopes};
+use crate::extensions::{Replay, Scopes, TenantId};
 use crate::layer::Setup;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
@@ -102,6 +102,10 @@ impl AuthConfig {
 
     pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
         self.refresh_token.as_ref().map(|token| token.0.clone())
+    }
+
+    pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()?.fixed_token_tenant()
     }
 
     /// The token endpoint's settings and the client's credentials; `None` for an external configuration.
@@ -449,6 +453,12 @@ impl AuthConfigBuilder {
         self
     }
 
+    /// Does not look at `grpc-status` in response headers. It is looked at by default, which costs one look-up.
+    pub fn ignore_grpc_status(mut self) -> Self {
+        self.rejection.grpc = false;
+        self
+    }
+
     /// Ignores 401 and gRPC's `UNAUTHENTICATED`: tokens are renewed by time only.
     pub fn ignore_unauthorized(mut self) -> Self {
         self.rejection.on_unauthorized = false;
@@ -530,7 +540,7 @@ impl AuthConfigBuilder {
                 Ok(None)
             };
         };
-        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
+        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, *grant);
         settings.refresh_url =
             self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
         if !self.scopes.is_empty() {

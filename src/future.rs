@@ -113,7 +113,7 @@ where
                     Err(error) => return Poll::Ready(Err(error)),
                 },
                 StateProj::Sent { future, sent } => {
-                    let mut response = ready!(future.poll(cx)).map_err(service_error)?;
+                    let response = ready!(future.poll(cx)).map_err(service_error)?;
                     match sent.judge(&response) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
                         Verdict::Unknown => {}
@@ -132,10 +132,11 @@ where
                             }
                         }
                     }
+                    let response = sent.core.watch(response, sent.slot(), sent.generation);
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
-                        response.extensions_mut().insert(outcome);
+                        return Poll::Ready(Ok(with_outcome(response, outcome, None)));
                     }
                     return Poll::Ready(Ok(response));
                 }
@@ -194,7 +195,21 @@ impl<S> Core<S> {
             slot.is_past_margin(&self.setup.engine, generation)
         })
     }
+
+    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
+    fn watch<T: HttpResponse>(&self, response: T, slot: &Arc<Slot>, generation: u64) -> T {
+        if !T::can_watch_trailers() || !self.setup.rejection.grpc || !self.setup.rejection.on_unauthorized {
+            return response;
+        }
+        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
+        response.watch_trailers(move || {
+            slot.reject(&engine, generation, false);
+        })
+    }
 }
+
+/// A first sending on its way.
+type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R>);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R> {
@@ -227,7 +242,7 @@ impl<S, R> Waiting<S, R> {
         Self { core, slot, request: Some(request), resend, step }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Sent<S, R>), Error>>
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
     where
         S: Service<R> + Clone,
         S::Error: Into<BoxError>,
@@ -301,9 +316,9 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<F, S, T> {
-    Resent(F, Resent<S>),
-    Original(T),
+enum Recovered<S: Service<R>, R> {
+    Resent(S::Future, Resent<S>),
+    Original(S::Response),
 }
 
 impl<S, R> Recovery<S, R>
@@ -314,18 +329,17 @@ where
     R: HttpRequest,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R>, mut response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
+    fn begin(sent: Sent<S, R>, response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
         let slot = sent.slot().clone();
         let engine = &sent.core.setup.engine;
         let mut outcome =
             AuthOutcome { generation: sent.generation, waited: sent.waited, rejected: true, ..AuthOutcome::default() };
         // An inner layer of this crate has refreshed and resent already: a third sending would break its promise.
-        let inner = response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent);
-        if inner || sent.outer {
-            if !inner {
-                response.extensions_mut().insert(outcome);
-            }
+        if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
+        }
+        if sent.outer {
+            return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
         let step = match slot.reject(engine, sent.generation, says_invalid) {
@@ -337,27 +351,21 @@ where
             Rejection::Suppressed => {
                 observe::refresh_suppressed(sent.generation);
                 outcome.suppressed = true;
-                response.extensions_mut().insert(outcome);
-                return Err(response);
+                return Err(with_outcome(response, outcome, None));
             }
-            Rejection::Failed(error) => {
-                response.extensions_mut().insert(outcome);
-                response.extensions_mut().insert(RefreshFailed(error));
-                return Err(response);
-            }
+            Rejection::Failed(error) => return Err(with_outcome(response, outcome, Some(error))),
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
             sent.core.warn_if_unknown::<R>();
             outcome.not_replayable = true;
-            response.extensions_mut().insert(outcome);
-            return Err(response);
+            return Err(with_outcome(response, outcome, None));
         }
         let rejected = sent.generation;
         Ok(Self { core: sent.core, slot, kept: sent.kept, response: Some(response), rejected, outcome, starter, step })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S::Future, S, S::Response>, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
         loop {
             self.step = match &mut self.step {
                 RecoveryStep::Flying(ticket) => match ready!(Pin::new(ticket).poll(cx)) {
@@ -405,15 +413,9 @@ where
     }
 
     /// Nothing better can be had: the rejected response, whole, with what happened.
-    fn original(
-        &mut self,
-        failure: Option<Arc<TokenError>>,
-    ) -> Poll<Result<Recovered<S::Future, S, S::Response>, Error>> {
-        let Some(mut response) = self.response.take() else { return Poll::Pending };
-        response.extensions_mut().insert(std::mem::take(&mut self.outcome));
-        if let Some(error) = failure {
-            response.extensions_mut().insert(RefreshFailed(error));
-        }
+    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, R>, Error>> {
+        let Some(response) = self.response.take() else { return Poll::Pending };
+        let response = with_outcome(response, std::mem::take(&mut self.outcome), failure);
         Poll::Ready(Ok(Recovered::Original(response)))
     }
 }
@@ -428,7 +430,8 @@ struct Resent<S> {
 
 impl<S> Resent<S> {
     /// Whatever the second response is, it goes out.
-    fn finish<T: HttpResponse>(&mut self, mut response: T) -> T {
+    fn finish<T: HttpResponse>(&mut self, response: T) -> T {
+        let response = self.core.watch(response, &self.slot, self.outcome.generation);
         if matches!(self.core.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.core.setup.engine, self.outcome.generation);
@@ -436,9 +439,18 @@ impl<S> Resent<S> {
                 self.slot.accept(self.outcome.generation);
             }
         }
-        response.extensions_mut().insert(std::mem::take(&mut self.outcome));
-        response
+        with_outcome(response, std::mem::take(&mut self.outcome), None)
     }
+}
+
+/// Tells the caller what happened.
+#[cold]
+fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<Arc<TokenError>>) -> T {
+    response.extensions_mut().insert(outcome);
+    if let Some(error) = failure {
+        response.extensions_mut().insert(RefreshFailed(error));
+    }
+    response
 }
 
 fn service_error<E: Into<BoxError>>(error: E) -> Error {

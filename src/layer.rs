@@ -95,9 +95,35 @@ impl AuthLayer {
         RB::Data: Send,
         RB::Error: Into<BoxError>,
     {
+        Self::with_endpoint(cfg, client, |endpoint| endpoint)
+    }
+
+    /// As [`with_client`](AuthLayer::with_client), with tower layers of yours around the token endpoint.
+    ///
+    /// They see a `Service<TokenRequest, Response = Token>`: a timeout, a rate limit or a shared cache goes here.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower::ServiceBuilder;
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
+    ///     ServiceBuilder::new().timeout(Duration::from_secs(3)).service(endpoint)
+    /// });
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn with_endpoint<C, T>(cfg: AuthConfig, client: C, wrap: impl FnOnce(TokenEndpoint<C>) -> T) -> Self
+    where
+        T: TokenSource,
+    {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
         let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials.clone(), cfg.clock());
-        Self::assemble(cfg, erase(endpoint), Some(credentials))
+        Self::assemble(cfg, erase(wrap(endpoint)), Some(credentials))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -171,7 +197,13 @@ impl AuthLayer {
     }
 
     fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, credentials: Option<Credentials>) -> Self {
-        let engine = Engine::new(source, cfg.clock(), cfg.engine_policy(), cfg.initial_refresh_token());
+        let engine = Engine::new(
+            source,
+            cfg.clock(),
+            cfg.engine_policy(),
+            cfg.initial_refresh_token(),
+            cfg.fixed_token_tenant().cloned(),
+        );
         let setup = cfg.into_setup(Arc::new(engine), credentials);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
@@ -215,9 +247,10 @@ impl AuthHandle {
     /// The current token, waiting for one if there is none.
     ///
     /// # Errors
-    /// As for a request: the failure of the token request, or the remembered one. Where tokens are per tenant, this is the
-    /// token for no tenant; use [`tenant_token`](AuthHandle::tenant_token).
+    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token, there
+    /// is none without one: use [`tenant_token`](AuthHandle::tenant_token).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
+        self.without_tenant()?;
         self.setup.engine.token(Partition::default()).await
     }
 
@@ -278,6 +311,7 @@ impl AuthHandle {
     /// # Errors
     /// A token that has expired already, where such tokens must be discarded.
     pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
@@ -317,6 +351,17 @@ impl AuthHandle {
         let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
         for ticket in tickets {
             ticket.await;
+        }
+    }
+
+    /// Never a default tenant: where each tenant has its token, somebody must say which.
+    fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
+        match &self.setup.tenant {
+            Some(policy) if policy.tokens_need_tenant() => {
+                let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
+                Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
+            }
+            _ => Ok(()),
         }
     }
 

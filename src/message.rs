@@ -49,6 +49,17 @@ pub(crate) mod sealed {
         fn extensions(&self) -> &Extensions;
         fn extensions_mut(&mut self) -> &mut Extensions;
         fn into_body(self) -> Self::Body;
+        /// Whether [`watch_trailers`](Response::watch_trailers) has any effect on this type of response.
+        fn can_watch_trailers() -> bool {
+            false
+        }
+        /// Calls `on_rejected` when gRPC trailers reject the token.
+        fn watch_trailers(self, _on_rejected: impl FnOnce() + Send + 'static) -> Self
+        where
+            Self: Sized,
+        {
+            self
+        }
     }
 }
 
@@ -97,8 +108,18 @@ where
     }
 }
 
-impl<B: Body> sealed::Response for http::Response<B> {
+impl<B: Body + 'static> sealed::Response for http::Response<B> {
     type Body = B;
+
+    #[cfg(feature = "tonic")]
+    fn can_watch_trailers() -> bool {
+        crate::response::can_watch::<B>()
+    }
+
+    #[cfg(feature = "tonic")]
+    fn watch_trailers(self, on_rejected: impl FnOnce() + Send + 'static) -> Self {
+        self.map(|body| crate::response::watch(body, on_rejected))
+    }
 
     fn status(&self) -> StatusCode {
         self.status()

@@ -117,7 +117,7 @@ where
     S::Error: Into<BoxError>,
     B: http_body::Body + 'static,
     B::Error: Send,
-    RB: http_body::Body,
+    RB: http_body::Body + 'static,
 {
     type Response = http::Response<RB>;
     type Error = Error;

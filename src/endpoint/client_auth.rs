@@ -242,7 +242,7 @@ mod tests {
     fn replaced_credentials_are_seen_by_every_holder() {
         let credentials = Credentials::new(ClientAuth::body("id", "old"));
         let holder = credentials.clone();
-        credentials.replace(ClientAuth::body("id", "new"));
+        credentials.replace(ClientAuth::body("id", "new")).unwrap();
         assert_eq!(holder.load().secret(), Some("new"));
         assert!(holder.load().is_like(&ClientAuth::body("id", "other")));
         assert!(!holder.load().is_like(&ClientAuth::basic("id", "other")));

@@ -556,7 +556,7 @@ mod flow {
         let settings = Arc::new(settings("https://a.example/t"));
         let endpoint = TokenEndpoint::new(client, settings, credentials.clone(), Arc::new(SystemClock));
         endpoint.clone().oneshot(TokenRequest::default()).await.unwrap();
-        credentials.replace(ClientAuth::body("id", "new"));
+        credentials.replace(ClientAuth::body("id", "new")).unwrap();
         endpoint.oneshot(TokenRequest::default()).await.unwrap();
         let seen = seen.lock().unwrap();
         assert!(seen[0].ends_with("client_secret=old") && seen[1].ends_with("client_secret=new"));

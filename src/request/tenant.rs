@@ -219,14 +219,31 @@ impl TenantPolicy {
         }
     }
 
-    /// What of the tenant belongs to the identity of the token: all or nothing.
+    /// What of the tenant belongs to the identity of the token: all, or nothing where it cannot vary or does not matter.
     pub(crate) fn partition<'t>(&self, tenant: Option<&'t TenantId>) -> Option<&'t TenantId> {
-        tenant.filter(|_| self.per_tenant_tokens)
+        tenant.filter(|_| self.tokens_vary())
+    }
+
+    /// The tenant of every token request, where that is one and the same.
+    pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
+        match &self.source {
+            Source::Fixed(id) if self.per_tenant_tokens => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether a token is of no use without knowing for which tenant.
+    pub(crate) fn tokens_need_tenant(&self) -> bool {
+        self.tokens_vary() && self.required
+    }
+
+    fn tokens_vary(&self) -> bool {
+        self.per_tenant_tokens && !matches!(self.source, Source::Fixed(_))
     }
 
     /// The same for a tenant that is named outside of a request.
     pub(crate) fn partition_of(&self, tenant: &TenantId) -> Option<TenantId> {
-        self.per_tenant_tokens.then(|| self.normalized(tenant).unwrap_or_else(|_| tenant.clone()))
+        self.tokens_vary().then(|| self.normalized(tenant).unwrap_or_else(|_| tenant.clone()))
     }
 
     /// The header of the API's requests.

@@ -3,8 +3,12 @@
 mod challenge;
 mod drain;
 mod grpc;
+#[cfg(feature = "tonic")]
+mod trailers;
 mod verdict;
 
 pub(crate) use drain::Drain;
+#[cfg(feature = "tonic")]
+pub(crate) use trailers::{can_watch, watch};
 pub use verdict::Forbidden;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};

@@ -15,6 +15,7 @@ use super::source::DynTokenSource;
 use super::{Token, TokenError, TokenErrorKind};
 use crate::clock::Clock;
 use crate::error::ConfigError;
+use crate::extensions::TenantId;
 use crate::secret::Secret;
 
 /// When tokens are asked for, and for how long failures are remembered.
@@ -88,6 +89,8 @@ pub(crate) struct Engine {
     pub(crate) policy: EnginePolicy,
     /// Uniform in `[0, 1)`; replaced in tests.
     pub(crate) draw: fn() -> f64,
+    /// The tenant of every token request, where it cannot vary and so is no part of the partition.
+    pub(crate) fixed_tenant: Option<TenantId>,
     main: Arc<Slot>,
     others: Slots,
 }
@@ -98,10 +101,11 @@ impl Engine {
         clock: Arc<dyn Clock>,
         policy: EnginePolicy,
         refresh_token: Option<Secret<String>>,
+        fixed_tenant: Option<TenantId>,
     ) -> Self {
         let main = Arc::new(Slot::new(Partition::default(), refresh_token));
         let others = Slots::new(policy.max_partitions);
-        Self { source, clock, policy, draw: fastrand::f64, main, others }
+        Self { source, clock, policy, draw: fastrand::f64, fixed_tenant, main, others }
     }
 
     /// The slot of the partition that needs no key.

@@ -36,6 +36,9 @@ pub(crate) enum Landing {
     Superseded,
 }
 
+/// The other end of a flight's tickets; the slot holds it.
+pub(crate) type Report = oneshot::Sender<Landing>;
+
 /// Resolves when the flight has landed.
 pub(crate) struct Arrival(oneshot::Receiver<Landing>);
 
@@ -43,43 +46,56 @@ impl Future for Arrival {
     type Output = Landing;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
-        // A sender that is gone without a word cannot happen while `Pilot` lands on drop; say "aborted" all the same.
+        // The slot itself is gone, and nobody is left who could say more.
         Pin::new(&mut self.0).poll(cx).map(|landing| {
             landing.unwrap_or_else(|_| Landing::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
         })
     }
 }
 
-/// Starts a flight on the current runtime.
+/// A flight that is not in the air yet: made under the slot's lock, launched after it is released, since a runtime that
+/// has shut down drops the task, and so lands the flight, on the spot.
+#[must_use]
+pub(crate) struct Launch {
+    pilot: Pilot,
+    runtime: Handle,
+    request: TokenRequest,
+    forced: bool,
+}
+
+/// Prepares a flight on the current runtime: the launch, the end for the slot, the ticket for those who wait.
 ///
 /// # Errors
 /// `NoRuntime` outside a tokio runtime.
-pub(crate) fn start(
+pub(crate) fn prepare(
     engine: &Arc<Engine>,
     slot: &Arc<Slot>,
     id: FlightId,
     request: TokenRequest,
     forced: bool,
-) -> Result<Ticket, TokenError> {
+) -> Result<(Launch, Report, Ticket), TokenError> {
     let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-    let (sender, receiver) = oneshot::channel();
+    let (report, arrival) = oneshot::channel();
     let carries_refresh_token = request.refresh_token.is_some();
-    let pilot = Pilot { engine: engine.clone(), slot: slot.clone(), id, carries_refresh_token, report: Some(sender) };
-    runtime.spawn(fly(pilot, request, forced));
-    Ok(Arrival(receiver).shared())
+    let pilot = Pilot { engine: engine.clone(), slot: slot.clone(), id, carries_refresh_token, landed: false };
+    Ok((Launch { pilot, runtime, request, forced }, report, Arrival(arrival).shared()))
 }
 
-async fn fly(pilot: Pilot, request: TokenRequest, forced: bool) {
-    observe::token_request(forced);
+impl Launch {
+    pub(crate) fn go(self) {
+        observe::token_request(self.forced);
+        self.runtime.spawn(fly(self.pilot, self.request));
+    }
+}
+
+async fn fly(pilot: Pilot, request: TokenRequest) {
     let asked = pilot.engine.clock.now();
     let fetch = async { pilot.engine.source.fetch_boxed(request).await };
     let result = match tokio::time::timeout(pilot.engine.policy.flight_deadline, fetch).await {
         Ok(result) => result,
         Err(_) => {
-            let mut error =
-                TokenError::new(TokenErrorKind::Timeout).with_detail("the deadline of the whole token request passed");
-            error.refresh_answer_lost = pilot.carries_refresh_token;
-            Err(error)
+            let error = TokenError::new(TokenErrorKind::Timeout);
+            Err(pilot.without_answer(error.with_detail("the deadline of the whole token request passed")))
         }
     };
     pilot.land(result, asked);
@@ -91,31 +107,28 @@ struct Pilot {
     slot: Arc<Slot>,
     id: FlightId,
     carries_refresh_token: bool,
-    report: Option<oneshot::Sender<Landing>>,
+    landed: bool,
 }
 
 impl Pilot {
     fn land(mut self, result: Result<Token, TokenError>, asked: Now) {
-        self.settle(result, asked);
+        self.landed = true;
+        self.slot.land(&self.engine, self.id, result, asked);
     }
 
-    fn settle(&mut self, result: Result<Token, TokenError>, asked: Now) {
-        let Some(report) = self.report.take() else { return };
-        let landing = self.slot.land(&self.engine, self.id, result, asked);
-        observe::landed(&landing);
-        // Nobody waiting is fine: the slot has the token.
-        let _ = report.send(landing);
+    /// The refresh token that was sent may be spent.
+    fn without_answer(&self, mut error: TokenError) -> TokenError {
+        error.refresh_answer_lost = self.carries_refresh_token;
+        error
     }
 }
 
 /// A panic or a runtime that shuts down drops the task without a result.
 impl Drop for Pilot {
     fn drop(&mut self) {
-        if self.report.is_some() {
-            let mut error = TokenError::new(TokenErrorKind::Aborted);
-            error.refresh_answer_lost = self.carries_refresh_token;
-            let now = self.engine.clock.now();
-            self.settle(Err(error), now);
+        if !self.landed {
+            let error = self.without_answer(TokenError::new(TokenErrorKind::Aborted));
+            self.slot.land(&self.engine, self.id, Err(error), self.engine.clock.now());
         }
     }
 }

@@ -17,17 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::engine::Engine;
-use super::flight::{self, Landing, Ticket};
+use super::flight::{self, Landing, Launch, Report, Ticket};
 use super::lifetime::{Freshness, Lifetime, MIN_INTERVAL, NoLifetime, lifetime_of};
 use super::partition::Partition;
 use super::schedule::{Decision, Situation, classify};
 use super::storm::Storm;
 use super::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 use crate::clock::Now;
+use crate::observe;
 use crate::secret::Secret;
 
 /// A token in its slot.
@@ -85,8 +85,8 @@ pub(crate) struct Slot {
     word: AtomicU64,
     /// The storm rule wants to hear of acceptances.
     watching: AtomicBool,
-    /// Read since the last look of the eviction.
-    used: AtomicBool,
+    /// When it was used last, for the eviction.
+    used: AtomicU64,
     current: ArcSwapOption<Current>,
     /// Which timer may set *due*: the newest.
     timer: AtomicU64,
@@ -124,8 +124,18 @@ pub(crate) struct FlightId {
 struct Flight {
     id: FlightId,
     ticket: Ticket,
+    report: Report,
     /// Started by a rejection: its end arms the storm rule.
     forced: bool,
+}
+
+impl Flight {
+    /// Tells everybody who waits. After the slot's lock is released: waking may run foreign code.
+    fn report(self, landing: Landing) {
+        observe::landed(&landing);
+        // Nobody waiting is fine: the slot has the token.
+        let _ = self.report.send(landing);
+    }
 }
 
 struct Failure {
@@ -150,7 +160,7 @@ impl Slot {
         Self {
             word: AtomicU64::new(DUE),
             watching: AtomicBool::new(false),
-            used: AtomicBool::new(true),
+            used: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
             timer: AtomicU64::new(0),
             partition,
@@ -197,6 +207,7 @@ impl Slot {
             return Read::Ready(current);
         }
         let now = engine.clock.now();
+        let mut launch = None;
         let mut state = self.lock();
         let current = self.current.load_full();
         let decision = classify(state.situation(current.as_deref(), &now));
@@ -204,19 +215,21 @@ impl Slot {
             (Decision::Go, Some(current)) => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
-                let _ = self.join_or_start(&mut state, engine, &now, false);
+                let _ = self.join_or_start(&mut state, engine, &now, false, &mut launch);
                 Read::Ready(current)
             }
-            (Decision::WaitOrGo, Some(current)) => match self.join_or_start(&mut state, engine, &now, false) {
-                Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
-                Err(_) => Read::Ready(current),
-            },
+            (Decision::WaitOrGo, Some(current)) => {
+                match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
+                    Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
+                    Err(_) => Read::Ready(current),
+                }
+            }
             (Decision::Fail, _) => match &state.failure {
                 Some(failure) => Read::Failed(failure.error.clone()),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
-            (_, _) => match self.join_or_start(&mut state, engine, &now, false) {
-                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| ticket.strong_count().unwrap_or(0) > max) => {
+            (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
+                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| waiters(&ticket) > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(ticket) => Read::Wait { ticket, fallback: None },
@@ -224,12 +237,15 @@ impl Slot {
             },
         };
         self.settle(&mut state, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        drop(state);
+        launch.into_iter().for_each(Launch::go);
         read
     }
 
     /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
     pub(crate) fn reject(self: &Arc<Self>, engine: &Arc<Engine>, generation: u64, says_invalid: bool) -> Rejection {
         let now = engine.clock.now();
+        let mut launch = None;
         let mut state = self.lock();
         let current = self.current.load_full();
         let is_current = match current {
@@ -252,7 +268,7 @@ impl Slot {
             state.suppressed += 1;
             Rejection::Suppressed
         } else {
-            match self.join_or_start(&mut state, engine, &now, is_current) {
+            match self.join_or_start(&mut state, engine, &now, is_current, &mut launch) {
                 Ok(ticket) => Rejection::Wait { ticket, starter: is_current },
                 Err(error) => Rejection::Failed(Arc::new(error)),
             }
@@ -263,6 +279,8 @@ impl Slot {
             self.word.fetch_or(HELD, Ordering::Release);
         }
         self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+        drop(state);
+        launch.into_iter().for_each(Launch::go);
         rejection
     }
 
@@ -297,8 +315,8 @@ impl Slot {
         }
     }
 
-    /// Takes in what a flight brought, and says what its waiters are told. Publishes before anybody is woken.
-    pub(crate) fn land(&self, engine: &Engine, id: FlightId, result: Result<Token, TokenError>, asked: Now) -> Landing {
+    /// Takes in what a flight brought. Publishes before anybody is woken.
+    pub(crate) fn land(&self, engine: &Engine, id: FlightId, result: Result<Token, TokenError>, asked: Now) {
         let arrived = engine.clock.now();
         let mut state = self.lock();
         let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
@@ -308,7 +326,7 @@ impl Slot {
             {
                 state.rotate(token.refresh_token);
             }
-            return Landing::Superseded;
+            return;
         };
         state.held = false;
         let landing = match result {
@@ -323,19 +341,21 @@ impl Slot {
         }
         self.watching.store(state.storm.is_watching(arrived.monotonic), Ordering::Relaxed);
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
-        let generation = self.current.load().as_ref().map_or(state.generation, |current| current.generation);
-        self.word.store(generation << GENERATION_SHIFT | DUE, Ordering::Release);
-        landing
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        drop(state);
+        flight.report(landing);
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
     pub(crate) fn hand_in(&self, engine: &Engine, token: Token) -> Result<(), Arc<TokenError>> {
         let now = engine.clock.now();
         let mut state = self.lock();
-        state.supersede_flight();
+        let superseded = state.supersede_flight();
         state.lineage += 1;
         let landing = self.take_in(&mut state, engine, token, now, now);
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        drop(state);
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
         match landing {
             Landing::Failed(error) => Err(error),
             _ => Ok(()),
@@ -351,13 +371,15 @@ impl Slot {
     /// The same for changed credentials: a flight under way was made with the old ones, and does not publish.
     pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
         let mut state = self.lock();
-        state.supersede_flight();
+        let superseded = state.supersede_flight();
         if !keep_refresh_token {
             state.lineage += 1;
             state.refresh_token = None;
             state.refresh_answer_lost = false;
         }
         self.forget_token(&mut state);
+        drop(state);
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
@@ -382,16 +404,15 @@ impl Slot {
         }
     }
 
-    /// Marks the slot as used, for the eviction. Writes only when that is news.
-    pub(crate) fn touch(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+    /// Notes for the eviction when the slot was used. Writes only when that is news.
+    pub(crate) fn touch(&self, when: u64) {
+        if self.used.load(Ordering::Relaxed) != when {
+            self.used.store(when, Ordering::Relaxed);
         }
     }
 
-    /// Whether it was used since the last call.
-    pub(crate) fn take_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
+    pub(crate) fn last_used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Whether nothing would be lost with this slot but a token that can be fetched again.
@@ -450,22 +471,24 @@ impl Slot {
         engine: &Arc<Engine>,
         now: &Now,
         forced: bool,
+        launch: &mut Option<Launch>,
     ) -> Result<Ticket, TokenError> {
         if let Some(flight) = &state.flight {
             return Ok(flight.ticket.clone());
         }
         let request = TokenRequest {
-            tenant: self.partition.tenant.clone(),
+            tenant: self.partition.tenant.as_ref().or(engine.fixed_tenant.as_ref()).cloned(),
             scopes: self.partition.scopes.clone(),
             refresh_token: state.refresh_token.clone(),
             refresh_answer_lost: state.refresh_answer_lost,
         };
         let id = FlightId { number: state.flights + 1, lineage: state.lineage };
-        let ticket = flight::start(engine, self, id, request, forced)?;
+        let (prepared, report, ticket) = flight::prepare(engine, self, id, request, forced)?;
+        *launch = Some(prepared);
         state.flights = id.number;
         state.token_requests += 1;
         state.last_start = Some(now.monotonic);
-        state.flight = Some(Flight { id, ticket: ticket.clone(), forced });
+        state.flight = Some(Flight { id, ticket: ticket.clone(), report, forced });
         Ok(ticket)
     }
 
@@ -484,26 +507,32 @@ impl Slot {
                 nap = nap.min(pause);
             }
         }
-        let ends = now.monotonic + nap;
-        let armed = match state.timer_ends {
-            Some(armed) if armed <= ends => true,
-            _ if self.arm_timer(nap) => {
-                state.timer_ends = Some(ends);
-                true
-            }
-            _ => false,
-        };
-        let due = if armed { 0 } else { DUE };
         let held = if may_go { 0 } else { HELD };
-        self.word.store(current.word() | due | held, Ordering::Release);
+        // The word first: a timer that is dropped on the spot sets *due* again.
+        self.word.store(current.word() | held, Ordering::Release);
+        let ends = now.monotonic + nap;
+        if state.timer_ends.is_some_and(|armed| armed <= ends) {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(runtime) => {
+                state.timer_ends = Some(ends);
+                self.arm_timer(&runtime, nap);
+            }
+            Err(_) => {
+                self.word.fetch_or(DUE, Ordering::Release);
+            }
+        }
     }
 
-    fn arm_timer(self: &Arc<Self>, nap: Duration) -> bool {
-        let Ok(runtime) = Handle::try_current() else { return false };
+    fn arm_timer(self: &Arc<Self>, runtime: &Handle, nap: Duration) {
         let number = self.timer.fetch_add(1, Ordering::Relaxed) + 1;
         let alarm = Alarm { slot: Arc::downgrade(self), number };
-        runtime.spawn(tokio::time::sleep(nap).map(move |()| drop(alarm)));
-        true
+        runtime.spawn(async move {
+            // Made here, so that a runtime without timers drops the alarm instead of panicking in the caller.
+            tokio::time::sleep(nap).await;
+            drop(alarm);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -554,11 +583,16 @@ impl State {
         self.refresh_answer_lost = false;
     }
 
-    /// Lets a flight under way land in vain.
-    fn supersede_flight(&mut self) {
-        self.flight = None;
+    /// Lets a flight under way land in vain; whoever waits for it is told at once.
+    fn supersede_flight(&mut self) -> Option<Flight> {
         self.held = false;
+        self.flight.take()
     }
+}
+
+/// How many wait for a flight, the holder of this ticket included; the slot holds one that waits for nothing.
+fn waiters(ticket: &Ticket) -> usize {
+    ticket.strong_count().unwrap_or(0).saturating_sub(1)
 }
 
 /// Sets *due* when it is dropped, unless a newer one has been armed.
