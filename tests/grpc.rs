@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tower::{Layer, service_fn};
 use tower_oauth2_client::test_util::{AuthServer, Fault, Served, TestClock, serve};
-use tower_oauth2_client::{Auth, AuthConfigBuilder, AuthLayer, AuthOutcome};
+use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthLayer, AuthOutcome, ClientAuth};
 
 struct Grpc {
     auth: AuthServer,
@@ -72,20 +72,25 @@ async fn status_16_in_the_headers_is_healed() {
     assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 3));
 }
 
-/// What has begun to answer is not sent again.
+/// What has begun to answer is not sent again; the next call has another token.
 ///
 /// Behaviour 118.
 #[tokio::test]
 async fn status_16_in_trailers_after_data_is_handed_out() {
     let grpc = Grpc::new().await;
-    let mut client = grpc.client().await;
+    let layer = AuthLayer::new(grpc.config().build().unwrap());
+    let mut client = EchoClient::new(layer.layer(grpc.channel().await));
     client.unary("warm").await.unwrap();
 
     grpc.auth.revoke_all();
     let mut messages = client.repeat("data").await.unwrap().into_inner();
     assert_eq!(messages.message().await.unwrap().unwrap(), "data");
     assert_eq!(messages.message().await.unwrap_err().code(), Code::Unauthenticated);
-    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (1, 2));
+    layer.handle().shutdown().await;
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 2));
+
+    assert_eq!(client.unary("next").await.unwrap().get_ref(), "next");
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 3));
 }
 
 /// Behaviour 119.
@@ -100,13 +105,17 @@ async fn status_7_is_not_about_the_token() {
 #[tokio::test]
 async fn without_a_token_the_status_is_unavailable_and_says_why() {
     let grpc = Grpc::new().await;
-    let client_auth = tower_oauth2_client::ClientAuth::basic("client", "canary-wrong");
-    let config = tower_oauth2_client::AuthConfig::client_credentials(grpc.auth_server.uri("/token"), client_auth);
+    let client_auth = ClientAuth::basic("client", "canary-wrong");
+    let config = AuthConfig::client_credentials(grpc.auth_server.uri("/token"), client_auth);
     let mut client = grpc.client_with(config.origin(grpc.echo_server.origin())).await;
 
     let status = client.unary("never").await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("check client id and secret"), "{status}");
+    assert_eq!(
+        status.message(),
+        "the authorization server refuses the client credentials; check client id and secret, and how they are sent \
+         (status 401, error invalid_client)"
+    );
     assert!(!format!("{status} {status:?}").contains("canary"), "{status:?}");
     assert_eq!(grpc.echo.calls(), 0);
 }

@@ -25,8 +25,8 @@ use support::{World, outcome};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_oauth2_client::test_util::{Api, AuthServer, TestClock, serve};
 use tower_oauth2_client::AuthLayer;
+use tower_oauth2_client::test_util::{Api, AuthServer, TestClock, serve};
 
 /// Far beyond what loopback takes: what is not over by then hangs.
 const HANGS: Duration = Duration::from_secs(20);

@@ -86,7 +86,8 @@ impl EchoServer {
         B::Error: Into<StdError> + Send,
     {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer =
+            request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let token = bearer.filter(|token| self.auth.is_live(token)).map(drop).ok_or_else(refusal);
         let mut server = tonic::server::Grpc::new(BytesCodec);
         match request.uri().path() {

@@ -53,8 +53,10 @@ pub(crate) fn outcome<B>(response: &Response<B>) -> AuthOutcome {
     response.extensions().get().cloned().unwrap_or_default()
 }
 
-/// An error as a careful `main` prints it: each source after its effect.
+/// An error as a careful `main` prints it: each source after its effect. The `tonic::Status` in the chain, there for
+/// generated clients, says the same once more and is left out.
 pub(crate) fn told<'a>(error: &'a (dyn StdError + 'static)) -> String {
     let chain = successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source());
+    let chain = chain.filter(|error| !error.is::<tonic::Status>());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
