@@ -31,6 +31,10 @@ use crate::token::{
 /// one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside see each sending. A response
 /// cache belongs inside, or must key on the tenant.
 ///
+/// An HTTP client that follows redirects by itself does so below this layer: reqwest then takes `Authorization` off on the
+/// way to another host, but not a tenant header. Turn that off
+/// (`reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`), or follow redirects in a layer outside.
+///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
 /// use tower::ServiceBuilder;

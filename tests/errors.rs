@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use support::{SECRET, World, told};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
-use tower_oauth2_client::test_util::{Api, AuthServer, Body, Fault, TestClock};
+use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthLayer, ClientAuth, Error, Tenant, TenantId, TokenErrorKind,
 };

@@ -1,6 +1,6 @@
 //! hyper-util's client over loopback: HTTP/1.1 and HTTP/2, every kind of body, connections that live on.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod support;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -24,9 +24,9 @@ use hyper_util::rt::TokioExecutor;
 use support::{World, outcome};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth2_client::AuthLayer;
-use tower_oauth2_client::test_util::{Api, AuthServer, TestClock, serve};
+use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock, serve};
 
 /// Far beyond what loopback takes: what is not over by then hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -150,7 +150,9 @@ async fn a_rejected_response_is_read_so_that_its_connection_carries_the_resend()
         let response = timeout(HANGS, auth.clone().oneshot(post())).await.unwrap().unwrap();
         response.into_body().collect().await.unwrap();
 
-        world.revoke();
+        // Longer than what arrives together with the head.
+        let refusal = Response::builder().status(401).body(vec![b'x'; 48 * 1024].into()).unwrap();
+        world.api.script([Fault::Respond(refusal)]);
         let response = timeout(HANGS, auth.oneshot(post())).await.expect("the connection is free again").unwrap();
         assert_eq!(response.status(), 200);
         assert!(outcome(&response).resent);
@@ -166,10 +168,12 @@ async fn a_client_shared_with_the_token_requests_does_not_deadlock() {
     for http in [Http::One, Http::Two] {
         let world = World::new().await;
         let shared = ServiceBuilder::new().concurrency_limit(1).service(client::<Full<Bytes>>(http));
-        let auth = AuthLayer::with_client(world.config().build().unwrap(), shared.clone()).layer(shared);
+        let mut auth = AuthLayer::with_client(world.config().build().unwrap(), shared.clone()).layer(shared);
         for round in 1..=2 {
             let get = Request::get(world.server.uri("/items")).body(Full::default()).unwrap();
-            let response = timeout(HANGS, auth.clone().oneshot(get)).await.expect("no deadlock").unwrap();
+            // Not `oneshot`, which would drop the service and whatever it holds.
+            let call = async { auth.ready().await?.call(get).await };
+            let response = timeout(HANGS, call).await.expect("no deadlock").unwrap();
             assert_eq!(response.status(), 200);
             assert_eq!((world.auth.token_requests(), world.api.hits()), (round, 2 * round - 1));
             world.revoke();
