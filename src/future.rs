@@ -22,8 +22,8 @@ use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::response::{Drain, Verdict, judge};
-use crate::service::{Core, Resending};
+use crate::response::{Drain, Verdict};
+use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
 pin_project! {
@@ -132,7 +132,7 @@ where
                             }
                         }
                     }
-                    let response = sent.core.watch(response, sent.slot(), sent.generation);
+                    let response = sent.shared.watch(response, sent.slot(), sent.generation);
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
@@ -159,7 +159,7 @@ where
 
 /// What is remembered of a first sending.
 pub(crate) struct Sent<S, R: HttpRequest> {
-    core: Arc<Core<S>>,
+    shared: SharedHandle<S>,
     /// `None`: the main slot, which needs no reference of its own.
     slot: Option<Arc<Slot>>,
     generation: u64,
@@ -171,40 +171,21 @@ pub(crate) struct Sent<S, R: HttpRequest> {
 
 impl<S, R: HttpRequest> Sent<S, R> {
     pub(crate) fn new(
-        core: Arc<Core<S>>,
+        shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
         outer: bool,
     ) -> Self {
-        Self { core, slot, generation, kept, outer, waited: false }
+        Self { shared, slot, generation, kept, outer, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
-        self.slot.as_ref().unwrap_or_else(|| self.core.setup.engine.main())
+        self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
     }
 
     fn judge<T: HttpResponse>(&self, response: &T) -> Verdict {
-        self.core.judge(response, self.slot(), self.generation)
-    }
-}
-
-impl<S> Core<S> {
-    fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
-        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
-            slot.is_past_margin(&self.setup.engine, generation)
-        })
-    }
-
-    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
-    fn watch<T: HttpResponse>(&self, response: T, slot: &Arc<Slot>, generation: u64) -> T {
-        if !T::can_watch_trailers() || !self.setup.rejection.grpc || !self.setup.rejection.on_unauthorized {
-            return response;
-        }
-        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
-        response.watch_trailers(move || {
-            slot.reject(&engine, generation, false);
-        })
+        self.shared.judge(response, self.slot(), self.generation)
     }
 }
 
@@ -213,7 +194,7 @@ type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R>);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R> {
-    core: Arc<Core<S>>,
+    shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
     request: Option<R>,
     resend: Resending,
@@ -234,12 +215,18 @@ enum WaitStep<S> {
 }
 
 impl<S, R> Waiting<S, R> {
-    pub(crate) fn new(core: Arc<Core<S>>, slot: Option<Arc<Slot>>, request: R, resend: Resending, read: Read) -> Self {
+    pub(crate) fn new(
+        shared: SharedHandle<S>,
+        slot: Option<Arc<Slot>>,
+        request: R,
+        resend: Resending,
+        read: Read,
+    ) -> Self {
         let step = match read {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { core, slot, request: Some(request), resend, step }
+        Self { shared, slot, request: Some(request), resend, step }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
@@ -248,19 +235,19 @@ impl<S, R> Waiting<S, R> {
         S::Error: Into<BoxError>,
         R: HttpRequest,
     {
-        let engine = &self.core.setup.engine;
+        let engine = &self.shared.setup.engine;
         let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
         loop {
             self.step = match &mut self.step {
                 WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(current) => WaitStep::Readying { spare: self.core.spare(), current },
+                    Read::Ready(current) => WaitStep::Readying { spare: self.shared.spare(), current },
                     Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
                 WaitStep::Flying { ticket, fallback } => {
                     let landing = ready!(Pin::new(ticket).poll(cx));
                     match engine.settle(landing, fallback.take()) {
-                        Some(Ok(current)) => WaitStep::Readying { spare: self.core.spare(), current },
+                        Some(Ok(current)) => WaitStep::Readying { spare: self.shared.spare(), current },
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
                         None => WaitStep::Reading,
                     }
@@ -271,11 +258,11 @@ impl<S, R> Waiting<S, R> {
                     let current = slot.ready().unwrap_or_else(|| current.clone());
                     let header = current.token.header_value().clone();
                     let Some(request) = self.request.take() else { return Poll::Pending };
-                    let (request, kept) = self.resend.dispatch(request, header, &self.core);
+                    let (request, kept) = self.resend.dispatch(request, header, &self.shared);
                     let future = spare.call(request);
-                    let (core, slot) = (self.core.clone(), self.slot.take());
+                    let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;
-                    let sent = Sent { core, slot, generation, kept, outer: self.resend.outer, waited: true };
+                    let sent = Sent { shared, slot, generation, kept, outer: self.resend.outer, waited: true };
                     return Poll::Ready(Ok((future, sent)));
                 }
             }
@@ -290,7 +277,7 @@ where
     S::Response: HttpResponse,
     R: HttpRequest,
 {
-    core: Arc<Core<S>>,
+    shared: SharedHandle<S>,
     slot: Arc<Slot>,
     kept: Option<R::Kept>,
     /// The original response, until it is certain that there will be a better one.
@@ -331,7 +318,7 @@ where
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
     fn begin(sent: Sent<S, R>, response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
         let slot = sent.slot().clone();
-        let engine = &sent.core.setup.engine;
+        let engine = &sent.shared.setup.engine;
         let mut outcome =
             AuthOutcome { generation: sent.generation, waited: sent.waited, rejected: true, ..AuthOutcome::default() };
         // An inner layer of this crate has refreshed and resent already: a third sending would break its promise.
@@ -357,12 +344,21 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            sent.core.warn_if_unknown::<R>();
+            sent.shared.warn_if_unknown::<R>();
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
         let rejected = sent.generation;
-        Ok(Self { core: sent.core, slot, kept: sent.kept, response: Some(response), rejected, outcome, starter, step })
+        Ok(Self {
+            shared: sent.shared,
+            slot,
+            kept: sent.kept,
+            response: Some(response),
+            rejected,
+            outcome,
+            starter,
+            step,
+        })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
@@ -376,11 +372,15 @@ where
                         return self.original(None);
                     }
                     Landing::Failed(error) => return self.original(Some(error)),
-                    Landing::Superseded => match self.slot.read(&self.core.setup.engine) {
-                        Read::Ready(current) => RecoveryStep::Renewed(current),
-                        Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
-                        Read::Failed(error) => return self.original(Some(error)),
-                    },
+                    Landing::Superseded => {
+                        // What comes now is not of the flight that we started, and proves nothing for it.
+                        self.starter = false;
+                        match self.slot.read(&self.shared.setup.engine) {
+                            Read::Ready(current) => RecoveryStep::Renewed(current),
+                            Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
+                            Read::Failed(error) => return self.original(Some(error)),
+                        }
+                    }
                 },
                 RecoveryStep::Renewed(current) => {
                     let Some(mut request) = self.kept.take().and_then(R::rebuild) else {
@@ -388,7 +388,7 @@ where
                         return self.original(None);
                     };
                     request.mark_resend();
-                    self.core.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
+                    self.shared.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
                     self.outcome.generation = current.generation;
                     let Some(response) = self.response.take() else { return Poll::Pending };
                     RecoveryStep::Draining { drain: Box::pin(Drain::new(response.into_body())), request: Some(request) }
@@ -396,7 +396,7 @@ where
                 RecoveryStep::Draining { drain, request } => {
                     ready!(drain.as_mut().poll(cx));
                     // The rejected response is dropped with this step, and with it its connection's reservation.
-                    RecoveryStep::Readying { spare: self.core.spare(), request: request.take() }
+                    RecoveryStep::Readying { spare: self.shared.spare(), request: request.take() }
                 }
                 RecoveryStep::Readying { spare, request } => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
@@ -404,8 +404,8 @@ where
                     let future = spare.call(request);
                     self.outcome.resent = true;
                     let outcome = std::mem::take(&mut self.outcome);
-                    let (core, slot) = (self.core.clone(), self.slot.clone());
-                    let resent = Resent { core, slot, outcome, starter: self.starter };
+                    let (shared, slot) = (self.shared.clone(), self.slot.clone());
+                    let resent = Resent { shared, slot, outcome, starter: self.starter };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -422,7 +422,7 @@ where
 
 /// What is remembered of a second sending.
 struct Resent<S> {
-    core: Arc<Core<S>>,
+    shared: SharedHandle<S>,
     slot: Arc<Slot>,
     outcome: AuthOutcome,
     starter: bool,
@@ -431,10 +431,10 @@ struct Resent<S> {
 impl<S> Resent<S> {
     /// Whatever the second response is, it goes out.
     fn finish<T: HttpResponse>(&mut self, response: T) -> T {
-        let response = self.core.watch(response, &self.slot, self.outcome.generation);
-        if matches!(self.core.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
+        let response = self.shared.watch(response, &self.slot, self.outcome.generation);
+        if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
-                self.slot.proved(&self.core.setup.engine, self.outcome.generation);
+                self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
             } else {
                 self.slot.accept(self.outcome.generation);
             }

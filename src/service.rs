@@ -1,20 +1,18 @@
 //! `Auth<S>`: the service; starts a request on its way.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
-use crate::extensions::{Replay, Resend, Scopes, SkipAuth, TenantId};
+use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
-use crate::layer::Setup;
 use crate::message::{HttpRequest, HttpResponse};
-use crate::observe;
 use crate::request::{Admission, Registry, TenantPolicy, withhold};
+use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -26,8 +24,8 @@ use crate::token::{Current, Partition, Read, Slot};
 /// first gives that readiness back, so that it holds no permit and no connection while it waits, and acquires it again;
 /// so does a request that is sent a second time. Both use a clone of `S`.
 ///
-/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it keeps
-/// a header value of its own from its second request on.
+/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it
+/// keeps a header value of its own from its second request on.
 ///
 /// **Cancellation.** Dropping the response future at any point costs nobody else anything: a token request it started
 /// goes on.
@@ -36,46 +34,59 @@ use crate::token::{Current, Partition, Read, Slot};
 /// bounds were not satisfied"): `Request<()>` is such a case, use `Empty<Bytes>`.
 pub struct Auth<S> {
     inner: S,
-    local: LocalToken,
+    local: Local,
     tenant: Option<TenantId>,
-    core: Arc<Core<S>>,
+    shared: SharedHandle<S>,
 }
 
-/// What all clones of a service share.
-pub(crate) struct Core<S> {
-    /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<S>,
-    pub(crate) setup: Arc<Setup>,
-    pub(crate) registry: Registry,
-    warned: AtomicBool,
-}
-
-/// This clone's own copy of the token's header value, so that threads do not share its reference count.
+/// This clone's own copies of header values, so that threads do not share their reference counts.
 #[derive(Default)]
-struct LocalToken {
+struct Local {
     /// The slot's word for which `header` is good; zero: none yet.
     word: u64,
     header: Option<HeaderValue>,
     /// The word of the request before, to copy on the second request only.
     seen: u64,
+    /// The tenant of every request, if that is so.
+    tenant: Option<TenantId>,
 }
 
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        let core = Core { spare: Mutex::new(inner.clone()), setup, registry, warned: AtomicBool::new(false) };
-        Self { inner, local: LocalToken::default(), tenant: None, core: Arc::new(core) }
+        let shared = Shared::new(inner.clone(), setup, registry);
+        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
     ///
-    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`].
+    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. Without
+    /// [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) there are no tenants, and it changes nothing.
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").tenant(Tenant::header("Tenant-Id")).build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let tenant = request.headers()["tenant-id"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
+    /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
+    /// # assert_eq!(response.headers()["seen"], "practice-1");
+    /// # Ok(()) }
+    /// ```
     pub fn for_tenant(&self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
 }
 
 impl<S> Auth<S> {
-    /// The inner service.
+    /// The inner service, as for its own figures. Requests sent through it carry no token.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -86,27 +97,9 @@ impl<S: Clone> Clone for Auth<S> {
         Self {
             inner: self.inner.clone(),
             // Not copied: a clone made for one request would pay for a copy that it never uses.
-            local: LocalToken::default(),
+            local: Local::default(),
             tenant: self.tenant.clone(),
-            core: self.core.clone(),
-        }
-    }
-}
-
-impl<S> Core<S> {
-    pub(crate) fn spare(&self) -> S
-    where
-        S: Clone,
-    {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self) {
-        if let Some(body) = R::unknown_body(&self.registry)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            observe::body_not_replayable(body);
+            shared: self.shared.clone(),
         }
     }
 }
@@ -152,52 +145,53 @@ where
 }
 
 impl<S> Auth<S> {
-    fn start<R>(&mut self, request: R) -> ResponseFuture<S, R>
+    #[inline]
+    fn start<R>(&mut self, mut request: R) -> ResponseFuture<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        match self.prepare(request) {
-            Ok(Prepared::Bare(request)) => ResponseFuture::bare(self.inner.call(request)),
-            Ok(Prepared::Ours(request, slot, resend)) => self.send(request, slot, resend),
-            Err(error) => ResponseFuture::failed(error),
+        match self.prepare(&mut request) {
+            Ok(Prepared::Bare) => ResponseFuture::bare(self.inner.call(request)),
+            Ok(Prepared::Ours(slot, resend)) => self.send(request, slot, resend),
+            Err(error) => self.refuse(error),
         }
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
-    fn prepare<R: HttpRequest>(&self, mut request: R) -> Result<Prepared<R>, Error> {
-        let setup = &self.core.setup;
+    #[inline]
+    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
+        let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
-            return Ok(Prepared::Bare(request));
+            return Ok(Prepared::Bare);
         }
         let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
         if matches!(request.admission(&setup.origins)?, Admission::NoCredentials) {
             withhold(request.headers_mut(), tenant_header);
-            return Ok(Prepared::Bare(request));
+            return Ok(Prepared::Bare);
         }
         let resend = Resending {
             policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
             outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
         };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
-        let mut tenant = None;
-        if let Some(policy) = &setup.tenant {
-            let none = Extensions::new();
-            tenant = policy.capture(self.tenant.as_ref(), extensions.unwrap_or(&none), request.headers())?;
-        }
+        let named = match &setup.tenant {
+            Some(policy) => policy.named(self.local.tenant.as_ref().or(self.tenant.as_ref()), extensions)?,
+            None => None,
+        };
         let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
-        let mut partition = Partition { tenant: None, scopes };
-        if let Some(policy) = &setup.tenant {
-            policy.apply(tenant.as_ref(), request.headers_mut());
-            partition.tenant = policy.partition(tenant.as_ref()).cloned();
-        }
+        let tenant = match &setup.tenant {
+            Some(policy) => policy.stamp(named, request.headers_mut())?,
+            None => None,
+        };
+        let partition = Partition { tenant, scopes };
         if !is_ours {
-            return Ok(Prepared::Bare(request));
+            return Ok(Prepared::Bare);
         }
         let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
-        Ok(Prepared::Ours(request, slot, resend))
+        Ok(Prepared::Ours(slot, resend))
     }
 
     fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending) -> ResponseFuture<S, R>
@@ -206,14 +200,20 @@ impl<S> Auth<S> {
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let engine = &self.core.setup.engine;
+        let engine = &self.shared.setup.engine;
         let (header, generation) = match &slot {
             None => {
                 let main = engine.main();
                 match self.local.lookup(main.word()) {
                     Some(header) => (header, Current::generation_of(self.local.word)),
                     None => match main.read(engine) {
-                        Read::Ready(current) => (self.local.learn(&current), current.generation),
+                        Read::Ready(current) => {
+                            let header = current.token.header_value().clone();
+                            if self.local.is_second(current.word()) {
+                                self.settle_in(&current);
+                            }
+                            (header, current.generation)
+                        }
                         read => return self.wait(request, slot, resend, read),
                     },
                 }
@@ -223,9 +223,21 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let (request, kept) = resend.dispatch(request, header, &self.core);
+        let (request, kept) = resend.dispatch(request, header, &self.shared);
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.core.clone(), slot, generation, kept, resend.outer))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend.outer))
+    }
+
+    /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
+    #[cold]
+    fn settle_in(&mut self, current: &Current) {
+        self.local.header = Some(unshared(current.token.header_value()));
+        self.local.word = current.word();
+        if self.local.tenant.is_none() {
+            let fixed = self.shared.setup.tenant.as_ref().and_then(TenantPolicy::fixed);
+            self.local.tenant = self.tenant.as_ref().or(fixed).map(TenantId::unshared);
+            self.shared = Arc::new(Arc::clone(&self.shared));
+        }
     }
 
     /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
@@ -237,68 +249,44 @@ impl<S> Auth<S> {
         S::Response: HttpResponse,
     {
         match read {
-            Read::Failed(error) => ResponseFuture::failed(Error::Token(error)),
+            Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
-                self.inner = self.core.spare();
-                ResponseFuture::waiting(Waiting::new(self.core.clone(), slot, request, resend, read))
+                self.inner = self.shared.spare();
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resend, read))
             }
         }
     }
-}
 
-enum Prepared<R> {
-    /// Goes out as it is.
-    Bare(R),
-    /// Goes out with a token; of this slot, or of the main one.
-    Ours(R, Option<Arc<Slot>>, Resending),
-}
-
-/// What may happen after a rejection.
-#[derive(Clone, Copy)]
-pub(crate) struct Resending {
-    policy: Replay,
-    /// This already is a second sending, by an outer layer of this crate.
-    pub(crate) outer: bool,
-}
-
-impl Resending {
-    /// Keeps what a second sending needs, then injects the token.
-    pub(crate) fn dispatch<S, R: HttpRequest>(
-        &self,
-        request: R,
-        header: HeaderValue,
-        core: &Core<S>,
-    ) -> (R, Option<R::Kept>) {
-        let may_resend = !self.outer && self.policy.allows(request.method());
-        let (mut request, kept) =
-            if may_resend { request.keep(&core.registry, core.setup.replay.cap) } else { (request, None) };
-        core.setup.injection.apply(header, request.headers_mut());
-        (request, kept)
+    /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
+    /// that nobody uses, and as many of them as there are permits would stop everybody.
+    fn refuse<R>(&mut self, error: Error) -> ResponseFuture<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        self.inner = self.shared.spare();
+        ResponseFuture::failed(error)
     }
 }
 
-impl LocalToken {
+enum Prepared {
+    /// Goes out as it is.
+    Bare,
+    /// Goes out with a token; of this slot, or of the main one.
+    Ours(Option<Arc<Slot>>, Resending),
+}
+
+impl Local {
     /// The private copy, if it is good for the slot as it is now.
     #[inline]
     fn lookup(&self, word: u64) -> Option<HeaderValue> {
         if self.word == word { self.header.clone() } else { None }
     }
 
-    /// The shared value the first time, a private copy from the second time on.
-    fn learn(&mut self, current: &Current) -> HeaderValue {
-        let word = current.word();
-        let shared = current.token.header_value();
-        if self.word != word {
-            if self.seen == word {
-                if let Ok(mut copy) = HeaderValue::from_bytes(shared.as_bytes()) {
-                    copy.set_sensitive(true);
-                    (self.word, self.header) = (word, Some(copy));
-                }
-            } else {
-                (self.seen, self.header) = (word, None);
-            }
-        }
-        shared.clone()
+    /// Whether the request before met the same token.
+    fn is_second(&mut self, word: u64) -> bool {
+        std::mem::replace(&mut self.seen, word) == word
     }
 }
 
@@ -306,5 +294,35 @@ impl LocalToken {
 impl<S> fmt::Debug for Auth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use http_body_util::Empty;
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+
+    /// Found by the quickstart: a failing provider stopped all callers at a concurrency limit.
+    #[tokio::test]
+    async fn a_clone_whose_request_was_not_sent_holds_no_readiness() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::permanent("none today")) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let layer = AuthLayer::with_source(cfg, source);
+        let mut service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(api);
+        let first = "https://api.example.com/waits-for-a-token";
+        for uri in [first, "https://api.example.com/remembered-failure", "https://elsewhere.example/foreign-origin"] {
+            let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            service.ready().await.unwrap().call(request).await.unwrap_err();
+            let mut other = service.clone();
+            assert!(other.ready().now_or_never().is_some(), "{uri}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::{Buf, Bytes};
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
@@ -31,9 +31,13 @@ const LENGTHS: usize = 6;
 const SENSITIVE: u32 = 1 << 31;
 
 impl Head {
-    /// Copies the head of a request; `None` if a length does not fit, which no server would accept either.
+    /// Copies the head of a request; `None` if it hands over a connection (CONNECT, `Upgrade`), or if a length does not
+    /// fit, which no server would accept either.
     #[inline]
     pub(crate) fn keep<B>(request: &Request<B>) -> Option<Self> {
+        if *request.method() == Method::CONNECT {
+            return None;
+        }
         let uri = request.uri();
         let scheme = uri.scheme_str().unwrap_or_default();
         let authority = uri.authority().map_or("", Authority::as_str);
@@ -44,8 +48,14 @@ impl Head {
         };
 
         let headers = request.headers();
-        let size = scheme.len() + authority.len() + path_and_query.len();
-        let size = headers.iter().fold(size, |sum, (name, value)| sum + LENGTHS + name.as_str().len() + value.len());
+        let mut size = scheme.len() + authority.len() + path_and_query.len();
+        for (name, value) in headers {
+            // Compared here, where we come by: a look-up would cost more.
+            if *name == UPGRADE {
+                return None;
+            }
+            size += LENGTHS + name.as_str().len() + value.len();
+        }
         let mut flat = Vec::with_capacity(size);
         flat.extend_from_slice(scheme.as_bytes());
         flat.extend_from_slice(authority.as_bytes());

@@ -52,18 +52,17 @@ impl Injection {
     }
 
     /// Whether the token goes onto this request (`true`), or the caller's own `Authorization` stays.
+    #[inline]
     pub(crate) fn admits(&self, headers: &HeaderMap, tenant_header: Option<&HeaderName>) -> Result<bool, Error> {
         if headers.keys_len() > Self::MAX_HEADERS {
             return Err(Error::Request("the request has too many headers".into()));
         }
-        for name in [Some(&AUTHORIZATION), tenant_header].into_iter().flatten() {
-            if is_nominated(name, headers) {
-                return Err(Error::Request(
-                    "the Connection header names Authorization or the tenant header, so that the next hop would remove \
-                     it (RFC 9110 §7.6.1); remove it there"
-                        .into(),
-                ));
-            }
+        if headers.contains_key(CONNECTION) && is_hop_by_hop(tenant_header, headers) {
+            return Err(Error::Request(
+                "the Connection header names Authorization or the tenant header, so that the next hop would remove \
+                 it (RFC 9110 §7.6.1); remove it there"
+                    .into(),
+            ));
         }
         if self.existing == ExistingAuthorization::Replace {
             return Ok(true);
@@ -129,13 +128,16 @@ pub(crate) fn own_header_name(name: &str, what: &'static str) -> Result<HeaderNa
     Ok(name)
 }
 
-/// Whether a `Connection` header makes `name` hop-by-hop (RFC 9110 §7.6.1).
-fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+/// Whether a `Connection` header makes a header that we set hop-by-hop (RFC 9110 §7.6.1).
+#[cold]
+fn is_hop_by_hop(tenant_header: Option<&HeaderName>, headers: &HeaderMap) -> bool {
+    let is_own = |option: &[u8]| {
+        [Some(&AUTHORIZATION), tenant_header]
+            .into_iter()
+            .flatten()
+            .any(|name| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(is_own)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 use crate::error::{ConfigError, Error};
@@ -66,6 +67,10 @@ impl OriginPolicy {
         let Some(authority) = uri.authority() else {
             return self.check_parts(None, None, None, false, headers);
         };
+        // Nearly every request: a fifth of what the strict reading costs.
+        if self.allowed.iter().any(|origin| origin.is_spelled(uri.scheme(), authority)) && !headers.contains_key(HOST) {
+            return Ok(Admission::Credentials);
+        }
         // Read strictly, once, so that no connector can read another host out of the same text.
         match host_and_port(authority.as_str()) {
             Some((host, port)) => self.check_parts(uri.scheme_str(), Some(host), port, false, headers),
@@ -122,6 +127,8 @@ pub(crate) struct Origin {
     /// Lower case; an IPv6 address in brackets, in its canonical form.
     host: Box<str>,
     port: u16,
+    /// Host and port as they are usually written: the default port is left out.
+    authority: Box<str>,
 }
 
 impl Origin {
@@ -135,6 +142,16 @@ impl Origin {
             ));
         }
         Ok(parsed)
+    }
+
+    /// Whether a URI names this origin in its usual spelling. No proof of the contrary.
+    #[inline]
+    fn is_spelled(&self, scheme: Option<&http::uri::Scheme>, authority: &Authority) -> bool {
+        let own = match self.scheme {
+            Scheme::Http => &http::uri::Scheme::HTTP,
+            Scheme::Https => &http::uri::Scheme::HTTPS,
+        };
+        scheme == Some(own) && authority.as_str() == &*self.authority
     }
 
     fn covers(&self, target: &Target<'_>) -> bool {
@@ -180,6 +197,12 @@ pub(crate) fn parse_endpoint_url(url: &str, allow_http: bool) -> Result<Uri, Con
     Ok(uri)
 }
 
+/// Whether requests to this URL stay on this machine.
+#[cfg(any(feature = "reqwest", test))]
+pub(crate) fn is_loopback(url: &Uri) -> bool {
+    parse_absolute(&url.to_string(), "the URL").is_ok_and(|(_, origin)| origin.is_loopback())
+}
+
 fn parse_absolute(url: &str, what: &'static str) -> Result<(Uri, Origin), ConfigError> {
     let wrong = |problem: &str, mend| Err(ConfigError::new(format!("{what} {problem}"), mend));
     // `Uri` drops a fragment silently.
@@ -206,7 +229,8 @@ fn parse_absolute(url: &str, what: &'static str) -> Result<(Uri, Origin), Config
         None => host.to_ascii_lowercase(),
     };
     let port = port.unwrap_or(scheme.default_port());
-    Ok((uri, Origin { scheme, host: host.into(), port }))
+    let authority = if port == scheme.default_port() { host.clone() } else { format!("{host}:{port}") };
+    Ok((uri, Origin { scheme, host: host.into(), port, authority: authority.into() }))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -386,6 +410,7 @@ mod tests {
         {
             assert!(OriginPolicy::build([loopback], Foreign::Refuse, false).is_ok(), "{loopback}");
             assert!(parse_endpoint_url(&format!("{loopback}/token"), false).is_ok(), "{loopback}");
+            assert!(is_loopback(&loopback.parse().unwrap()), "{loopback}");
         }
         for open in [
             "http://api.example.com",
@@ -401,6 +426,7 @@ mod tests {
             assert!(OriginPolicy::build([open], Foreign::Refuse, true).is_ok(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), false).is_err(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), true).is_ok(), "{open}");
+            assert!(!is_loopback(&open.parse().unwrap()), "{open}");
         }
         assert_refused(
             &policy(&["https://api.example.com"]),
@@ -466,6 +492,26 @@ mod tests {
             ("ws://api.example.com/", "ws://api.example.com"),
         ] {
             assert_refused(&policy, uri, &[], origin, NOT_ALLOWED);
+        }
+    }
+
+    #[test]
+    fn the_usual_spelling_is_read_like_every_other() {
+        for text in
+            ["https://api.example.com", "http://localhost:8080/", "https://[2001:DB8:0::1]:443", "http://[::1]:1"]
+        {
+            let origin = Origin::parse(text).unwrap();
+            let (host, port) = host_and_port(&origin.authority).unwrap();
+            assert!(origin.covers(&Target { scheme: Some(origin.scheme.as_str()), host, port }), "{text}");
+            let uri: Uri = format!("{}://{}/", origin.scheme.as_str(), origin.authority).parse().unwrap();
+            assert!(origin.is_spelled(uri.scheme(), uri.authority().unwrap()), "{text}");
+        }
+        let origin = Origin::parse("https://api.example.com").unwrap();
+        for other in
+            ["http://api.example.com/", "https://api.example.com:8443/", "https://api.example.com./", "a.example:1"]
+        {
+            let uri: Uri = other.parse().unwrap();
+            assert!(!origin.is_spelled(uri.scheme(), uri.authority().unwrap()), "{other}");
         }
     }
 

@@ -1,7 +1,6 @@
 //! Keep what a request needs to be sent once more, and rebuild it.
 
-use http::header::UPGRADE;
-use http::{Method, Request};
+use http::Request;
 use http_body::Body;
 
 use super::body::{KeptBody, Ops};
@@ -38,9 +37,6 @@ pub(crate) struct Kept<B: Body> {
 #[inline]
 pub(crate) fn keep<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
     let Some(ops) = ops else { return (request, None) };
-    if *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
-        return (request, None);
-    }
     let Some(head) = Head::keep(&request) else { return (request, None) };
     match ops {
         Ops::Clone(clone) => {

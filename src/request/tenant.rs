@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::header::Entry;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 use super::inject::own_header_name;
@@ -185,23 +186,44 @@ impl TenantPolicy {
     /// The request's tenant, read once, before anything is sent: every later use derives from the result.
     ///
     /// `explicit` is the tenant of the service that the request goes through.
-    pub(crate) fn capture(
+    #[inline]
+    pub(crate) fn named(
         &self,
         explicit: Option<&TenantId>,
-        extensions: &Extensions,
-        headers: &HeaderMap,
+        extensions: Option<&Extensions>,
     ) -> Result<Option<TenantId>, Error> {
-        let fixed = match &self.source {
-            Source::Fixed(id) => Some(id),
-            Source::PerRequest | Source::RequestHeader => None,
-        };
-        let mut tenant = None;
-        for named in [fixed, explicit, extensions.get()].into_iter().flatten() {
+        let mut tenant: Option<TenantId> = None;
+        // The service's first: where it is a private copy, that is the one to count references of.
+        for named in [explicit, self.fixed(), extensions.and_then(Extensions::get)].into_iter().flatten() {
             let named = self.normalized(named)?;
-            if tenant.get_or_insert_with(|| named.clone()) != &named {
-                return Err(Error::Tenant { reason: TWO_TENANTS });
+            match &tenant {
+                None => tenant = Some(named.into_owned()),
+                Some(tenant) if tenant == named.as_ref() => {}
+                Some(_) => return Err(Error::Tenant { reason: TWO_TENANTS }),
             }
         }
+        Ok(tenant)
+    }
+
+    /// Sets the tenant header, and gives back what of the tenant belongs to the identity of the token.
+    #[inline]
+    pub(crate) fn stamp(&self, named: Option<TenantId>, headers: &mut HeaderMap) -> Result<Option<TenantId>, Error> {
+        if let (Some(name), Some(_)) = (&self.header, &named)
+            && let Entry::Vacant(place) = headers.entry(name)
+            && let Some(tenant) = named
+        {
+            // Nearly every request: one look-up, one reference counted.
+            let identity = if self.tokens_vary() { Some(tenant.clone()) } else { None };
+            place.insert(tenant.into_header_value());
+            return Ok(identity);
+        }
+        let tenant = self.agreed(named, headers)?;
+        self.apply(tenant.as_ref(), headers);
+        Ok(self.partition(tenant.as_ref()).cloned())
+    }
+
+    /// The tenant, given what the caller's header says, if there is one.
+    fn agreed(&self, mut tenant: Option<TenantId>, headers: &HeaderMap) -> Result<Option<TenantId>, Error> {
         if let Some(value) = self.callers_header(headers)? {
             tenant = self.reconciled(tenant, value)?;
         }
@@ -212,24 +234,28 @@ impl TenantPolicy {
         }
     }
 
-    /// Sets the tenant header, before each sending.
-    pub(crate) fn apply(&self, tenant: Option<&TenantId>, headers: &mut HeaderMap) {
+    fn apply(&self, tenant: Option<&TenantId>, headers: &mut HeaderMap) {
         if let (Some(name), Some(tenant)) = (&self.header, tenant) {
             headers.insert(name, tenant.header_value().clone());
         }
     }
 
     /// What of the tenant belongs to the identity of the token: all, or nothing where it cannot vary or does not matter.
-    pub(crate) fn partition<'t>(&self, tenant: Option<&'t TenantId>) -> Option<&'t TenantId> {
+    fn partition<'t>(&self, tenant: Option<&'t TenantId>) -> Option<&'t TenantId> {
         tenant.filter(|_| self.tokens_vary())
+    }
+
+    /// The tenant of every request, where that is one and the same.
+    pub(crate) fn fixed(&self) -> Option<&TenantId> {
+        match &self.source {
+            Source::Fixed(id) => Some(id),
+            Source::PerRequest | Source::RequestHeader => None,
+        }
     }
 
     /// The tenant of every token request, where that is one and the same.
     pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
-        match &self.source {
-            Source::Fixed(id) if self.per_tenant_tokens => Some(id),
-            _ => None,
-        }
+        self.fixed().filter(|_| self.per_tenant_tokens)
     }
 
     /// Whether a token is of no use without knowing for which tenant.
@@ -243,7 +269,7 @@ impl TenantPolicy {
 
     /// The same for a tenant that is named outside of a request.
     pub(crate) fn partition_of(&self, tenant: &TenantId) -> Option<TenantId> {
-        self.tokens_vary().then(|| self.normalized(tenant).unwrap_or_else(|_| tenant.clone()))
+        self.tokens_vary().then(|| self.normalized(tenant).map_or_else(|_| tenant.clone(), Cow::into_owned))
     }
 
     /// The header of the API's requests.
@@ -275,7 +301,7 @@ impl TenantPolicy {
         }
         let malformed = |_| Error::Tenant { reason: MALFORMED };
         let text = value.to_str().map_err(|_| Error::Tenant { reason: MALFORMED })?;
-        let in_header = self.normalized(&TenantId::new(text).map_err(malformed)?)?;
+        let in_header = self.normalized(&TenantId::new(text).map_err(malformed)?)?.into_owned();
         match tenant {
             Some(tenant) if tenant == in_header => Ok(Some(tenant)),
             None if self.source == Source::RequestHeader => Ok(Some(in_header)),
@@ -284,11 +310,11 @@ impl TenantPolicy {
         }
     }
 
-    fn normalized(&self, id: &TenantId) -> Result<TenantId, Error> {
+    fn normalized<'t>(&self, id: &'t TenantId) -> Result<Cow<'t, TenantId>, Error> {
         if !self.normalized || !id.as_str().bytes().any(|byte| byte == b' ' || byte.is_ascii_uppercase()) {
-            return Ok(id.clone());
+            return Ok(Cow::Borrowed(id));
         }
-        TenantId::new(normalize(id.as_str())).map_err(|_| Error::Tenant { reason: MALFORMED })
+        TenantId::new(normalize(id.as_str())).map(Cow::Owned).map_err(|_| Error::Tenant { reason: MALFORMED })
     }
 }
 
@@ -317,6 +343,21 @@ impl<Id> fmt::Debug for Source<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl TenantPolicy {
+        fn capture(
+            &self,
+            explicit: Option<&TenantId>,
+            extensions: &Extensions,
+            headers: &HeaderMap,
+        ) -> Result<Option<TenantId>, Error> {
+            let named = self.named(explicit, Some(extensions))?;
+            let stamped = self.stamp(named.clone(), &mut headers.clone());
+            let agreed = self.agreed(named, headers);
+            assert_eq!(stamped.is_ok(), agreed.is_ok());
+            agreed
+        }
+    }
 
     fn id(text: &str) -> TenantId {
         TenantId::new(text).unwrap()

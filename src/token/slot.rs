@@ -301,7 +301,11 @@ impl Slot {
         let mut state = self.lock();
         if state.generation == generation {
             state.storm.cleared();
-            self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+            let watching = state.storm.is_watching(now.monotonic);
+            if watching {
+                state.storm.accepted();
+            }
+            self.watching.store(watching, Ordering::Relaxed);
         }
     }
 
@@ -333,9 +337,6 @@ impl Slot {
             Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
             Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
         };
-        if matches!(landing, Landing::New(_)) {
-            state.storm.published();
-        }
         if flight.forced && !matches!(landing, Landing::Failed(_)) {
             state.storm.ended(arrived.monotonic);
         }
@@ -447,6 +448,7 @@ impl Slot {
             Some(current) => (current.generation, lifetime),
             None => {
                 state.generation += 1;
+                state.storm.published();
                 (state.generation, lifetime)
             }
         };

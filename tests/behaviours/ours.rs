@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::Body;
 use tower_oauth2_client::{
     AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
-    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, Tenant, Token,
+    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, SkipAuth, Tenant, Token,
 };
 
 use crate::subject::{
@@ -45,6 +45,7 @@ impl Subject for Ours {
                 Setting::RejectCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Reject),
                 Setting::PassForeign => builder.foreign_origins(Foreign::PassWithoutCredentials),
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
+                Setting::SetIfAbsent(name, value) => builder.set_if_absent(*name, *value),
             };
         }
         let cfg = builder.build().unwrap();
@@ -93,6 +94,11 @@ impl Control for Handle {
             not_replayable: outcome.not_replayable,
             failed: response.extensions().get::<RefreshFailed>().is_some(),
         })
+    }
+
+    fn skipping(&self, mut request: Request<Body>) -> Offered<Request<Body>> {
+        request.extensions_mut().insert(SkipAuth);
+        Ok(request)
     }
 
     fn failure(&self, error: &BoxError) -> Offered<Failure> {

@@ -52,6 +52,10 @@ pub trait Control: Send + Sync {
     fn outcome(&self, _response: &Response<Body>) -> Offered<Outcome> {
         Err(NotOffered)
     }
+    /// A request that the subject is to leave alone.
+    fn skipping(&self, _request: Request<Body>) -> Offered<Request<Body>> {
+        Err(NotOffered)
+    }
     /// What kind of failure an error is, if the subject tells.
     fn failure(&self, _error: &BoxError) -> Offered<Failure> {
         Err(NotOffered)
@@ -115,6 +119,8 @@ pub enum Setting {
     PassForeign,
     /// Only HTTP 401 without a body limit: how much of a streaming body is recorded, in bytes.
     MaxReplayBytes(usize),
+    /// This header on each request that has none of that name.
+    SetIfAbsent(&'static str, &'static str),
 }
 
 #[derive(Clone, Default)]
@@ -199,8 +205,12 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub async fn send(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    client.clone().oneshot(request).await
+/// Boxed, so that services inside of a subject can use it too.
+pub fn send(
+    client: &Client,
+    request: Request<Body>,
+) -> Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>> {
+    Box::pin(client.clone().oneshot(request))
 }
 
 /// Sends all at once, each on a task of its own, and waits for all.
@@ -224,8 +234,10 @@ pub async fn text(response: Response<Body>) -> String {
 pub struct Case {
     pub number: u32,
     pub title: &'static str,
-    pub test: fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>,
+    pub test: Test,
 }
+
+pub type Test = fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>;
 
 pub enum Verdict {
     Passed,

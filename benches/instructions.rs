@@ -1,0 +1,28 @@
+//! Instructions a request, counted by callgrind: the same on every run, whatever else the machine does.
+
+mod support;
+
+use support::callgrind::{count, missing, run_if_asked};
+use support::cases::{BARE, FLOOR, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, REPLAY};
+use support::figures::Figures;
+use support::requests::KINDS;
+
+fn main() {
+    if run_if_asked() {
+        return;
+    }
+    if let Some(why) = missing() {
+        println!("{why}");
+        return;
+    }
+    let mut figures = Figures::of("instructions");
+    for kind in KINDS {
+        let floor = count(kind, FLOOR);
+        figures.put(format!("{} {FLOOR}", kind.name()), floor);
+        for name in [BARE, NEVER, REPLAY, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY] {
+            let counted = count(kind, name);
+            figures.put(format!("{} {name}", kind.name()), counted);
+            println!("{:60} {:+12.2}", "   over FLOOR", counted - floor);
+        }
+    }
+}

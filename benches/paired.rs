@@ -1,0 +1,25 @@
+//! Time a request through each stack, the stacks interleaved: the figures of RESULTS.md.
+
+mod support;
+
+use support::cases::{FLOOR, cases};
+use support::figures::Figures;
+use support::ours::background;
+use support::paired::time;
+use support::requests::KINDS;
+
+fn main() {
+    let rounds = if std::env::args().any(|arg| arg == "--quick") { 31 } else { 301 };
+    let runtime = background();
+    let _guard = runtime.enter();
+    let mut figures = Figures::of("paired");
+    for kind in KINDS {
+        let timings = time(&mut cases(&runtime, kind), rounds);
+        for timing in &timings {
+            let prefix = if timing.name.starts_with("oneshot") { "oneshot: FLOOR" } else { FLOOR };
+            let floor = timings.iter().find(|timing| timing.name == prefix).expect("the floor is there");
+            figures.put(format!("{} {}", kind.name(), timing.name), timing.median);
+            figures.put(format!("{} {}, over FLOOR", kind.name(), timing.name), timing.over(floor));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Counts instructions: runs this very program again under callgrind, once for each case.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::cases::cases;
+use super::ours::background;
+use super::requests::{KINDS, Kind};
+
+const ASKED: &str = "COUNT_INSTRUCTIONS_OF";
+const REQUESTS: u64 = 5000;
+
+/// To be called first in `main`: in the program that callgrind runs, it runs the one case asked for and returns `true`.
+pub(crate) fn run_if_asked() -> bool {
+    let Ok(asked) = std::env::var(ASKED) else { return false };
+    let (kind, name) = asked.split_once(' ').unwrap();
+    let kind = KINDS.into_iter().find(|k| k.name() == kind).unwrap();
+    let runtime = background();
+    let _guard = runtime.enter();
+    let mut case = cases(&runtime, kind).into_iter().find(|case| case.name == name).unwrap();
+    // The first two requests of a clone cost more; among so many they do not count.
+    case.run(REQUESTS);
+    true
+}
+
+/// Why nothing can be counted here, if so.
+pub(crate) fn missing() -> Option<&'static str> {
+    if cfg!(debug_assertions) {
+        return Some("not run: the build is not optimised");
+    }
+    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) { None } else { Some("not run: there is no valgrind") }
+}
+
+/// Instructions a request.
+pub(crate) fn count(kind: Kind, name: &str) -> f64 {
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{}", std::process::id()));
+    let status = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=*measured_*", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe().unwrap())
+        .env(ASKED, format!("{} {name}", kind.name()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "callgrind failed for {name}");
+    let total = read_total(&out);
+    let _ = std::fs::remove_file(&out);
+    total / REQUESTS as f64
+}
+
+fn read_total(file: &std::path::Path) -> f64 {
+    let text = std::fs::read_to_string(file).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("callgrind's totals");
+    line.trim().parse().unwrap()
+}

@@ -1,0 +1,101 @@
+//! The stacks of the hot path, each a loop over one kind of request.
+
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use http::Request;
+use http::header::HeaderValue;
+use tokio::runtime::Runtime;
+use tower::Service;
+use tower_oauth2_client::Replay;
+
+use super::baselines::{Inner, floor, naive};
+use super::ours::ours;
+use super::requests::{Body, Kind};
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    run: Box<dyn FnMut(u64)>,
+}
+
+impl Case {
+    fn new(name: &'static str, kind: Kind, run: impl FnMut(u64) + 'static) -> Self {
+        Self { name, kind, run: Box::new(run) }
+    }
+
+    pub(crate) fn run(&mut self, requests: u64) {
+        (self.run)(requests);
+    }
+}
+
+pub(crate) const BARE: &str = "bare";
+pub(crate) const FLOOR: &str = "FLOOR";
+pub(crate) const NEVER: &str = "ours, Replay::Never";
+pub(crate) const REPLAY: &str = "ours";
+pub(crate) const NAIVE: &str = "naive, no retry";
+pub(crate) const NAIVE_RETRY: &str = "naive";
+pub(crate) const ONESHOT_BARE: &str = "oneshot: bare";
+pub(crate) const ONESHOT_FLOOR: &str = "oneshot: FLOOR";
+pub(crate) const ONESHOT_NEVER: &str = "oneshot: ours, Replay::Never";
+pub(crate) const ONESHOT_REPLAY: &str = "oneshot: ours";
+pub(crate) const ONESHOT_NAIVE: &str = "oneshot: naive";
+
+/// All stacks for one kind of request. Call the cases inside `runtime.enter()`.
+pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
+    let inner = Inner { yields: 0 };
+    let never = ours(runtime, inner.clone(), Replay::Never);
+    let replay = ours(runtime, inner.clone(), Replay::AnyReplayable);
+    let retry = naive(inner.clone(), true);
+    vec![
+        persistent(BARE, kind, inner.clone()),
+        persistent(FLOOR, kind, floor(inner.clone())),
+        persistent(NEVER, kind, never.clone()),
+        persistent(REPLAY, kind, replay.clone()),
+        persistent(NAIVE, kind, naive(inner.clone(), false)),
+        persistent(NAIVE_RETRY, kind, retry.clone()),
+        oneshot(ONESHOT_BARE, kind, inner.clone()),
+        oneshot(ONESHOT_FLOOR, kind, floor(inner)),
+        oneshot(ONESHOT_NEVER, kind, never),
+        oneshot(ONESHOT_REPLAY, kind, replay),
+        oneshot(ONESHOT_NAIVE, kind, retry),
+    ]
+}
+
+/// One clone of the service for all requests.
+fn persistent<S: Service<Request<Body>> + 'static>(name: &'static str, kind: Kind, mut service: S) -> Case {
+    Case::new(name, kind, move |requests| measured_persistent(&mut service, kind, requests))
+}
+
+/// One clone of the service for each request, as `oneshot` makes it.
+fn oneshot<S: Service<Request<Body>> + Clone + 'static>(name: &'static str, kind: Kind, service: S) -> Case {
+    Case::new(name, kind, move |requests| measured_oneshot(&service, kind, requests))
+}
+
+/// The names `measured_*` are known to the instruction counter.
+#[inline(never)]
+pub(crate) fn measured_persistent<S: Service<Request<Body>>>(service: &mut S, kind: Kind, requests: u64) {
+    for _ in 0..requests {
+        send(service, kind.request());
+    }
+}
+
+#[inline(never)]
+fn measured_oneshot<S: Service<Request<Body>> + Clone>(service: &S, kind: Kind, requests: u64) {
+    for _ in 0..requests {
+        send(&mut service.clone(), kind.request());
+    }
+}
+
+#[inline]
+fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut context).is_ready());
+    let mut future = pin!(service.call(request));
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(Ok(response)) => drop(black_box(response)),
+        Poll::Ready(Err(_)) => panic!("a request failed"),
+        Poll::Pending => panic!("a request waits"),
+    }
+}

@@ -1,0 +1,38 @@
+//! The layer under test, with everything on: origin check, tenant header, refresh, the rule of the 401.
+
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tower::Layer;
+use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
+
+use super::baselines::{TENANT, access_token};
+
+/// The runtime on which timers and token requests run; enter it before anything of ours is called.
+pub(crate) fn background() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap()
+}
+
+pub(crate) fn layer(replay: Replay) -> AuthLayer {
+    layer_for(replay, Tenant::header("x-tenant-id").fixed(TENANT))
+}
+
+pub(crate) fn layer_for(replay: Replay, tenant: Tenant) -> AuthLayer {
+    let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).replay(replay).build().unwrap();
+    AuthLayer::with_source(cfg, tower::service_fn(|_: TokenRequest| async { fetched() }))
+}
+
+fn fetched() -> Result<Token, TokenError> {
+    let token = Token::bearer(&access_token()).map_err(TokenError::permanent)?;
+    Ok(token.expires_in(Duration::from_secs(3600)))
+}
+
+/// A service that has its token already.
+pub(crate) fn ours<S: Clone>(runtime: &Runtime, inner: S, replay: Replay) -> Auth<S> {
+    warm(runtime, layer(replay), inner)
+}
+
+pub(crate) fn warm<S: Clone>(runtime: &Runtime, layer: AuthLayer, inner: S) -> Auth<S> {
+    runtime.block_on(layer.handle().warm_up()).unwrap();
+    layer.layer(inner)
+}
