@@ -19,10 +19,9 @@ use tower_service::Service;
 
 use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
-use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::response::{Drain, Verdict};
+use crate::response::{Drain, Verdict, Watch};
 use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
@@ -30,50 +29,50 @@ pin_project! {
     /// The response future of [`Auth`](crate::Auth).
     ///
     /// Dropping it cancels the request, never a token request that it started or joined.
+    ///
+    /// `F` and `T` are the future and the response of `S: Service<R>`. They stand for themselves, since a type that only
+    /// names them through `S` could not be shown to be `Send` inside an `async` block, where lifetimes are erased.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, R>
+    pub struct ResponseFuture<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         #[pin]
-        state: State<S, R>,
+        state: State<S, R, F, T>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, R>
+    enum State<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         /// Not our business: no token, no verdict.
-        Bare { #[pin] future: S::Future },
+        Bare { #[pin] future: F },
         /// Never sent.
         Failed { error: Option<Error> },
         /// Waits for a token and then for readiness, before the first sending.
-        Waiting { waiting: Box<Waiting<S, R>> },
+        Waiting { waiting: Box<Waiting<S, R, T>> },
         /// The first sending.
-        Sent { #[pin] future: S::Future, sent: Sent<S, R> },
+        Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// Rejected: waits for another token, then for readiness.
-        Recovering { recovery: Box<Recovery<S, R>> },
+        Recovering { recovery: Box<Recovery<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: S::Future, resent: Resent<S> },
+        Resent { #[pin] future: F, resent: Resent<S, T> },
         Done,
     }
 }
 
-impl<S, R> ResponseFuture<S, R>
+impl<S, R, F, T> ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    pub(crate) fn bare(future: S::Future) -> Self {
+    pub(crate) fn bare(future: F) -> Self {
         Self { state: State::Bare { future } }
     }
 
@@ -81,23 +80,24 @@ where
         Self { state: State::Failed { error: Some(error) } }
     }
 
-    pub(crate) fn waiting(waiting: Waiting<S, R>) -> Self {
+    pub(crate) fn waiting(waiting: Waiting<S, R, T>) -> Self {
         Self { state: State::Waiting { waiting: Box::new(waiting) } }
     }
 
-    pub(crate) fn sent(future: S::Future, sent: Sent<S, R>) -> Self {
+    pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
     }
 }
 
-impl<S, R> Future for ResponseFuture<S, R>
+impl<S, R, F, T> Future for ResponseFuture<S, R, F, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T, Future = F> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
+    F: Future<Output = Result<T, S::Error>>,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    type Output = Result<S::Response, Error>;
+    type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -132,7 +132,7 @@ where
                             }
                         }
                     }
-                    let response = sent.shared.watch(response, sent.slot(), sent.generation);
+                    let response = sent.shared.watch(sent.resend.watch, response, sent.slot(), sent.generation);
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
@@ -158,46 +158,45 @@ where
 }
 
 /// What is remembered of a first sending.
-pub(crate) struct Sent<S, R: HttpRequest> {
+pub(crate) struct Sent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     /// `None`: the main slot, which needs no reference of its own.
     slot: Option<Arc<Slot>>,
     generation: u64,
     kept: Option<R::Kept>,
-    /// This is the second sending of an outer layer of this crate.
-    outer: bool,
+    resend: Resending<R, T>,
     waited: bool,
 }
 
-impl<S, R: HttpRequest> Sent<S, R> {
+impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
     pub(crate) fn new(
         shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        outer: bool,
+        resend: Resending<R, T>,
     ) -> Self {
-        Self { shared, slot, generation, kept, outer, waited: false }
+        Self { shared, slot, generation, kept, resend, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
         self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
     }
 
-    fn judge<T: HttpResponse>(&self, response: &T) -> Verdict {
+    fn judge(&self, response: &T) -> Verdict {
         self.shared.judge(response, self.slot(), self.generation)
     }
 }
 
 /// A first sending on its way.
-type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R>);
+type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>);
 
 /// A request that waits for its first token.
-pub(crate) struct Waiting<S, R> {
+pub(crate) struct Waiting<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
     request: Option<R>,
-    resend: Resending,
+    resend: Resending<R, T>,
     step: WaitStep<S>,
 }
 
@@ -214,12 +213,12 @@ enum WaitStep<S> {
     },
 }
 
-impl<S, R> Waiting<S, R> {
+impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     pub(crate) fn new(
         shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         request: R,
-        resend: Resending,
+        resend: Resending<R, T>,
         read: Read,
     ) -> Self {
         let step = match read {
@@ -231,9 +230,8 @@ impl<S, R> Waiting<S, R> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
     where
-        S: Service<R> + Clone,
+        S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
-        R: HttpRequest,
     {
         let engine = &self.shared.setup.engine;
         let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
@@ -258,11 +256,11 @@ impl<S, R> Waiting<S, R> {
                     let current = slot.ready().unwrap_or_else(|| current.clone());
                     let header = current.token.header_value().clone();
                     let Some(request) = self.request.take() else { return Poll::Pending };
-                    let (request, kept) = self.resend.dispatch(request, header, &self.shared);
+                    let (request, kept) = self.resend.dispatch(request, header, &self.shared.setup);
                     let future = spare.call(request);
                     let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;
-                    let sent = Sent { shared, slot, generation, kept, outer: self.resend.outer, waited: true };
+                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
                     return Poll::Ready(Ok((future, sent)));
                 }
             }
@@ -271,22 +269,22 @@ impl<S, R> Waiting<S, R> {
 }
 
 /// A request whose token was rejected and that can be sent again.
-struct Recovery<S, R>
+struct Recovery<S, R, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
     kept: Option<R::Kept>,
     /// The original response, until it is certain that there will be a better one.
-    response: Option<S::Response>,
+    response: Option<T>,
     rejected: u64,
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    step: RecoveryStep<S, R, <S::Response as crate::message::sealed::Response>::Body>,
+    watch: Option<Watch<T>>,
+    step: RecoveryStep<S, R, T::Body>,
 }
 
 enum RecoveryStep<S, R, B> {
@@ -303,20 +301,20 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S>),
-    Original(S::Response),
+enum Recovered<S, F, T> {
+    Resent(F, Resent<S, T>),
+    Original(T),
 }
 
-impl<S, R> Recovery<S, R>
+impl<S, R, T> Recovery<S, R, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R>, response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
+    fn begin(sent: Sent<S, R, T>, response: T, says_invalid: bool) -> Result<Self, T> {
         let slot = sent.slot().clone();
         let engine = &sent.shared.setup.engine;
         let mut outcome =
@@ -325,7 +323,7 @@ where
         if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
         }
-        if sent.outer {
+        if sent.resend.outer {
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
@@ -344,24 +342,24 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            sent.shared.warn_if_unknown::<R>();
+            sent.shared.warn_if_unknown::<R>(&sent.resend.ops);
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
-        let rejected = sent.generation;
         Ok(Self {
+            rejected: sent.generation,
+            watch: sent.resend.watch,
             shared: sent.shared,
             slot,
             kept: sent.kept,
             response: Some(response),
-            rejected,
             outcome,
             starter,
             step,
         })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
         loop {
             self.step = match &mut self.step {
                 RecoveryStep::Flying(ticket) => match ready!(Pin::new(ticket).poll(cx)) {
@@ -405,7 +403,7 @@ where
                     self.outcome.resent = true;
                     let outcome = std::mem::take(&mut self.outcome);
                     let (shared, slot) = (self.shared.clone(), self.slot.clone());
-                    let resent = Resent { shared, slot, outcome, starter: self.starter };
+                    let resent = Resent { shared, slot, outcome, starter: self.starter, watch: self.watch };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -413,7 +411,7 @@ where
     }
 
     /// Nothing better can be had: the rejected response, whole, with what happened.
-    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, R>, Error>> {
+    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
         let Some(response) = self.response.take() else { return Poll::Pending };
         let response = with_outcome(response, std::mem::take(&mut self.outcome), failure);
         Poll::Ready(Ok(Recovered::Original(response)))
@@ -421,17 +419,18 @@ where
 }
 
 /// What is remembered of a second sending.
-struct Resent<S> {
+struct Resent<S, T> {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
     outcome: AuthOutcome,
     starter: bool,
+    watch: Option<Watch<T>>,
 }
 
-impl<S> Resent<S> {
+impl<S, T: HttpResponse> Resent<S, T> {
     /// Whatever the second response is, it goes out.
-    fn finish<T: HttpResponse>(&mut self, response: T) -> T {
-        let response = self.shared.watch(response, &self.slot, self.outcome.generation);
+    fn finish(&mut self, response: T) -> T {
+        let response = self.shared.watch(self.watch, response, &self.slot, self.outcome.generation);
         if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
@@ -457,11 +456,10 @@ fn service_error<E: Into<BoxError>>(error: E) -> Error {
     Error::Service(error.into())
 }
 
-impl<S, R> fmt::Debug for ResponseFuture<S, R>
+impl<S, R, F, T> fmt::Debug for ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

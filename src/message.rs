@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::extensions::Resend;
 #[cfg(feature = "reqwest")]
 use crate::request::KeptBody;
-use crate::request::{Admission, Kept, OriginPolicy, Registry, keep};
+use crate::request::{Admission, Kept, Ops, OriginPolicy, keep};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -27,6 +27,9 @@ pub(crate) mod sealed {
     pub(crate) trait Request: Sized {
         /// What is kept of it for a second sending.
         type Kept;
+        /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
+        /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
+        type Ops: Copy;
 
         fn method(&self) -> &Method;
         fn headers(&self) -> &HeaderMap;
@@ -37,10 +40,10 @@ pub(crate) mod sealed {
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
         /// Splits into what is sent and what is kept; nothing is kept if it cannot be sent twice.
-        fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
+        fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
         /// The body's type, if no request with such a body can be sent twice.
-        fn unknown_body(registry: &Registry) -> Option<&'static str>;
+        fn unknown_body(ops: &Self::Ops) -> Option<&'static str>;
     }
 
     pub(crate) trait Response {
@@ -51,26 +54,12 @@ pub(crate) mod sealed {
         fn extensions(&self) -> &Extensions;
         fn extensions_mut(&mut self) -> &mut Extensions;
         fn into_body(self) -> Self::Body;
-        /// Whether [`watch_trailers`](Response::watch_trailers) has any effect on this type of response.
-        fn can_watch_trailers() -> bool {
-            false
-        }
-        /// Calls `on_rejected` when gRPC trailers reject the token.
-        fn watch_trailers(self, _on_rejected: impl FnOnce() + Send + 'static) -> Self
-        where
-            Self: Sized,
-        {
-            self
-        }
     }
 }
 
-impl<B> sealed::Request for http::Request<B>
-where
-    B: Body + 'static,
-    B::Error: Send,
-{
+impl<B: Body> sealed::Request for http::Request<B> {
     type Kept = Kept<B>;
+    type Ops = Option<Ops<B>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -97,31 +86,21 @@ where
         origins.check(self.uri(), self.headers())
     }
 
-    fn keep(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
-        keep(self, registry.ops_of::<B>(), cap)
+    fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        keep(self, ops, cap)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {
         kept.rebuild()
     }
 
-    fn unknown_body(registry: &Registry) -> Option<&'static str> {
-        registry.ops_of::<B>().is_none().then(std::any::type_name::<B>)
+    fn unknown_body(ops: &Self::Ops) -> Option<&'static str> {
+        ops.is_none().then(std::any::type_name::<B>)
     }
 }
 
-impl<B: Body + 'static> sealed::Response for http::Response<B> {
+impl<B: Body> sealed::Response for http::Response<B> {
     type Body = B;
-
-    #[cfg(feature = "tonic")]
-    fn can_watch_trailers() -> bool {
-        crate::response::can_watch::<B>()
-    }
-
-    #[cfg(feature = "tonic")]
-    fn watch_trailers(self, on_rejected: impl FnOnce() + Send + 'static) -> Self {
-        self.map(|body| crate::response::watch(body, on_rejected))
-    }
 
     fn status(&self) -> StatusCode {
         self.status()
@@ -148,6 +127,7 @@ impl<B: Body + 'static> sealed::Response for http::Response<B> {
 impl sealed::Request for reqwest::Request {
     /// The request without its body, and a second body or the way to one.
     type Kept = (reqwest::Request, Option<KeptBody<reqwest::Body>>);
+    type Ops = Option<Ops<reqwest::Body>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -173,11 +153,11 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(mut self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
+    fn keep(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
         // `try_clone` refuses streaming bodies, and only them.
         let body = self.body_mut().take();
         let head = self.try_clone();
-        let (body, kept) = match (body, registry.ops_of()) {
+        let (body, kept) = match (body, ops) {
             (None, _) => (None, Some(None)),
             (Some(body), None) => (Some(body), None),
             (Some(body), Some(ops)) => {
@@ -197,7 +177,7 @@ impl sealed::Request for reqwest::Request {
         Some(request)
     }
 
-    fn unknown_body(_: &Registry) -> Option<&'static str> {
+    fn unknown_body(_: &Self::Ops) -> Option<&'static str> {
         None
     }
 }

@@ -12,6 +12,7 @@ use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::request::{Admission, Registry, TenantPolicy, withhold};
+use crate::response::{Watch, watch_of};
 use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
@@ -114,14 +115,15 @@ where
 {
     type Response = http::Response<RB>;
     type Error = Error;
-    type Future = ResponseFuture<S, http::Request<B>>;
+    type Future = ResponseFuture<S, http::Request<B>, S::Future, http::Response<RB>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.start(request)
+        let ops = self.shared.registry.ops_of::<B>();
+        self.start(request, ops, watch_of::<RB>())
     }
 }
 
@@ -133,26 +135,29 @@ where
 {
     type Response = reqwest::Response;
     type Error = Error;
-    type Future = ResponseFuture<S, reqwest::Request>;
+    type Future = ResponseFuture<S, reqwest::Request, S::Future, reqwest::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request)
+        self.start(request, self.shared.registry.ops_of(), None)
     }
 }
 
+/// What becomes of a request `R` through `S`.
+type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
+
 impl<S> Auth<S> {
     #[inline]
-    fn start<R>(&mut self, mut request: R) -> ResponseFuture<S, R>
+    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        match self.prepare(&mut request) {
+        match self.prepare(&mut request, ops, watch) {
             Ok(Prepared::Bare) => ResponseFuture::bare(self.inner.call(request)),
             Ok(Prepared::Ours(slot, resend)) => self.send(request, slot, resend),
             Err(error) => self.refuse(error),
@@ -161,7 +166,12 @@ impl<S> Auth<S> {
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
     #[inline]
-    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
+    fn prepare<R: HttpRequest, T>(
+        &self,
+        request: &mut R,
+        ops: R::Ops,
+        watch: Option<Watch<T>>,
+    ) -> Result<Prepared<R, T>, Error> {
         let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
@@ -175,6 +185,8 @@ impl<S> Auth<S> {
         let resend = Resending {
             policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
             outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
+            ops,
+            watch,
         };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let named = match &setup.tenant {
@@ -194,7 +206,7 @@ impl<S> Auth<S> {
         Ok(Prepared::Ours(slot, resend))
     }
 
-    fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending) -> ResponseFuture<S, R>
+    fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -223,9 +235,9 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let (request, kept) = resend.dispatch(request, header, &self.shared);
+        let (request, kept) = resend.dispatch(request, header, &self.shared.setup);
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend.outer))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
@@ -242,7 +254,13 @@ impl<S> Auth<S> {
 
     /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
     /// would block bystanders, and deadlock where the token client shares the limit.
-    fn wait<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending, read: Read) -> ResponseFuture<S, R>
+    fn wait<R>(
+        &mut self,
+        request: R,
+        slot: Option<Arc<Slot>>,
+        resend: Resending<R, S::Response>,
+        read: Read,
+    ) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -259,7 +277,7 @@ impl<S> Auth<S> {
 
     /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
     /// that nobody uses, and as many of them as there are permits would stop everybody.
-    fn refuse<R>(&mut self, error: Error) -> ResponseFuture<S, R>
+    fn refuse<R>(&mut self, error: Error) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -270,11 +288,11 @@ impl<S> Auth<S> {
     }
 }
 
-enum Prepared {
+enum Prepared<R: HttpRequest, T> {
     /// Goes out as it is.
     Bare,
     /// Goes out with a token; of this slot, or of the main one.
-    Ours(Option<Arc<Slot>>, Resending),
+    Ours(Option<Arc<Slot>>, Resending<R, T>),
 }
 
 impl Local {

@@ -10,7 +10,7 @@ use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::{Injection, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
-use crate::response::{RejectionPolicy, Verdict, judge};
+use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::token::{Engine, Slot};
 
 /// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
@@ -39,8 +39,8 @@ impl<S> Shared<S> {
     }
 
     /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self) {
-        if let Some(body) = R::unknown_body(&self.registry)
+    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self, ops: &R::Ops) {
+        if let Some(body) = R::unknown_body(ops)
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             observe::body_not_replayable(body);
@@ -56,14 +56,14 @@ impl<S> Shared<S> {
 
     /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
     #[inline]
-    pub(crate) fn watch<T: HttpResponse>(&self, response: T, slot: &Arc<Slot>, generation: u64) -> T {
-        if !T::can_watch_trailers() || !self.setup.rejection.grpc || !self.setup.rejection.on_unauthorized {
-            return response;
+    pub(crate) fn watch<T>(&self, watch: Option<Watch<T>>, response: T, slot: &Arc<Slot>, generation: u64) -> T {
+        match watch {
+            Some(watch) if self.setup.rejection.grpc && self.setup.rejection.on_unauthorized => {
+                let (engine, slot) = (self.setup.engine.clone(), slot.clone());
+                watch(response, Box::new(move || drop(slot.reject(&engine, generation, false))))
+            }
+            _ => response,
         }
-        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
-        response.watch_trailers(move || {
-            slot.reject(&engine, generation, false);
-        })
     }
 }
 
@@ -86,25 +86,31 @@ impl Setup {
 }
 
 /// What may happen after a rejection.
-#[derive(Clone, Copy)]
-pub(crate) struct Resending {
+pub(crate) struct Resending<R: HttpRequest, T> {
     pub(crate) policy: Replay,
     /// This already is a second sending, by an outer layer of this crate.
     pub(crate) outer: bool,
+    /// How the request's body is sent twice.
+    pub(crate) ops: R::Ops,
+    /// How the response's trailers are watched; `None` where they cannot be.
+    pub(crate) watch: Option<Watch<T>>,
 }
 
-impl Resending {
+impl<R: HttpRequest, T> Copy for Resending<R, T> {}
+
+impl<R: HttpRequest, T> Clone for Resending<R, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: HttpRequest, T> Resending<R, T> {
     /// Keeps what a second sending needs, then injects the token.
-    pub(crate) fn dispatch<S, R: HttpRequest>(
-        &self,
-        request: R,
-        header: HeaderValue,
-        shared: &Shared<S>,
-    ) -> (R, Option<R::Kept>) {
+    #[inline]
+    pub(crate) fn dispatch(&self, request: R, header: HeaderValue, setup: &Setup) -> (R, Option<R::Kept>) {
         let may_resend = !self.outer && self.policy.allows(request.method());
-        let (mut request, kept) =
-            if may_resend { request.keep(&shared.registry, shared.setup.replay.cap) } else { (request, None) };
-        shared.setup.injection.apply(header, request.headers_mut());
+        let (mut request, kept) = if may_resend { request.keep(self.ops, setup.replay.cap) } else { (request, None) };
+        setup.injection.apply(header, request.headers_mut());
         (request, kept)
     }
 }

@@ -14,7 +14,7 @@ pub use tenant::Tenant;
 
 #[cfg(feature = "reqwest")]
 pub(crate) use body::KeptBody;
-pub(crate) use body::{Registry, clone_ops, record_ops};
+pub(crate) use body::{Ops, Registry, clone_ops, record_ops};
 pub(crate) use inject::{Injection, own_header_name, withhold};
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
