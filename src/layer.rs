@@ -35,6 +35,10 @@ use crate::token::{
 /// itself goes on where nothing checks, with the tenant header at least: switch that off, as below, and follow
 /// redirects outside.
 ///
+/// An HTTP client that follows redirects by itself does so below this layer: reqwest then takes `Authorization` off on the
+/// way to another host, but not a tenant header. Turn that off
+/// (`reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`), or follow redirects in a layer outside.
+///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
 /// use tower::ServiceBuilder;

@@ -5,6 +5,8 @@ use http_body::Body;
 
 use crate::error::Error;
 use crate::extensions::Resend;
+#[cfg(feature = "reqwest")]
+use crate::request::KeptBody;
 use crate::request::{Admission, Kept, Ops, OriginPolicy, keep};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
@@ -123,9 +125,9 @@ impl<B: Body> sealed::Response for http::Response<B> {
 
 #[cfg(feature = "reqwest")]
 impl sealed::Request for reqwest::Request {
-    /// `Request::try_clone` is all that the type offers: URL, headers and body are cloned.
-    type Kept = reqwest::Request;
-    type Ops = ();
+    /// The request without its body, and a second body or the way to one.
+    type Kept = (reqwest::Request, Option<KeptBody<reqwest::Body>>);
+    type Ops = Option<Ops<reqwest::Body>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -151,13 +153,28 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(self, _: Self::Ops, _: usize) -> (Self, Option<Self::Kept>) {
-        let kept = self.try_clone();
-        (self, kept)
+    fn keep(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        // `try_clone` refuses streaming bodies, and only them.
+        let body = self.body_mut().take();
+        let head = self.try_clone();
+        let (body, kept) = match (body, ops) {
+            (None, _) => (None, Some(None)),
+            (Some(body), None) => (Some(body), None),
+            (Some(body), Some(ops)) => {
+                let (body, kept) = ops.keep(body, cap);
+                (Some(body), kept.map(Some))
+            }
+        };
+        *self.body_mut() = body;
+        (self, head.zip(kept))
     }
 
-    fn rebuild(kept: Self::Kept) -> Option<Self> {
-        Some(kept)
+    fn rebuild((mut request, body): Self::Kept) -> Option<Self> {
+        *request.body_mut() = match body {
+            Some(body) => Some(body.rebuild()?),
+            None => None,
+        };
+        Some(request)
     }
 
     fn unknown_body(_: &Self::Ops) -> Option<&'static str> {

@@ -142,7 +142,7 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, (), None)
+        self.start(request, self.shared.registry.ops_of(), None)
     }
 }
 

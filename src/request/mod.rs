@@ -12,6 +12,8 @@ pub use inject::ExistingAuthorization;
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use body::KeptBody;
 pub(crate) use body::{Ops, Registry, clone_ops, record_ops};
 pub(crate) use inject::{Injection, own_header_name, withhold};
 #[cfg(feature = "reqwest")]

@@ -202,30 +202,40 @@ impl TokenError {
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {
-        let cause: Arc<dyn StdError + Send + Sync> = Arc::from(cause);
-        #[cfg(feature = "tonic")]
-        self.grpc.set_source(cause.clone());
-        self.cause = Some(cause);
-        self
+        self.cause = Some(Arc::from(cause));
+        self.retold()
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
-        self
+        self.retold()
     }
 
     pub(crate) fn with_code(mut self, code: ErrorCode) -> Self {
         self.code = Some(code);
-        self
+        self.retold()
     }
 
     pub(crate) fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
-        self
+        self.retold()
     }
 
     pub(crate) fn with_description(mut self, description: impl Into<Box<str>>) -> Self {
         self.description = Some(description.into());
+        self
+    }
+
+    /// The same for gRPC: generated clients pass on the status's text and nothing of this error's.
+    #[cfg_attr(not(feature = "tonic"), allow(unused_mut, reason = "there is nothing to tell"))]
+    fn retold(mut self) -> Self {
+        #[cfg(feature = "tonic")]
+        {
+            self.grpc = tonic::Status::unavailable(self.to_string());
+            if let Some(cause) = &self.cause {
+                self.grpc.set_source(cause.clone());
+            }
+        }
         self
     }
 
