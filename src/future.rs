@@ -312,9 +312,9 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S, F, T> {
-    Resent(F, Resent<S, T>),
-    Original(T),
+enum Recovered<S: Service<R>, R> {
+    Resent(S::Future, Resent<S, S::Response>),
+    Original(S::Response),
 }
 
 impl<S, R, T> Recovery<S, R, T>
@@ -370,7 +370,7 @@ where
         })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
         loop {
             self.step = match &mut self.step {
                 RecoveryStep::Flying(ticket) => match ready!(Pin::new(ticket).poll(cx)) {
@@ -422,7 +422,7 @@ where
     }
 
     /// Nothing better can be had: the rejected response, whole, with what happened.
-    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, S::Future, T>, Error>> {
+    fn original(&mut self, failure: Option<Arc<TokenError>>) -> Poll<Result<Recovered<S, R>, Error>> {
         let Some(response) = self.response.take() else { return Poll::Pending };
         let response = with_outcome(response, std::mem::take(&mut self.outcome), failure);
         Poll::Ready(Ok(Recovered::Original(response)))

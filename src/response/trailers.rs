@@ -71,7 +71,8 @@ mod watched {
     }
 }
 
-#[cfg(all(test, feature = "tonic"))]
+#[cfg(test)]
+#[cfg(feature = "tonic")]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

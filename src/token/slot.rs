@@ -830,7 +830,7 @@ mod tests {
             gate.let_one_land().await;
             assert!(matches!(ticket.await, Landing::Superseded));
             slot.invalidate();
-            let _ = wait(slot.read(&engine));
+            drop(wait(slot.read(&engine)));
             sleep(SECOND).await;
             assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
         }
@@ -871,7 +871,7 @@ mod tests {
         // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
         advance(Duration::from_secs(7200)).await;
         assert_eq!(gate.requests(), 0);
-        let _ = wait(slot.read(&engine));
+        drop(wait(slot.read(&engine)));
     }
 
     #[tokio::test(start_paused = true)]
