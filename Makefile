@@ -1,3 +1,37 @@
+# What a contributor runs. `make test` needs rustup's stable toolchain (with its linker) and nothing else.
+
+.PHONY: test lint doc features ci setup
+
+# Unit tests, the suite of behaviours, examples (built), and every example in the documentation and the README.
+test: setup
+	cargo test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings -D clippy::incompatible_msrv
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# Every feature alone, none and all: tests always have all of them on, and would not notice.
+features:
+	cargo build --no-default-features
+	cargo clippy --lib --no-default-features -- -D warnings
+	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
+	cargo clippy --lib --no-default-features --features tonic -- -D warnings
+	cargo clippy --lib --no-default-features --features axum -- -D warnings
+	cargo clippy --lib --no-default-features --features test-util -- -D warnings
+	cargo clippy --lib --all-features -- -D warnings
+
+# Everything that must hold before a change is merged.
+ci:
+	.ci/run
+
+setup:
+	@command -v cargo >/dev/null || { echo "install Rust first: https://rustup.rs"; exit 1; }
+	@command -v cc >/dev/null || { echo "install a C compiler first (Debian: apt install build-essential)"; exit 1; }
+
 # Figures are left in the target folder by each bench; `report` makes tables and plots of them.
 .PHONY: bench bench-quick report guards
 

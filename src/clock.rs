@@ -42,7 +42,7 @@ impl Now {
 /// Where the crate reads the time. Replace it in tests; leave it alone otherwise.
 ///
 /// Timers run on tokio's clock; they only remind the crate to read this one, at least once a second while requests
-/// come. So a `Clock` that jumps is noticed within a second of tokio time.
+/// come. So a `Clock` that jumps is noticed within a second of tokio time. `test_util::TestClock` is one for tests.
 pub trait Clock: Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;

@@ -12,13 +12,15 @@ use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, G
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
-use crate::layer::Setup;
+#[cfg(feature = "reqwest")]
+use crate::request::is_loopback;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy, own_header_name,
     parse_endpoint_url,
 };
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
+use crate::shared::Setup;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -86,8 +88,10 @@ impl AuthConfig {
         }
     }
 
-    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
-    /// endpoint are errors here, since nothing would obey them.
+    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source).
+    ///
+    /// Settings of the token endpoint (URLs, scopes, parameters, headers) are errors here, since nothing would obey
+    /// them.
     pub fn external() -> AuthConfigBuilder {
         AuthConfigBuilder::new(None, String::new(), None)
     }
@@ -184,8 +188,8 @@ pub struct AuthConfigBuilder {
 
 /// The token endpoint.
 impl AuthConfigBuilder {
-    /// Where refresh tokens go, if not to the token URL. If that place does not exist (404, 405, 410), the primary grant is
-    /// used and the refresh token kept.
+    /// Where refresh tokens go, if not to the token URL (RFC 6749 §6). If that place does not exist (404, 405, 410),
+    /// the primary grant is used and the refresh token kept.
     pub fn refresh_url(mut self, url: impl Into<String>) -> Self {
         self.refresh_url = Some(url.into());
         self
@@ -214,13 +218,18 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// A further parameter of the token request, such as `audience`. Repeatable; treated as a secret.
+    /// A further parameter of the token request, such as `audience` or `resource` (RFC 8707). Repeatable; treated as a
+    /// secret.
+    ///
+    /// The name of one that is sent anyway (`grant_type`, `client_secret`, `refresh_token`, `scope`) is an error: a
+    /// parameter may be sent once only (RFC 6749 §3.2).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    /// A further header of the token request; treated as a secret.
+    /// A further header of the token request, such as an API key; treated as a secret. Headers that HTTP or this crate
+    /// gives their value (`Authorization`, `Host`, `Connection`, …) are errors.
     pub fn token_header(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.token_headers.push((name.into(), value.into()));
         self
@@ -253,7 +262,7 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// The server's name for a member of the answer, such as `accessToken` for `access_token`.
+    /// The server's name for a member of the answer: `.answer_field("accessToken", "access_token")`. Repeatable.
     pub fn answer_field(mut self, theirs: impl Into<String>, standard: impl Into<String>) -> Self {
         self.answer_fields.push((theirs.into(), standard.into()));
         self
@@ -265,26 +274,31 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// For one exchange with the token endpoint, from sending to the last byte. Default: 10 s.
+    /// For one exchange with the token endpoint, from sending to the last byte. Default: 10 s, so that a refresh and a
+    /// fallback to the primary grant both fit into [`refresh_deadline`](AuthConfigBuilder::refresh_deadline).
     pub fn token_timeout(mut self, timeout: Duration) -> Self {
         self.token_timeout = Some(timeout);
         self
     }
 
-    /// The longest answer of the token endpoint read, in bytes. Default: 256 KiB; at most 1 MiB.
+    /// The longest answer of the token endpoint read, in bytes; a longer one is
+    /// [`Malformed`](crate::TokenErrorKind::Malformed). Default: 256 KiB, several times the longest token taken (64
+    /// KiB); at most 1 MiB.
     pub fn max_token_answer(mut self, bytes: usize) -> Self {
         self.max_token_answer = Some(bytes);
         self
     }
 
-    /// A proxy for the built-in token client, such as `http://proxy.internal:3128`.
+    /// A proxy for the built-in token client, such as `http://proxy.internal:3128`; user and password may be in it.
+    /// Default: as the environment says (`HTTPS_PROXY`, `NO_PROXY`);
+    /// none if an endpoint is on this machine.
     #[cfg(feature = "reqwest")]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.client.proxy = Some(Secret::new(url.into()));
         self
     }
 
-    /// A further root certificate, in PEM, that the built-in token client trusts.
+    /// Further root certificates, in PEM, that the built-in token client trusts beside the system's. Repeatable.
     #[cfg(feature = "reqwest")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client.ca_pem.push(pem.into());
@@ -302,21 +316,22 @@ impl AuthConfigBuilder {
 /// When tokens are renewed.
 impl AuthConfigBuilder {
     /// Where the end of a token's life is read from, in this order; the first usable source wins.
-    /// Default: `expires_in`, then absolute members, then `exp` inside a JWT.
+    /// Default: `expires_in` (RFC 6749 §5.1), then absolute members, then `exp` inside a JWT (RFC 7519 §4.1.4).
     pub fn expiry(mut self, sources: impl IntoIterator<Item = ExpirySource>) -> Self {
         self.engine.lifetime.sources = sources.into_iter().collect();
         self
     }
 
-    /// What to make of a token whose end no source tells. Default: it lives for an hour.
+    /// What to make of a token whose end no source tells. Default: it lives for an hour, neither instantly dead nor
+    /// eternal.
     pub fn unknown_expiry(mut self, unknown: UnknownExpiry) -> Self {
         self.engine.lifetime.unknown = unknown;
         self
     }
 
-    /// Renew in the background at this fraction of a token's life. Default: 0.8, minus up to 5 % drawn once per token, so
-    /// that processes do not renew in step; a process's first token is renewed anywhere between 35 % and this, so that
-    /// processes that started together part at once.
+    /// Renew in the background at this fraction of a token's life. Default: 0.8, minus up to 5 % drawn once per token,
+    /// so that processes do not renew in step; a process's first token is renewed anywhere between 35 % and this, so
+    /// that processes that started together part at once. In (0, 1].
     pub fn refresh_at(mut self, fraction: f64) -> Self {
         self.engine.lifetime.fraction = fraction;
         self
@@ -335,21 +350,22 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// Never use a token that has expired on arrival. Off by default: it then means that a clock is wrong, and the token
-    /// is used and renewed soon.
+    /// Never use a token that has expired on arrival. Off by default: it then means that a clock is wrong, and the
+    /// token is used and renewed soon.
     pub fn discard_expired(mut self) -> Self {
         self.engine.lifetime.strict = true;
         self
     }
 
-    /// The deadline of one flight, a fallback to another grant included. Default: 30 s.
+    /// How long one token request may take in all, a fallback to another grant included. Default: 30 s, which two
+    /// exchanges of 10 s fit into. It bounds your own [`TokenSource`](crate::TokenSource) too.
     pub fn refresh_deadline(mut self, deadline: Duration) -> Self {
         self.engine.flight_deadline = deadline;
         self
     }
 
-    /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and that.
-    /// Default: 0.5 s and 60 s.
+    /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
+    /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.engine.backoff = (first, longest);
         self
@@ -362,7 +378,8 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// The longest `Retry-After` of the token endpoint obeyed. Default: 5 min.
+    /// The longest `Retry-After` (RFC 9110 §10.2.3) of the token endpoint obeyed. Default: 5 min: a server that says
+    /// "tomorrow" by mistake would otherwise be believed.
     pub fn retry_after_cap(mut self, cap: Duration) -> Self {
         self.engine.retry_after_cap = cap;
         self
@@ -375,13 +392,15 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024.
+    /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024. Over it the idle
+    /// one that has gone unused the longest is dropped: its next request fetches a token anew. One that holds a refresh
+    /// token is never dropped.
     pub fn max_partitions(mut self, max: usize) -> Self {
         self.engine.max_partitions = max;
         self
     }
 
-    /// Another clock, for tests.
+    /// Another clock, for tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -390,8 +409,9 @@ impl AuthConfigBuilder {
 
 /// Requests and responses.
 impl AuthConfigBuilder {
-    /// Allows tokens to go to this origin (`https://host[:port]`); each call adds one. There is no default: deriving it
-    /// from the token URL would either block everything or leak.
+    /// Allows tokens to go to this origin (`https://host[:port]`, RFC 6454); each call adds one, and at least one is
+    /// needed. There is no default: deriving it from the token URL would either block everything or leak. Compared are
+    /// scheme, host and port, in full: subdomains are origins of their own.
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
@@ -403,20 +423,22 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// Allows http without TLS to hosts other than this machine, for the token URL and the origins. Everybody on the way
-    /// can read tokens and secrets then; for private networks only.
+    /// Allows http without TLS to hosts other than this machine, for the token URL and the origins. Everybody on the
+    /// way can read tokens and secrets then; for private networks only.
     pub fn danger_allow_http(mut self) -> Self {
         self.allow_http = true;
         self
     }
 
-    /// Where a request's tenant comes from and where it goes. None by default.
+    /// Where a request's tenant comes from and where it goes. None by default, and a [`TenantId`] in a request is then
+    /// ignored.
     pub fn tenant(mut self, tenant: Tenant) -> Self {
         self.tenant = Some(tenant);
         self
     }
 
-    /// A header that each request gets unless it has it already, such as `Accept`.
+    /// A header that each request gets unless it has it already, such as `Accept`. Repeatable; the last value for a
+    /// name counts.
     pub fn set_if_absent(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.set_if_absent.push((name.into(), value.into()));
         self
@@ -441,13 +463,14 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// What a 403 means. Default: nothing that a new token could mend.
+    /// What a 403 means (RFC 9110 §15.5.4). Default: nothing that a new token could mend.
     pub fn forbidden(mut self, forbidden: Forbidden) -> Self {
         self.rejection.forbidden = forbidden;
         self
     }
 
-    /// A further status that is treated like a 401.
+    /// A further status that is treated like a 401, such as 419 or 440 of some APIs. Repeatable. Successes and 407
+    /// never are.
     pub fn also_rejected(mut self, status: StatusCode) -> Self {
         self.rejection.also.push(status);
         self
@@ -498,7 +521,7 @@ impl AuthConfigBuilder {
         }
     }
 
-    /// Checks everything.
+    /// Checks everything, without I/O.
     ///
     /// # Errors
     /// The first thing that is wrong, and how to mend it. No secret is quoted.
@@ -570,11 +593,13 @@ impl AuthConfigBuilder {
                 "trim it; a line break at the end often comes from a file",
             ));
         }
+        #[cfg(feature = "reqwest")]
+        let is_local = is_loopback(&settings.url) || settings.refresh_url.as_ref().is_some_and(is_loopback);
         Ok(Some(Endpoint {
             settings,
             client_auth: client_auth.clone(),
             #[cfg(feature = "reqwest")]
-            client: self.client.build()?,
+            client: self.client.build(is_local)?,
         }))
     }
 

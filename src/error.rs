@@ -69,6 +69,17 @@ impl Error {
     /// A retry layer outside should ask this: a token failure is remembered here, so that a retry before
     /// [`retry_after`](Error::retry_after) makes no token request and gets the same error again. Errors of the inner
     /// service are not judged (`false`): whether *they* may be retried depends on what was sent.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth2_client::Error;
+    ///
+    /// /// How long a retry layer outside waits; `None`: the caller gets the error.
+    /// fn pause_before_retry(error: &Error) -> Option<Duration> {
+    ///     error.is_retryable().then(|| error.retry_after().unwrap_or(Duration::from_secs(1)))
+    /// }
+    /// # assert_eq!(pause_before_retry(&Error::Request("a header".into())), None);
+    /// ```
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Token(error) if error.is_transient())
     }

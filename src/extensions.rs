@@ -16,8 +16,8 @@ use crate::token::TokenError;
 /// read once per request; the tenant header and, where tokens are per tenant, the token both derive from that reading.
 ///
 /// A tenant id is visible ASCII, inner spaces allowed, 1 to 256 characters: it must be able to be a header value as it
-/// is, since a mended id would be another tenant's. `Debug` does not print it: ids are not secrets, but providers ask to
-/// keep them as if they were.
+/// is, since a mended id would be another tenant's. `Debug` does not print it: ids are not secrets, but providers ask
+/// to keep them as if they were.
 ///
 /// ```
 /// use tower_oauth2_client::TenantId;
@@ -194,6 +194,14 @@ impl fmt::Debug for Scopes {
 /// In a request's extensions: send this request as it is, without token, tenant header, origin check or resend.
 ///
 /// For the token endpoint itself where it is called through the same client, and for public resources.
+///
+/// ```
+/// use tower_oauth2_client::SkipAuth;
+///
+/// let mut request = http::Request::get("https://status.example.com/").body(String::new())?;
+/// request.extensions_mut().insert(SkipAuth);
+/// # Ok::<(), http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SkipAuth;
 
@@ -201,7 +209,18 @@ pub struct SkipAuth;
 ///
 /// A 401 says that the request "has not been applied" (RFC 9110 §15.5.2), so that even a POST may be repeated with
 /// another token (§9.2.2). Gateways, which must not rely on that for requests of others, choose
-/// [`Idempotent`](Replay::Idempotent). Set it for the layer, or for one request in its extensions.
+/// [`Idempotent`](Replay::Idempotent). Set it for the layer with [`replay`](crate::AuthConfigBuilder::replay), or for
+/// one request in its extensions, where it wins.
+///
+/// ```
+/// use tower_oauth2_client::Replay;
+///
+/// let mut payment = http::Request::post("https://api.example.com/payments").body(String::from("{}"))?;
+/// payment.extensions_mut().insert(Replay::Never); // its 401 comes back, and renews the token for the next request
+/// # Ok::<(), http::Error>(())
+/// ```
+///
+/// Requests that hand over a connection (`CONNECT`, `Upgrade`) are never sent twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Replay {
@@ -231,6 +250,22 @@ impl Replay {
 /// In a response's extensions: what the layer did for this request, when it did something.
 ///
 /// Absent means: sent once, with the current token, and not rejected.
+///
+/// ```
+/// use tower_oauth2_client::{AuthOutcome, RefreshFailed};
+///
+/// fn explain<B>(response: &http::Response<B>) -> &'static str {
+///     let outcome = response.extensions().get::<AuthOutcome>().cloned().unwrap_or_default();
+///     match response.extensions().get::<RefreshFailed>() {
+///         _ if !outcome.rejected => "the token was fine",
+///         Some(_) => "rejected, and no new token could be had: see the error inside",
+///         None if outcome.resent => "sent again with a new token",
+///         None if outcome.suppressed => "rejected, and refreshing did not help lately: often a missing scope",
+///         None => "rejected",
+///     }
+/// }
+/// # assert_eq!(explain(&http::Response::new(())), "the token was fine");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthOutcome {
@@ -252,11 +287,13 @@ pub struct AuthOutcome {
     pub not_replayable: bool,
 }
 
-/// In a response's extensions: the token was rejected and no new one could be had. The response is the original one.
+/// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,
+/// with its body; an [`AuthOutcome`] stands beside this.
 #[derive(Clone, Debug)]
 pub struct RefreshFailed(pub Arc<TokenError>);
 
-/// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a third.
+/// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a
+/// third.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resend;
 

@@ -19,62 +19,61 @@ use tower_service::Service;
 
 use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
-use crate::message::sealed::Response as _;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::Keeping;
-use crate::response::{Drain, Verdict, judge};
-use crate::service::{Core, Handle, Resending};
+use crate::response::{Drain, Verdict, Watch};
+use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
 pin_project! {
     /// The response future of [`Auth`](crate::Auth).
     ///
     /// Dropping it cancels the request, never a token request that it started or joined.
+    ///
+    /// `F` and `T` are the future and the response of `S: Service<R>`. They stand for themselves, since a type that only
+    /// names them through `S` could not be shown to be `Send` inside an `async` block, where lifetimes are erased.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, R>
+    pub struct ResponseFuture<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         #[pin]
-        state: State<S, R>,
+        state: State<S, R, F, T>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, R>
+    enum State<S, R, F, T>
     where
-        S: Service<R>,
-        S::Response: HttpResponse,
         R: HttpRequest,
+        T: HttpResponse,
     {
         /// Not our business: no token, no verdict.
-        Bare { #[pin] future: S::Future },
+        Bare { #[pin] future: F },
         /// Never sent.
         Failed { error: Option<Error> },
         /// Waits for a token and then for readiness, before the first sending.
-        Waiting { waiting: Box<Waiting<S, R>> },
+        Waiting { waiting: Box<Waiting<S, R, T>> },
         /// The first sending.
-        Sent { #[pin] future: S::Future, sent: Sent<S, R> },
+        Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// Rejected: waits for another token, then for readiness.
-        Recovering { recovery: Box<Recovery<S, R>> },
+        Recovering { recovery: Box<Recovery<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: S::Future, resent: Resent<S> },
+        Resent { #[pin] future: F, resent: Resent<S, T> },
         Done,
     }
 }
 
-impl<S, R> ResponseFuture<S, R>
+impl<S, R, F, T> ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    pub(crate) fn bare(future: S::Future) -> Self {
+    pub(crate) fn bare(future: F) -> Self {
         Self { state: State::Bare { future } }
     }
 
@@ -82,23 +81,24 @@ where
         Self { state: State::Failed { error: Some(error) } }
     }
 
-    pub(crate) fn waiting(waiting: Waiting<S, R>) -> Self {
+    pub(crate) fn waiting(waiting: Waiting<S, R, T>) -> Self {
         Self { state: State::Waiting { waiting: Box::new(waiting) } }
     }
 
-    pub(crate) fn sent(future: S::Future, sent: Sent<S, R>) -> Self {
+    pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
     }
 }
 
-impl<S, R> Future for ResponseFuture<S, R>
+impl<S, R, F, T> Future for ResponseFuture<S, R, F, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T, Future = F> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
+    F: Future<Output = Result<T, S::Error>>,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    type Output = Result<S::Response, Error>;
+    type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -133,7 +133,7 @@ where
                             }
                         }
                     }
-                    let response = sent.core.watch(response, sent.slot(), sent.generation);
+                    let response = sent.shared.watch(sent.resend.watch, response, sent.slot(), sent.generation);
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
@@ -159,65 +159,45 @@ where
 }
 
 /// What is remembered of a first sending.
-pub(crate) struct Sent<S, R: HttpRequest> {
-    core: Handle<S>,
+pub(crate) struct Sent<S, R: HttpRequest, T> {
+    shared: SharedHandle<S>,
     /// `None`: the main slot, which needs no reference of its own.
     slot: Option<Arc<Slot>>,
     generation: u64,
     kept: Option<R::Kept>,
-    /// This is the second sending of an outer layer of this crate.
-    outer: bool,
+    resend: Resending<R, T>,
     waited: bool,
 }
 
-impl<S, R: HttpRequest> Sent<S, R> {
+impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
     pub(crate) fn new(
-        core: Handle<S>,
+        shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        outer: bool,
+        resend: Resending<R, T>,
     ) -> Self {
-        Self { core, slot, generation, kept, outer, waited: false }
+        Self { shared, slot, generation, kept, resend, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
-        self.slot.as_ref().unwrap_or_else(|| self.core.setup.engine.main())
+        self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
     }
 
-    fn judge<T: HttpResponse>(&self, response: &T) -> Verdict {
-        self.core.judge(response, self.slot(), self.generation)
-    }
-}
-
-impl<S> Core<S> {
-    fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
-        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
-            slot.is_past_margin(&self.setup.engine, generation)
-        })
-    }
-
-    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
-    fn watch<T: HttpResponse>(&self, response: T, slot: &Arc<Slot>, generation: u64) -> T {
-        if !T::can_watch_trailers() || !self.setup.rejection.grpc || !self.setup.rejection.on_unauthorized {
-            return response;
-        }
-        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
-        response.watch_trailers(move || {
-            slot.reject(&engine, generation, false);
-        })
+    fn judge(&self, response: &T) -> Verdict {
+        self.shared.judge(response, self.slot(), self.generation)
     }
 }
 
 /// A first sending on its way.
-type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R>);
+type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>);
 
 /// A request that waits for its first token.
-pub(crate) struct Waiting<S, R> {
-    core: Handle<S>,
+pub(crate) struct Waiting<S, R: HttpRequest, T> {
+    shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
     request: Option<R>,
-    resend: Resending,
+    resend: Resending<R, T>,
     step: WaitStep<S>,
 }
 
@@ -230,61 +210,77 @@ enum WaitStep<S> {
     },
     Readying {
         spare: S,
-        current: Arc<Current>,
+        /// The flight failed, and the token from before it is to be used.
+        fallback: Option<Arc<Current>>,
     },
 }
 
-impl<S, R> Waiting<S, R> {
-    pub(crate) fn new(core: Handle<S>, slot: Option<Arc<Slot>>, request: R, resend: Resending, read: Read) -> Self {
+impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
+    pub(crate) fn new(
+        shared: SharedHandle<S>,
+        slot: Option<Arc<Slot>>,
+        request: R,
+        resend: Resending<R, T>,
+        read: Read,
+    ) -> Self {
         let step = match read {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { core, slot, request: Some(request), resend, step }
+        Self { shared, slot, request: Some(request), resend, step }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
     where
-        S: Service<R> + Clone,
+        S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
-        R: HttpRequest,
     {
-        let engine = &self.core.setup.engine;
+        let engine = &self.shared.setup.engine;
         let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
         loop {
             self.step = match &mut self.step {
                 WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(current) => WaitStep::Readying { spare: self.core.spare(), current },
+                    Read::Ready(_) => WaitStep::Readying { spare: self.shared.spare(), fallback: None },
                     Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
                 WaitStep::Flying { ticket, fallback } => {
                     let landing = ready!(Pin::new(ticket).poll(cx));
+                    let failed = matches!(landing, Landing::Failed(_));
                     match engine.settle(landing, fallback.take()) {
-                        Some(Ok(current)) => WaitStep::Readying { spare: self.core.spare(), current },
+                        Some(Ok(current)) => {
+                            WaitStep::Readying { spare: self.shared.spare(), fallback: failed.then_some(current) }
+                        }
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
                         None => WaitStep::Reading,
                     }
                 }
-                WaitStep::Readying { spare, current } => {
+                WaitStep::Readying { spare, fallback } => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
-                    // Readiness may have been long in coming: stamp the newest token.
-                    let current = slot.ready().unwrap_or_else(|| current.clone());
+                    // Readiness may have been long in coming: another token may be there, or this one have expired.
+                    let current = match (slot.read(engine), fallback.take()) {
+                        (Read::Ready(current), _) | (_, Some(current)) => current,
+                        (Read::Wait { ticket, fallback }, None) => {
+                            self.step = WaitStep::Flying { ticket, fallback };
+                            continue;
+                        }
+                        (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
+                    };
                     let header = current.token.header_value().clone();
                     let Some(mut request) = self.request.take() else { return Poll::Pending };
-                    let kept = match self.resend.keep(&request, &self.core) {
+                    let kept = match self.resend.keep(&request) {
                         Keeping::Done(kept) => kept,
                         Keeping::ByRecording => {
                             let kept;
-                            (request, kept) = request.record(&self.core.registry, self.core.setup.replay.cap);
+                            (request, kept) = request.record(self.resend.ops, self.shared.setup.replay.cap);
                             kept
                         }
                     };
-                    self.core.setup.injection.apply(header, request.headers_mut());
+                    self.shared.setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
-                    let (core, slot) = (self.core.clone(), self.slot.take());
+                    let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;
-                    let sent = Sent { core, slot, generation, kept, outer: self.resend.outer, waited: true };
+                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
                     return Poll::Ready(Ok((future, sent)));
                 }
             }
@@ -293,22 +289,22 @@ impl<S, R> Waiting<S, R> {
 }
 
 /// A request whose token was rejected and that can be sent again.
-struct Recovery<S, R>
+struct Recovery<S, R, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
-    core: Handle<S>,
+    shared: SharedHandle<S>,
     slot: Arc<Slot>,
     kept: Option<R::Kept>,
     /// The original response, until it is certain that there will be a better one.
-    response: Option<S::Response>,
+    response: Option<T>,
     rejected: u64,
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    step: RecoveryStep<S, R, <S::Response as crate::message::sealed::Response>::Body>,
+    watch: Option<Watch<T>>,
+    step: RecoveryStep<S, R, T::Body>,
 }
 
 enum RecoveryStep<S, R, B> {
@@ -326,28 +322,28 @@ enum RecoveryStep<S, R, B> {
 }
 
 enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S>),
+    Resent(S::Future, Resent<S, S::Response>),
     Original(S::Response),
 }
 
-impl<S, R> Recovery<S, R>
+impl<S, R, T> Recovery<S, R, T>
 where
-    S: Service<R> + Clone,
+    S: Service<R, Response = T> + Clone,
     S::Error: Into<BoxError>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R>, response: S::Response, says_invalid: bool) -> Result<Self, S::Response> {
+    fn begin(sent: Sent<S, R, T>, response: T, says_invalid: bool) -> Result<Self, T> {
         let slot = sent.slot().clone();
-        let engine = &sent.core.setup.engine;
+        let engine = &sent.shared.setup.engine;
         let mut outcome =
             AuthOutcome { generation: sent.generation, waited: sent.waited, rejected: true, ..AuthOutcome::default() };
         // An inner layer of this crate has refreshed and resent already: a third sending would break its promise.
         if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
         }
-        if sent.outer {
+        if sent.resend.outer {
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
@@ -366,12 +362,21 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            sent.core.warn_if_unknown::<R>();
+            sent.shared.warn_if_unknown::<R>(&sent.resend.ops);
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
-        let rejected = sent.generation;
-        Ok(Self { core: sent.core, slot, kept: sent.kept, response: Some(response), rejected, outcome, starter, step })
+        Ok(Self {
+            rejected: sent.generation,
+            watch: sent.resend.watch,
+            shared: sent.shared,
+            slot,
+            kept: sent.kept,
+            response: Some(response),
+            outcome,
+            starter,
+            step,
+        })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
@@ -385,11 +390,15 @@ where
                         return self.original(None);
                     }
                     Landing::Failed(error) => return self.original(Some(error)),
-                    Landing::Superseded => match self.slot.read(&self.core.setup.engine) {
-                        Read::Ready(current) => RecoveryStep::Renewed(current),
-                        Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
-                        Read::Failed(error) => return self.original(Some(error)),
-                    },
+                    Landing::Superseded => {
+                        // What comes now is not of the flight that we started, and proves nothing for it.
+                        self.starter = false;
+                        match self.slot.read(&self.shared.setup.engine) {
+                            Read::Ready(current) => RecoveryStep::Renewed(current),
+                            Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
+                            Read::Failed(error) => return self.original(Some(error)),
+                        }
+                    }
                 },
                 RecoveryStep::Renewed(current) => {
                     let Some(mut request) = self.kept.take().and_then(R::rebuild) else {
@@ -397,7 +406,7 @@ where
                         return self.original(None);
                     };
                     request.mark_resend();
-                    self.core.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
+                    self.shared.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
                     self.outcome.generation = current.generation;
                     let Some(response) = self.response.take() else { return Poll::Pending };
                     RecoveryStep::Draining { drain: Box::pin(Drain::new(response.into_body())), request: Some(request) }
@@ -405,7 +414,7 @@ where
                 RecoveryStep::Draining { drain, request } => {
                     ready!(drain.as_mut().poll(cx));
                     // The rejected response is dropped with this step, and with it its connection's reservation.
-                    RecoveryStep::Readying { spare: self.core.spare(), request: request.take() }
+                    RecoveryStep::Readying { spare: self.shared.spare(), request: request.take() }
                 }
                 RecoveryStep::Readying { spare, request } => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
@@ -413,8 +422,8 @@ where
                     let future = spare.call(request);
                     self.outcome.resent = true;
                     let outcome = std::mem::take(&mut self.outcome);
-                    let (core, slot) = (self.core.clone(), self.slot.clone());
-                    let resent = Resent { core, slot, outcome, starter: self.starter };
+                    let (shared, slot) = (self.shared.clone(), self.slot.clone());
+                    let resent = Resent { shared, slot, outcome, starter: self.starter, watch: self.watch };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -430,20 +439,21 @@ where
 }
 
 /// What is remembered of a second sending.
-struct Resent<S> {
-    core: Handle<S>,
+struct Resent<S, T> {
+    shared: SharedHandle<S>,
     slot: Arc<Slot>,
     outcome: AuthOutcome,
     starter: bool,
+    watch: Option<Watch<T>>,
 }
 
-impl<S> Resent<S> {
+impl<S, T: HttpResponse> Resent<S, T> {
     /// Whatever the second response is, it goes out.
-    fn finish<T: HttpResponse>(&mut self, response: T) -> T {
-        let response = self.core.watch(response, &self.slot, self.outcome.generation);
-        if matches!(self.core.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
+    fn finish(&mut self, response: T) -> T {
+        let response = self.shared.watch(self.watch, response, &self.slot, self.outcome.generation);
+        if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
-                self.slot.proved(&self.core.setup.engine, self.outcome.generation);
+                self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
             } else {
                 self.slot.accept(self.outcome.generation);
             }
@@ -466,11 +476,10 @@ fn service_error<E: Into<BoxError>>(error: E) -> Error {
     Error::Service(error.into())
 }
 
-impl<S, R> fmt::Debug for ResponseFuture<S, R>
+impl<S, R, F, T> fmt::Debug for ResponseFuture<S, R, F, T>
 where
-    S: Service<R>,
-    S::Response: HttpResponse,
     R: HttpRequest,
+    T: HttpResponse,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

@@ -14,9 +14,9 @@ use crate::config::AuthConfig;
 use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
-use crate::request::{Injection, OriginPolicy, Recorded, Registry, ReplayPolicy, TenantPolicy, clone_ops, record_ops};
-use crate::response::RejectionPolicy;
+use crate::request::{Recorded, Registry, clone_ops, record_ops};
 use crate::service::Auth;
+use crate::shared::Setup;
 use crate::token::{
     DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, erase,
 };
@@ -27,9 +27,17 @@ use crate::token::{
 /// requests wait, over all clones of the layer and of the services it made, the authorization server sees one token
 /// request for each partition. Create one layer for each configuration and clone it: two layers share nothing.
 ///
-/// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401), `AuthLayer`, timeout of
-/// one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside see each sending. A response
-/// cache belongs inside, or must key on the tenant.
+/// Where it goes among other layers, from the outside in: tracing, total timeout, retries (of anything but 401),
+/// `AuthLayer`, timeout of one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside
+/// see each sending. A response cache belongs inside, or must key on the tenant.
+///
+/// The origin check sees the URL of each request that comes through here. A client inside that follows redirects by
+/// itself goes on where nothing checks, with the tenant header at least: switch that off, as below, and follow
+/// redirects outside.
+///
+/// An HTTP client that follows redirects by itself does so below this layer: reqwest then takes `Authorization` off on the
+/// way to another host, but not a tenant header. Turn that off
+/// (`reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`), or follow redirects in a layer outside.
 ///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
@@ -41,7 +49,8 @@ use crate::token::{
 ///     .scopes(["read", "write"])
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(reqwest::Client::new());
+/// let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+/// let client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(http);
 /// # Ok(()) }
 /// # }
 /// ```
@@ -51,29 +60,12 @@ pub struct AuthLayer {
     registry: Registry,
 }
 
-/// A configuration at work: the engine and the policies of both halves.
-pub(crate) struct Setup {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) origins: OriginPolicy,
-    pub(crate) tenant: Option<TenantPolicy>,
-    pub(crate) injection: Injection,
-    pub(crate) replay: ReplayPolicy,
-    pub(crate) rejection: RejectionPolicy,
-    pub(crate) credentials: Option<Credentials>,
-}
-
-impl Setup {
-    /// The scheme whose challenges concern us.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
-    }
-}
-
 impl AuthLayer {
     /// A layer whose token requests go through a built-in HTTP client: no redirects, no cookies, TLS by rustls.
     ///
-    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration made
-    /// by [`AuthConfig::external`] has no token endpoint: its requests fail, use [`with_source`](AuthLayer::with_source).
+    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration
+    /// made by [`AuthConfig::external`] has no token endpoint: its requests fail, use
+    /// [`with_source`](AuthLayer::with_source).
     #[cfg(feature = "reqwest")]
     pub fn new(cfg: AuthConfig) -> Self {
         match cfg.built_in_client() {
@@ -144,14 +136,23 @@ impl AuthLayer {
         Self::assemble(cfg, erase(source), None)
     }
 
-    /// Bodies of your type `B` can be sent twice, because `B` can be cloned. Known types need no registration.
+    /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
+    ///
+    /// A clone must be the same body, unread, and cheap: one is made for each request, rejected or not. It is not
+    /// bounded by [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes). Types that are known already (see
+    /// [`can_replay`](AuthLayer::can_replay)) need no registration; registering them changes nothing.
+    ///
+    /// It affects services made by this layer from now on.
     pub fn replay_clone<B: Body + Clone + 'static>(mut self) -> Self {
         self.registry.insert(clone_ops::<B>());
         self
     }
 
-    /// Bodies of your type-erased type `B` can be sent twice: they are recorded while they are sent, and `erase` makes a
-    /// `B` of a recording (`.replay_recorded(MyBody::new)`).
+    /// Bodies of your type-erased type `B` can be sent twice: they are recorded while they are sent, and `erase` makes
+    /// a `B` of a recording (`.replay_recorded(MyBody::new)`, see [`Recorded`]).
+    ///
+    /// Up to [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes) of each body is recorded (64 KiB by
+    /// default); longer ones are sent once. It affects services made by this layer from now on.
     pub fn replay_recorded<B>(mut self, erase: fn(Recorded<B>) -> B) -> Self
     where
         B: Body<Data = Bytes> + Unpin + 'static,
@@ -161,6 +162,10 @@ impl AuthLayer {
     }
 
     /// Whether requests with bodies of type `B` can be sent twice.
+    ///
+    /// Known are `Full<Bytes>`, `Full<&'static [u8]>`, `Empty<Bytes>`, `String`, and the boxed bodies of
+    /// `http-body-util` over `Bytes`; by feature the bodies of tonic, axum and reqwest. A test at start-up, rather than
+    /// a warning in production.
     ///
     /// ```
     /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
@@ -177,7 +182,7 @@ impl AuthLayer {
         self.registry.ops_of::<B>().is_some()
     }
 
-    /// The handle to the tokens of this layer.
+    /// The handle to the tokens of this layer and of all its clones and services.
     pub fn handle(&self) -> AuthHandle {
         AuthHandle { setup: self.setup.clone() }
     }
@@ -246,9 +251,23 @@ pub struct AuthHandle {
 impl AuthHandle {
     /// The current token, waiting for one if there is none.
     ///
+    /// It is what a request sent now would carry, for protocols that are not HTTP (a WebSocket's first message, a
+    /// database that takes tokens). Ask each time: a token kept is a token that expires. Dropping the future cancels no
+    /// token request.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let token = layer.handle().token().await?;
+    /// assert_eq!(token.header_value(), "Bearer x");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token, there
-    /// is none without one: use [`tenant_token`](AuthHandle::tenant_token).
+    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token,
+    /// there is none without one: use [`tenant_token`](AuthHandle::tenant_token).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
         self.without_tenant()?;
         self.setup.engine.token(Partition::default()).await
@@ -256,13 +275,31 @@ impl AuthHandle {
 
     /// The current token for a tenant; where tokens are shared, the one token.
     ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let source = tower::service_fn(|request: TokenRequest| async move {
+    ///     let tenant = request.tenant.ok_or_else(TokenError::sign_in_again)?;
+    ///     Token::bearer(&format!("token-of-{}", tenant.as_str())).map_err(TokenError::permanent)
+    /// });
+    /// let tenant = Tenant::header("x-account").per_tenant_tokens();
+    /// let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build()?;
+    /// let auth = AuthLayer::with_source(cfg, source).handle();
+    ///
+    /// let clinic = TenantId::new("clinic")?;
+    /// assert_eq!(auth.tenant_token(&clinic).await?.access_token(), "token-of-clinic");
+    /// auth.invalidate_tenant(&clinic); // the other tenants keep theirs
+    /// assert_eq!(auth.tenant_stats(&clinic).map(|stats| stats.token_requests), Some(1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`token`](AuthHandle::token).
     pub async fn tenant_token(&self, tenant: &TenantId) -> Result<Token, Arc<TokenError>> {
         self.setup.engine.token(self.partition(tenant)).await
     }
 
-    /// Fetches the token before the first request needs it.
+    /// Fetches the token before the first request needs it; returns at once if there is one.
     ///
     /// # Errors
     /// As [`token`](AuthHandle::token): a good place to find a wrong secret at start-up.
@@ -270,7 +307,8 @@ impl AuthHandle {
         self.token().await.map(drop)
     }
 
-    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old token.
+    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old
+    /// token.
     ///
     /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
     /// request fetches a token, and takes it even if it is the same one.
@@ -288,7 +326,19 @@ impl AuthHandle {
     /// Replaces the client credentials, as after a rotation of the secret.
     ///
     /// A new epoch begins: every token is forgotten, and a token request under way with the old credentials does not
-    /// publish. Refresh tokens are kept if the client id is the same.
+    /// publish. Refresh tokens are kept if the client id is the same. Requests already sent are not touched: where the
+    /// old secret's tokens die with it, their 401 is answered with a token of the new one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "reqwest")] {
+    /// use tower_oauth2_client::{AuthLayer, ClientAuth, providers};
+    ///
+    /// let auth = AuthLayer::new(providers::vectorcare("id", "old secret").build()?).handle();
+    /// auth.replace_credentials(ClientAuth::body("id", "new secret"))?;
+    /// assert!(auth.replace_credentials(ClientAuth::body("id", "with a line break\n")).is_err());
+    /// # }
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`], whose credentials are the source's.
@@ -306,7 +356,24 @@ impl AuthHandle {
 
     /// Hands in a token from elsewhere, such as an interactive sign-in: the very next request uses it.
     ///
-    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use.
+    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request under
+    /// way does not publish; who waits for it goes on with the token handed in.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, TokenError, TokenRequest};
+    /// use std::time::Duration;
+    /// use tower_oauth2_client::{RefreshToken, Secret, Token};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let signed_in = Token::bearer("from-the-sign-in")?
+    ///     .expires_in(Duration::from_secs(3600))
+    ///     .with_refresh_token(RefreshToken::Replace(Secret::from("its-refresh-token")));
+    /// layer.handle().hand_in(signed_in)?;
+    /// assert_eq!(layer.handle().token().await?.access_token(), "from-the-sign-in");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// A token that has expired already, where such tokens must be discarded.
@@ -323,7 +390,9 @@ impl AuthHandle {
         self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
-    /// What happened so far, over all partitions, and how the main one stands.
+    /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
+    ///
+    /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
     pub fn stats(&self) -> Stats {
         let engine = &self.setup.engine;
         let mut stats = Stats::of(engine.main(), engine);
@@ -344,9 +413,11 @@ impl AuthHandle {
         self.existing_slot(tenant).map(|slot| Stats::of(&slot, &self.setup.engine))
     }
 
-    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the process.
+    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the
+    /// process.
     ///
-    /// It ends within the deadline of a token request, and forbids nothing: a request made later starts another.
+    /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
+    /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
         let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
         for ticket in tickets {

@@ -1,4 +1,55 @@
-//! A tower middleware for HTTP clients: OAuth2 tokens on every request.
+//! A [tower](https://docs.rs/tower) middleware for HTTP clients: an OAuth2 token and a tenant header on each request,
+//! one token request however many requests wait for it, and one resend after a 401.
+//!
+//! ```no_run
+//! # #[cfg(feature = "reqwest")] {
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth2/token", ClientAuth::basic("id", "secret"))
+//!     .scopes(["read", "write"])
+//!     .origin("https://api.example.com") // the only place that gets the token
+//!     .build()?;
+//!
+//! let mut client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(reqwest::Client::new());
+//!
+//! let request = reqwest::Request::new(reqwest::Method::GET, "https://api.example.com/v1/items".parse()?);
+//! let response = client.ready().await?.call(request).await?;
+//! # Ok(()) }
+//! # }
+//! ```
+//!
+//! The same line stands in front of a hyper client, a tonic channel or any other `Service<http::Request<B>>`.
+//!
+//! # Where to look
+//!
+//! - [`AuthConfig`] says how tokens are had and where they may go; [`providers`] has five presets.
+//! - [`AuthLayer`] puts it in front of a client, [`Auth`] is the client it makes, [`AuthHandle`] looks after the tokens.
+//! - [`Error`] is what a request fails with, [`TokenError`] why there was no token. A rejected token is no error: the
+//!   response comes back, with [`AuthOutcome`] and, if a refresh failed, [`RefreshFailed`] in its extensions.
+//! - [`TenantId`], [`Scopes`], [`Replay`] and [`SkipAuth`] go into a request's extensions; [`Tenant`] configures tenants.
+//! - [`TokenSource`] is where tokens come from, if not from a token endpoint.
+//! - `test_util` (feature `test-util`) is an authorization server and an API for your own tests.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
+//! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
+//! | `axum` | | resend of `axum::body::Body`, for gateways |
+//! | `test-util` | | the module `test_util` |
+//!
+//! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
+//!
+//! # Runtime
+//!
+//! Token requests are tasks of the tokio runtime in which the request that needs them is polled. Outside of one a
+//! request that needs a token fails with [`TokenErrorKind::NoRuntime`]; nothing panics.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clock;
 mod config;
@@ -14,6 +65,7 @@ mod request;
 mod response;
 mod secret;
 mod service;
+mod shared;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
@@ -33,3 +85,8 @@ pub use token::{
     ErrorCode, ExpirySource, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource,
     UnknownExpiry,
 };
+
+/// The README's examples compile.
+#[cfg(all(doctest, feature = "reqwest", feature = "tonic"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

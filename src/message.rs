@@ -5,7 +5,9 @@ use http_body::Body;
 
 use crate::error::Error;
 use crate::extensions::Resend;
-use crate::request::{Admission, Keeping, Kept, OriginPolicy, Registry, keep, record};
+#[cfg(feature = "reqwest")]
+use crate::request::KeptBody;
+use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, keep, record};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -25,6 +27,9 @@ pub(crate) mod sealed {
     pub(crate) trait Request: Sized {
         /// What is kept of it for a second sending.
         type Kept;
+        /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
+        /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
+        type Ops: Copy;
 
         fn method(&self) -> &Method;
         fn headers(&self) -> &HeaderMap;
@@ -35,12 +40,12 @@ pub(crate) mod sealed {
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
         /// Keeps what a second sending needs; nothing if it cannot be sent twice.
-        fn keep(&self, registry: &Registry) -> Keeping<Self::Kept>;
+        fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept>;
         /// Splits into what is sent and what is kept.
-        fn record(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>);
+        fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
         /// The body's type, if no request with such a body can be sent twice.
-        fn unknown_body(registry: &Registry) -> Option<&'static str>;
+        fn unknown_body(ops: &Self::Ops) -> Option<&'static str>;
     }
 
     pub(crate) trait Response {
@@ -51,26 +56,12 @@ pub(crate) mod sealed {
         fn extensions(&self) -> &Extensions;
         fn extensions_mut(&mut self) -> &mut Extensions;
         fn into_body(self) -> Self::Body;
-        /// Whether [`watch_trailers`](Response::watch_trailers) has any effect on this type of response.
-        fn can_watch_trailers() -> bool {
-            false
-        }
-        /// Calls `on_rejected` when gRPC trailers reject the token.
-        fn watch_trailers(self, _on_rejected: impl FnOnce() + Send + 'static) -> Self
-        where
-            Self: Sized,
-        {
-            self
-        }
     }
 }
 
-impl<B> sealed::Request for http::Request<B>
-where
-    B: Body + 'static,
-    B::Error: Send,
-{
+impl<B: Body> sealed::Request for http::Request<B> {
     type Kept = Kept<B>;
+    type Ops = Option<Ops<B>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -98,35 +89,25 @@ where
     }
 
     #[inline]
-    fn keep(&self, registry: &Registry) -> Keeping<Self::Kept> {
-        keep(self, registry.ops_of::<B>())
+    fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept> {
+        keep(self, ops)
     }
 
-    fn record(self, registry: &Registry, cap: usize) -> (Self, Option<Self::Kept>) {
-        record(self, registry.ops_of::<B>(), cap)
+    fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        record(self, ops, cap)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {
         kept.rebuild()
     }
 
-    fn unknown_body(registry: &Registry) -> Option<&'static str> {
-        registry.ops_of::<B>().is_none().then(std::any::type_name::<B>)
+    fn unknown_body(ops: &Self::Ops) -> Option<&'static str> {
+        ops.is_none().then(std::any::type_name::<B>)
     }
 }
 
-impl<B: Body + 'static> sealed::Response for http::Response<B> {
+impl<B: Body> sealed::Response for http::Response<B> {
     type Body = B;
-
-    #[cfg(feature = "tonic")]
-    fn can_watch_trailers() -> bool {
-        crate::response::can_watch::<B>()
-    }
-
-    #[cfg(feature = "tonic")]
-    fn watch_trailers(self, on_rejected: impl FnOnce() + Send + 'static) -> Self {
-        self.map(|body| crate::response::watch(body, on_rejected))
-    }
 
     fn status(&self) -> StatusCode {
         self.status()
@@ -151,8 +132,9 @@ impl<B: Body + 'static> sealed::Response for http::Response<B> {
 
 #[cfg(feature = "reqwest")]
 impl sealed::Request for reqwest::Request {
-    /// `Request::try_clone` is all that the type offers: URL, headers and body are cloned.
-    type Kept = reqwest::Request;
+    /// The request without its body, and a second body or the way to one.
+    type Kept = (reqwest::Request, Option<KeptBody<reqwest::Body>>);
+    type Ops = Option<Ops<reqwest::Body>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -178,19 +160,35 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(&self, _: &Registry) -> Keeping<Self::Kept> {
-        Keeping::Done(self.try_clone())
+    fn keep(&self, _: Self::Ops) -> Keeping<Self::Kept> {
+        Keeping::ByRecording
     }
 
-    fn record(self, _: &Registry, _: usize) -> (Self, Option<Self::Kept>) {
-        (self, None)
+    fn record(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        // `try_clone` refuses streaming bodies, and only them.
+        let body = self.body_mut().take();
+        let head = self.try_clone();
+        let (body, kept) = match (body, ops) {
+            (None, _) => (None, Some(None)),
+            (Some(body), None) => (Some(body), None),
+            (Some(body), Some(ops)) => {
+                let (body, kept) = ops.keep(body, cap);
+                (Some(body), kept.map(Some))
+            }
+        };
+        *self.body_mut() = body;
+        (self, head.zip(kept))
     }
 
-    fn rebuild(kept: Self::Kept) -> Option<Self> {
-        Some(kept)
+    fn rebuild((mut request, body): Self::Kept) -> Option<Self> {
+        *request.body_mut() = match body {
+            Some(body) => Some(body.rebuild()?),
+            None => None,
+        };
+        Some(request)
     }
 
-    fn unknown_body(_: &Registry) -> Option<&'static str> {
+    fn unknown_body(_: &Self::Ops) -> Option<&'static str> {
         None
     }
 }

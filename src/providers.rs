@@ -63,12 +63,20 @@ pub fn vectorcare(client_id: impl Into<String>, client_secret: impl Into<Secret<
         .origin("https://hub.vectorcare.com")
 }
 
-/// Qmatic Cloud Appointments: a token per account, named in header and body of the token request. `host` is the region's
-/// or your own, such as `api.eu-west-1.qmatic.io`.
+/// Qmatic Cloud Appointments: a token per account, named in header and body of the token request. `host` is the
+/// region's or your own, such as `api.eu-west-1.qmatic.io`.
 ///
 /// The account is normalised as Qmatic asks: lower case, no spaces. For several accounts in one layer replace the
-/// tenant: `.tenant(Tenant::without_header().token_header("x-account").token_param("x-account").normalized())` takes the
-/// account from each request's [`TenantId`](crate::TenantId).
+/// tenant, and name the account in each request's [`TenantId`](crate::TenantId):
+///
+/// ```
+/// use tower_oauth2_client::{Tenant, providers};
+///
+/// let cfg = providers::qmatic("api.eu-west-1.qmatic.io", "My Clinic", ["api/appointment.read"], "id", "secret")
+///     .tenant(Tenant::without_header().token_header("x-account").token_param("x-account").normalized())
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
 pub fn qmatic<I>(
     host: impl AsRef<str>,
     account: impl Into<String>,

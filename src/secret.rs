@@ -68,6 +68,7 @@ mod tests {
         }
     }
 
+    /// Behaviour 106.
     #[test]
     fn a_dropped_secret_is_wiped() {
         let wiped = Arc::new(AtomicBool::new(false));

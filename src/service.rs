@@ -1,20 +1,19 @@
 //! `Auth<S>`: the service; starts a request on its way.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Extensions, HeaderValue};
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
-use crate::extensions::{Replay, Resend, Scopes, SkipAuth, TenantId, unshared};
+use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
-use crate::layer::Setup;
 use crate::message::{HttpRequest, HttpResponse};
-use crate::observe;
 use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
+use crate::response::{Watch, watch_of};
+use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -26,8 +25,8 @@ use crate::token::{Current, Partition, Read, Slot};
 /// first gives that readiness back, so that it holds no permit and no connection while it waits, and acquires it again;
 /// so does a request that is sent a second time. Both use a clone of `S`.
 ///
-/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it keeps
-/// a header value of its own from its second request on.
+/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it
+/// keeps a header value of its own from its second request on.
 ///
 /// **Cancellation.** Dropping the response future at any point costs nobody else anything: a token request it started
 /// goes on.
@@ -38,20 +37,7 @@ pub struct Auth<S> {
     inner: S,
     local: Local,
     tenant: Option<TenantId>,
-    core: Handle<S>,
-}
-
-/// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
-/// threads with a clone each do not write to one counter: 8 ns a request where two of them would.
-pub(crate) type Handle<S> = Arc<Arc<Core<S>>>;
-
-/// What all clones of a service share.
-pub(crate) struct Core<S> {
-    /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<S>,
-    pub(crate) setup: Arc<Setup>,
-    pub(crate) registry: Registry,
-    warned: AtomicBool,
+    shared: SharedHandle<S>,
 }
 
 /// This clone's own copies of header values, so that threads do not share their reference counts.
@@ -68,20 +54,40 @@ struct Local {
 
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        let core = Core { spare: Mutex::new(inner.clone()), setup, registry, warned: AtomicBool::new(false) };
-        Self { inner, local: Local::default(), tenant: None, core: Arc::new(Arc::new(core)) }
+        let shared = Shared::new(inner.clone(), setup, registry);
+        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
     ///
-    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`].
+    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. Without
+    /// [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) there are no tenants, and it changes nothing.
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").tenant(Tenant::header("Tenant-Id")).build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let tenant = request.headers()["tenant-id"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
+    /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
+    /// # assert_eq!(response.headers()["seen"], "practice-1");
+    /// # Ok(()) }
+    /// ```
     pub fn for_tenant(&self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
 }
 
 impl<S> Auth<S> {
-    /// The inner service.
+    /// The inner service, as for its own figures. Requests sent through it carry no token.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -94,25 +100,7 @@ impl<S: Clone> Clone for Auth<S> {
             // Not copied: a clone made for one request would pay for a copy that it never uses.
             local: Local::default(),
             tenant: self.tenant.clone(),
-            core: self.core.clone(),
-        }
-    }
-}
-
-impl<S> Core<S> {
-    pub(crate) fn spare(&self) -> S
-    where
-        S: Clone,
-    {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self) {
-        if let Some(body) = R::unknown_body(&self.registry)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            observe::body_not_replayable(body);
+            shared: self.shared.clone(),
         }
     }
 }
@@ -127,14 +115,15 @@ where
 {
     type Response = http::Response<RB>;
     type Error = Error;
-    type Future = ResponseFuture<S, http::Request<B>>;
+    type Future = ResponseFuture<S, http::Request<B>, S::Future, http::Response<RB>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.start(request)
+        let ops = self.shared.registry.ops_of::<B>();
+        self.start(request, ops, watch_of::<RB>())
     }
 }
 
@@ -146,36 +135,44 @@ where
 {
     type Response = reqwest::Response;
     type Error = Error;
-    type Future = ResponseFuture<S, reqwest::Request>;
+    type Future = ResponseFuture<S, reqwest::Request, S::Future, reqwest::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request)
+        self.start(request, self.shared.registry.ops_of(), None)
     }
 }
 
+/// What becomes of a request `R` through `S`.
+type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
+
 impl<S> Auth<S> {
     #[inline]
-    fn start<R>(&mut self, mut request: R) -> ResponseFuture<S, R>
+    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        match self.prepare(&mut request) {
+        match self.prepare(&mut request, ops, watch) {
             Ok(Prepared::Bare) => ResponseFuture::bare(self.inner.call(request)),
             Ok(Prepared::Ours(slot, resend)) => self.send(request, slot, resend),
-            Err(error) => ResponseFuture::failed(error),
+            Err(error) => self.refuse(error),
         }
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
     #[inline]
-    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
-        let setup = &self.core.setup;
+    fn prepare<R: HttpRequest, T>(
+        &self,
+        request: &mut R,
+        ops: R::Ops,
+        watch: Option<Watch<T>>,
+    ) -> Result<Prepared<R, T>, Error> {
+        let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
@@ -188,6 +185,8 @@ impl<S> Auth<S> {
         let resend = Resending {
             policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
             outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
+            ops,
+            watch,
         };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let named = match &setup.tenant {
@@ -211,13 +210,13 @@ impl<S> Auth<S> {
     }
 
     #[inline]
-    fn send<R>(&mut self, mut request: R, slot: Option<Arc<Slot>>, resend: Resending) -> ResponseFuture<S, R>
+    fn send<R>(&mut self, mut request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let engine = &self.core.setup.engine;
+        let engine = &self.shared.setup.engine;
         let (header, generation) = match &slot {
             None => {
                 let main = engine.main();
@@ -240,17 +239,17 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let kept = match resend.keep(&request, &self.core) {
+        let kept = match resend.keep(&request) {
             Keeping::Done(kept) => kept,
             Keeping::ByRecording => {
                 let kept;
-                (request, kept) = request.record(&self.core.registry, self.core.setup.replay.cap);
+                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
                 kept
             }
         };
-        self.core.setup.injection.apply(header, request.headers_mut());
+        self.shared.setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.core.clone(), slot, generation, kept, resend.outer))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
@@ -259,55 +258,54 @@ impl<S> Auth<S> {
         self.local.header = Some(unshared(current.token.header_value()));
         self.local.word = current.word();
         if self.local.tenant.is_none() {
-            let policy = self.core.setup.tenant.as_ref();
+            let policy = self.shared.setup.tenant.as_ref();
             let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
             self.local.tenant = named.as_ref().map(TenantId::unshared);
-            self.core = Arc::new(Arc::clone(&self.core));
+            self.shared = Arc::new(Arc::clone(&self.shared));
         }
     }
 
     /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
     /// would block bystanders, and deadlock where the token client shares the limit.
-    fn wait<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending, read: Read) -> ResponseFuture<S, R>
+    fn wait<R>(
+        &mut self,
+        request: R,
+        slot: Option<Arc<Slot>>,
+        resend: Resending<R, S::Response>,
+        read: Read,
+    ) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
         match read {
-            Read::Failed(error) => ResponseFuture::failed(Error::Token(error)),
+            Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
-                self.inner = self.core.spare();
-                ResponseFuture::waiting(Waiting::new(self.core.clone(), slot, request, resend, read))
+                self.inner = self.shared.spare();
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resend, read))
             }
         }
     }
+
+    /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
+    /// that nobody uses, and as many of them as there are permits would stop everybody.
+    fn refuse<R>(&mut self, error: Error) -> Answer<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        self.inner = self.shared.spare();
+        ResponseFuture::failed(error)
+    }
 }
 
-enum Prepared {
+enum Prepared<R: HttpRequest, T> {
     /// Goes out as it is.
     Bare,
     /// Goes out with a token; of this slot, or of the main one.
-    Ours(Option<Arc<Slot>>, Resending),
-}
-
-/// What may happen after a rejection.
-#[derive(Clone, Copy)]
-pub(crate) struct Resending {
-    policy: Replay,
-    /// This already is a second sending, by an outer layer of this crate.
-    pub(crate) outer: bool,
-}
-
-impl Resending {
-    /// Keeps what a second sending needs; to be done before the token is put in.
-    #[inline]
-    pub(crate) fn keep<S, R: HttpRequest>(&self, request: &R, core: &Core<S>) -> Keeping<R::Kept> {
-        if self.outer || !self.policy.allows(request.method()) {
-            return Keeping::Done(None);
-        }
-        request.keep(&core.registry)
-    }
+    Ours(Option<Arc<Slot>>, Resending<R, T>),
 }
 
 impl Local {
@@ -327,5 +325,35 @@ impl Local {
 impl<S> fmt::Debug for Auth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use http_body_util::Empty;
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+
+    /// Found by the quickstart: a failing provider stopped all callers at a concurrency limit.
+    #[tokio::test]
+    async fn a_clone_whose_request_was_not_sent_holds_no_readiness() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::permanent("none today")) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let layer = AuthLayer::with_source(cfg, source);
+        let mut service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(api);
+        let first = "https://api.example.com/waits-for-a-token";
+        for uri in [first, "https://api.example.com/remembered-failure", "https://elsewhere.example/foreign-origin"] {
+            let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            service.ready().await.unwrap().call(request).await.unwrap_err();
+            let mut other = service.clone();
+            assert!(other.ready().now_or_never().is_some(), "{uri}");
+        }
     }
 }

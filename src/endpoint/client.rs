@@ -17,7 +17,7 @@ use crate::secret::Secret;
 /// What the built-in client can be told.
 #[derive(Clone)]
 pub(crate) struct BuiltInClientSettings {
-    /// A URL, which may hold a user and a password. `None`: as the environment says (`HTTPS_PROXY`).
+    /// A URL, which may hold a user and a password. `None`: as the environment says (`HTTPS_PROXY`), or none for this machine.
     pub(crate) proxy: Option<Secret<String>>,
     /// Further certificate authorities, each a PEM file's content.
     pub(crate) ca_pem: Vec<Vec<u8>>,
@@ -25,9 +25,12 @@ pub(crate) struct BuiltInClientSettings {
 }
 
 impl BuiltInClientSettings {
+    /// `is_local`: an endpoint is on this machine. Plain http is allowed there because nobody listens, so that it must not
+    /// go through a proxy that the environment names for all.
+    ///
     /// # Errors
     /// A proxy that is no URL, a certificate that is not PEM, a TLS library that cannot start.
-    pub(crate) fn build(&self) -> Result<BuiltInClient, ConfigError> {
+    pub(crate) fn build(&self, is_local: bool) -> Result<BuiltInClient, ConfigError> {
         // Compression is a feature of reqwest that another crate may have turned on.
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -48,6 +51,8 @@ impl BuiltInClientSettings {
                 )
             })?;
             builder = builder.proxy(proxy);
+        } else if is_local {
+            builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|_| {
             ConfigError::new(
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn it_is_built_outside_a_runtime() {
-        assert!(BuiltInClientSettings::default().build().is_ok());
+        assert!(BuiltInClientSettings::default().build(false).is_ok());
     }
 
     #[test]
@@ -132,14 +137,14 @@ mod tests {
         let bad_proxy = BuiltInClientSettings { proxy, ..Default::default() };
         let bad_ca = BuiltInClientSettings { ca_pem: vec![b"canary".to_vec()], ..Default::default() };
         for settings in [bad_proxy, bad_ca] {
-            let error = settings.build().unwrap_err();
+            let error = settings.build(false).unwrap_err();
             assert!(!format!("{error} {error:?} {settings:?}").contains("canary"));
         }
     }
 
     #[tokio::test]
     async fn an_error_tells_no_url() {
-        let mut client = BuiltInClientSettings::default().build().unwrap();
+        let mut client = BuiltInClientSettings::default().build(false).unwrap();
         let request = Request::post("/token?key=canary").body(Full::default()).unwrap();
         let error = client.call(request).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));

@@ -50,6 +50,9 @@ use grant::Asking;
 ///
 /// A refresh token is used where there is one. If it turns out dead (`invalid_grant`), or the refresh URL does not
 /// exist (404, 405, 410), the configured grant is used within the same call.
+///
+/// [`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint) makes one of a configuration, for your layers around
+/// it.
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,

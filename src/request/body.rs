@@ -31,6 +31,20 @@ impl<B: Body> Clone for Ops<B> {
     }
 }
 
+#[cfg(feature = "reqwest")]
+impl<B: Body> Ops<B> {
+    /// Splits a body into the one to send and what is kept of it.
+    pub(crate) fn keep(self, body: B, cap: usize) -> (B, Option<KeptBody<B>>) {
+        match self {
+            Ops::Clone(clone) => {
+                let kept = clone(&body);
+                (body, Some(KeptBody::Ready(kept)))
+            }
+            Ops::Record { record, erase } => record(body, erase, cap),
+        }
+    }
+}
+
 /// How bodies of type `B` are sent twice, if this crate knows the type. Folds to a constant when optimised.
 #[inline]
 pub(crate) fn ops_of<B>() -> Option<Ops<B>>

@@ -12,8 +12,12 @@ pub use inject::ExistingAuthorization;
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
-pub(crate) use body::{Registry, clone_ops, record_ops};
+#[cfg(feature = "reqwest")]
+pub(crate) use body::KeptBody;
+pub(crate) use body::{Ops, Registry, clone_ops, record_ops};
 pub(crate) use inject::{Injection, own_header_name, withhold};
+#[cfg(feature = "reqwest")]
+pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
 pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, record};
 pub(crate) use tenant::TenantPolicy;

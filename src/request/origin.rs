@@ -198,6 +198,12 @@ pub(crate) fn parse_endpoint_url(url: &str, allow_http: bool) -> Result<Uri, Con
     Ok(uri)
 }
 
+/// Whether requests to this URL stay on this machine.
+#[cfg(any(feature = "reqwest", test))]
+pub(crate) fn is_loopback(url: &Uri) -> bool {
+    parse_absolute(&url.to_string(), "the URL").is_ok_and(|(_, origin)| origin.is_loopback())
+}
+
 fn parse_absolute(url: &str, what: &'static str) -> Result<(Uri, Origin), ConfigError> {
     let wrong = |problem: &str, mend| Err(ConfigError::new(format!("{what} {problem}"), mend));
     // `Uri` drops a fragment silently.
@@ -405,6 +411,7 @@ mod tests {
         {
             assert!(OriginPolicy::build([loopback], Foreign::Refuse, false).is_ok(), "{loopback}");
             assert!(parse_endpoint_url(&format!("{loopback}/token"), false).is_ok(), "{loopback}");
+            assert!(is_loopback(&loopback.parse().unwrap()), "{loopback}");
         }
         for open in [
             "http://api.example.com",
@@ -420,6 +427,7 @@ mod tests {
             assert!(OriginPolicy::build([open], Foreign::Refuse, true).is_ok(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), false).is_err(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), true).is_ok(), "{open}");
+            assert!(!is_loopback(&open.parse().unwrap()), "{open}");
         }
         assert_refused(
             &policy(&["https://api.example.com"]),

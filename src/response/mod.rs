@@ -3,12 +3,10 @@
 mod challenge;
 mod drain;
 mod grpc;
-#[cfg(feature = "tonic")]
 mod trailers;
 mod verdict;
 
 pub(crate) use drain::Drain;
-#[cfg(feature = "tonic")]
-pub(crate) use trailers::{can_watch, watch};
+pub(crate) use trailers::{Watch, watch_of};
 pub use verdict::Forbidden;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};

@@ -3,73 +3,83 @@
 //! Such a call is committed and is not sent again, but the next one should not meet the same token. Only bodies that can be
 //! erased again can be watched, which is tonic's; for every other type all this folds to nothing.
 
-use std::any::{Any, TypeId};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use http::Response;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+/// Makes a response call back when its trailers say `UNAUTHENTICATED`.
+pub(crate) type Watch<T> = fn(T, OnRejected) -> T;
 
-use super::grpc;
+pub(crate) type OnRejected = Box<dyn FnOnce() + Send>;
 
-/// Whether bodies of this type can be watched.
+/// How responses with bodies of this type are watched; `None` if they cannot be.
 #[inline]
-pub(crate) fn can_watch<B: 'static>() -> bool {
-    TypeId::of::<B>() == TypeId::of::<tonic::body::Body>()
+pub(crate) fn watch_of<B: 'static>() -> Option<Watch<Response<B>>> {
+    #[cfg(feature = "tonic")]
+    if std::any::TypeId::of::<B>() == std::any::TypeId::of::<tonic::body::Body>() {
+        return Some(|response, on_rejected| response.map(|body| watch(body, on_rejected)));
+    }
+    None
 }
 
-/// The same body; it calls `on_rejected` when its trailers say `UNAUTHENTICATED`.
-pub(crate) fn watch<B: 'static>(mut body: B, on_rejected: impl FnOnce() + Send + 'static) -> B {
-    if let Some(body) = (&mut body as &mut dyn Any).downcast_mut::<tonic::body::Body>() {
+#[cfg(feature = "tonic")]
+fn watch<B: 'static>(mut body: B, on_rejected: OnRejected) -> B {
+    if let Some(body) = (&mut body as &mut dyn std::any::Any).downcast_mut::<tonic::body::Body>() {
         let inner = std::mem::take(body);
-        *body = tonic::body::Body::new(Watched { inner, on_rejected: Some(on_rejected) });
+        *body = tonic::body::Body::new(watched::Watched { inner, on_rejected: Some(on_rejected) });
     }
     body
 }
 
-struct Watched<B, F> {
-    inner: B,
-    on_rejected: Option<F>,
-}
+#[cfg(feature = "tonic")]
+mod watched {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
 
-/// The closure is never pinned.
-impl<B: Unpin, F> Unpin for Watched<B, F> {}
+    use bytes::Bytes;
+    use http_body::{Body, Frame, SizeHint};
 
-impl<B, F> Body for Watched<B, F>
-where
-    B: Body<Data = Bytes> + Unpin,
-    F: FnOnce(),
-{
-    type Data = Bytes;
-    type Error = B::Error;
+    use super::OnRejected;
+    use crate::response::grpc;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-            && grpc::trailers_only_status(trailers) == Some(grpc::UNAUTHENTICATED)
-            && let Some(on_rejected) = self.on_rejected.take()
-        {
-            on_rejected();
+    pub(super) struct Watched<B> {
+        pub(super) inner: B,
+        pub(super) on_rejected: Option<OnRejected>,
+    }
+
+    impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
+        type Data = Bytes;
+        type Error = B::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+            if let Some(Ok(frame)) = &frame
+                && let Some(trailers) = frame.trailers_ref()
+                && grpc::trailers_only_status(trailers) == Some(grpc::UNAUTHENTICATED)
+                && let Some(on_rejected) = self.on_rejected.take()
+            {
+                on_rejected();
+            }
+            Poll::Ready(frame)
         }
-        Poll::Ready(frame)
-    }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
+        fn is_end_stream(&self) -> bool {
+            self.inner.is_end_stream()
+        }
 
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        fn size_hint(&self) -> SizeHint {
+            self.inner.size_hint()
+        }
     }
 }
 
 #[cfg(test)]
+#[cfg(feature = "tonic")]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use bytes::Bytes;
     use http::HeaderMap;
+    use http_body::Frame;
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
@@ -80,10 +90,11 @@ mod tests {
         let body = tonic::body::Body::new(StreamBody::new(futures_util::stream::iter(frames)));
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
-        let body = watch(body, move || {
+        let on_rejected = Box::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let collected = body.collect().await.unwrap();
+        let response = watch_of().unwrap()(Response::new(body), on_rejected);
+        let collected = response.into_body().collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], status);
         assert_eq!(collected.to_bytes(), "x");
         count.load(Ordering::Relaxed)
@@ -97,9 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bodies_are_not_touched() {
-        assert!(!can_watch::<Full<Bytes>>());
-        let body = watch(Full::new(Bytes::from("x")), || panic!("never called"));
-        assert_eq!(body.into_inner(), Some(Bytes::from("x")));
+    fn other_bodies_are_not_watched() {
+        assert!(watch_of::<Full<Bytes>>().is_none());
     }
 }

@@ -23,13 +23,24 @@ pub(crate) enum Verdict {
 ///
 /// RFC 9110 §15.5.4 speaks of a refusal that other credentials may or may not change; most servers mean a missing
 /// permission, where a new token changes nothing. A challenge with `insufficient_scope` is never a rejected token.
+///
+/// ```
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, Forbidden};
+///
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .forbidden(Forbidden::IfExpired) // this API says 403 to an expired token
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Forbidden {
     /// Nothing. The default: a missing permission would otherwise cost a token request each time.
     #[default]
     Never,
-    /// The token was rejected if it has expired by our own clocks. For servers that answer 403 to an expired token.
+    /// The token was rejected if it has expired by our own clocks, or is about to (within the
+    /// [`expiry_margin`](crate::AuthConfigBuilder::expiry_margin)). For servers that answer 403 to an expired token.
     IfExpired,
     /// The token was rejected if `WWW-Authenticate` says `invalid_token` (RFC 6750 §3.1).
     IfInvalidToken,
@@ -56,8 +67,8 @@ impl Default for RejectionPolicy {
 
 /// Judges a response by its head.
 ///
-/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403. A success costs
-/// one look at `grpc-status`.
+/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403. A success
+/// costs one look at `grpc-status`.
 #[inline]
 pub(crate) fn judge(
     status: StatusCode,

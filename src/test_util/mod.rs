@@ -4,8 +4,8 @@
 //! `http::Request`, so a test needs no socket; [`serve`] puts the same service on loopback where a real connection is
 //! the point. Both can be told to misbehave ([`Fault`]), and both remember every request they saw.
 //!
-//! All times are virtual: latencies and hangs use tokio's timers, tokens expire by a [`TestClock`] that follows them. So
-//! a test with `#[tokio::test(start_paused = true)]` is over at once, however long its hours are.
+//! All times are virtual: latencies and hangs use tokio's timers, tokens expire by a [`TestClock`] that follows them.
+//! So a test with `#[tokio::test(start_paused = true)]` is over at once, however long its hours are.
 //!
 //! ```
 //! use tower::ServiceExt;
@@ -30,6 +30,34 @@
 //! let get = http::Request::get("/items").header("authorization", format!("Bearer {token}"));
 //! assert_eq!(api.clone().oneshot(get.body(String::new()).unwrap()).await.unwrap().status(), 200);
 //! # });
+//! ```
+//!
+//! With the layer in between, a test of your own client is ten lines:
+//!
+//! ```
+//! use tower::{Layer, ServiceExt};
+//! use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
+//! use tower_oauth2_client::{AuthConfig, AuthLayer, AuthOutcome, ClientAuth};
+//!
+//! # tokio_test::block_on(async {
+//! let clock = TestClock::new();
+//! let auth = AuthServer::new(clock.clone()).client("id", "secret");
+//! let api = Api::new(&auth);
+//! let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+//!     .origin("https://api.example.com")
+//!     .clock(clock)
+//!     .build()?;
+//! let client = AuthLayer::with_client(cfg, auth.clone()).layer(api.clone());
+//!
+//! let get = || http::Request::get("https://api.example.com/items").body(String::new()).unwrap();
+//! assert_eq!(client.clone().oneshot(get()).await?.status(), 200);
+//! auth.revoke_all();
+//! let response = client.clone().oneshot(get()).await?;
+//! assert_eq!(response.status(), 200);
+//! assert!(response.extensions().get::<AuthOutcome>().is_some_and(|outcome| outcome.resent));
+//! assert_eq!((auth.token_requests(), api.hits()), (2, 3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
 //! ```
 //!
 //! Five providers are ready-made, each as strict and as odd as the original: [`AuthServer::vip`], [`AuthServer::spry`],

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -49,13 +50,16 @@ where
 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let addr = listener.local_addr()?;
-    Ok(Served { addr, task: tokio::spawn(accept(listener, erase(service))) })
+    let connections = Arc::default();
+    let task = tokio::spawn(accept(listener, erase(service), Arc::clone(&connections)));
+    Ok(Served { addr, connections, task })
 }
 
 /// A service on loopback; dropping this stops it and breaks its connections.
 #[derive(Debug)]
 pub struct Served {
     addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -73,6 +77,11 @@ impl Served {
     /// The URI of a path, which begins with a slash.
     pub fn uri(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -105,10 +114,11 @@ where
 }
 
 /// Owns the connections' tasks, so that aborting this one aborts them all.
-async fn accept(listener: TcpListener, respond: Respond) {
+async fn accept(listener: TcpListener, respond: Respond, accepted: Arc<AtomicUsize>) {
     let server = auto::Builder::new(TokioExecutor::new());
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        accepted.fetch_add(1, Ordering::Relaxed);
         while connections.try_join_next().is_some() {}
         let respond = respond.clone();
         let respond = service_fn(move |request| respond(request));

@@ -161,3 +161,35 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behaviours 31, 33 and 34.
+    #[test]
+    fn how_long_a_failure_is_remembered_depends_on_its_class() {
+        let policy = EnginePolicy::default();
+        let secs = Duration::from_secs;
+        let pause = |kind, in_a_row, draw| policy.pause_after(&TokenError::new(kind), in_a_row, draw);
+        use TokenErrorKind::*;
+
+        // Transient: drawn between nothing, or nearly, and what doubles each time.
+        for (in_a_row, longest) in [(0, 0.5), (1, 1.0), (5, 16.0), (7, 60.0), (1_000, 60.0)] {
+            assert_eq!(pause(Unavailable, in_a_row, 0.0), Some(EnginePolicy::SHORTEST_PAUSE));
+            assert_eq!(pause(Unavailable, in_a_row, 0.5), Some(Duration::from_secs_f64(longest / 2.0)));
+            assert_eq!(pause(Unavailable, in_a_row, 1.0), Some(Duration::from_secs_f64(longest)));
+        }
+        for (in_a_row, expected) in [(0, 30), (1, 60), (4, 480), (5, 600), (1_000, 600)] {
+            assert_eq!(pause(BadCredentials, in_a_row, 0.5), Some(secs(expected)));
+        }
+        // No word of the authorization server.
+        for kind in [Aborted, NoRuntime, Overloaded] {
+            assert_eq!(pause(kind, 3, 0.5), None);
+        }
+        for (told, expected) in [(secs(30), secs(30)), (Duration::MAX, secs(300))] {
+            let error = TokenError::new(Unavailable).with_retry_after(told);
+            assert_eq!(policy.pause_after(&error, 9, 0.0), Some(expected));
+        }
+    }
+}

@@ -12,7 +12,17 @@ use crate::error::BoxError;
 /// Why no token could be had.
 ///
 /// It never holds a body, a parser's message or a secret. Everybody who waited for the same token request gets the same
-/// error, behind one `Arc`.
+/// error, behind one `Arc`. Its `Display` says what to do.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2_client::{TokenError, TokenErrorKind};
+///
+/// let error = TokenError::transient(std::io::Error::other("the vault is sealed")).with_retry_after(Duration::from_secs(5));
+/// assert_eq!(error.kind(), TokenErrorKind::SourceTransient);
+/// assert!(error.is_transient());
+/// assert_eq!(error.to_string(), "the token source failed; it is asked again after a pause");
+/// ```
 #[derive(Clone)]
 pub struct TokenError {
     kind: TokenErrorKind,
@@ -29,6 +39,11 @@ pub struct TokenError {
 }
 
 /// The class of a [`TokenError`]: what a program decides by.
+///
+/// It also decides for how long the failure is remembered, and requests without a token fail at once: transient classes
+/// by the [`backoff`](crate::AuthConfigBuilder::backoff) or the server's `Retry-After`, lasting ones by the
+/// [`permanent_failure_pause`](crate::AuthConfigBuilder::permanent_failure_pause); `Overloaded`, `NoRuntime` and
+/// `Aborted` not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenErrorKind {
@@ -98,7 +113,8 @@ impl TokenErrorKind {
 }
 
 impl TokenError {
-    /// A failure of your own [`TokenSource`](crate::TokenSource) that may pass: the next attempt follows after a backoff.
+    /// A failure of your own [`TokenSource`](crate::TokenSource) that may pass: the next attempt follows after a
+    /// backoff.
     pub fn transient(cause: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::SourceTransient).caused_by(cause.into())
     }
@@ -148,7 +164,7 @@ impl TokenError {
         self.detail.as_deref()
     }
 
-    /// How long until the next token request is made, where that is known.
+    /// How long until the next token request is made, counted from the failure, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -186,26 +202,23 @@ impl TokenError {
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {
-        let cause: Arc<dyn StdError + Send + Sync> = Arc::from(cause);
-        #[cfg(feature = "tonic")]
-        self.grpc.set_source(cause.clone());
-        self.cause = Some(cause);
-        self
+        self.cause = Some(Arc::from(cause));
+        self.retold()
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
-        self
+        self.retold()
     }
 
     pub(crate) fn with_code(mut self, code: ErrorCode) -> Self {
         self.code = Some(code);
-        self
+        self.retold()
     }
 
     pub(crate) fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
-        self
+        self.retold()
     }
 
     pub(crate) fn with_description(mut self, description: impl Into<Box<str>>) -> Self {
@@ -213,7 +226,21 @@ impl TokenError {
         self
     }
 
-    /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient one.
+    /// The same for gRPC: generated clients pass on the status's text and nothing of this error's.
+    #[cfg_attr(not(feature = "tonic"), allow(unused_mut, reason = "there is nothing to tell"))]
+    fn retold(mut self) -> Self {
+        #[cfg(feature = "tonic")]
+        {
+            self.grpc = tonic::Status::unavailable(self.to_string());
+            if let Some(cause) = &self.cause {
+                self.grpc.set_source(cause.clone());
+            }
+        }
+        self
+    }
+
+    /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient
+    /// one.
     pub(crate) fn from_box(error: BoxError) -> Self {
         let mut source: Option<&(dyn StdError + 'static)> = Some(&*error);
         while let Some(inner) = source {

@@ -15,8 +15,20 @@ use crate::error::ConfigError;
 /// Where the end of a token's life is read from. Sources are tried in the configured order; the first usable one wins.
 ///
 /// The default order is [`ExpiresIn`](Self::ExpiresIn), [`ExpiresAt`](Self::ExpiresAt), [`JwtExp`](Self::JwtExp). Put
-/// `JwtExp` first, or alone, where the server replays a cached answer and `expires_in` tells the lifetime of a new token
-/// whatever the age of the one it hands out.
+/// `JwtExp` first, or alone, where the server replays a cached answer and `expires_in` tells the lifetime of a new
+/// token whatever the age of the one it hands out.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, ExpirySource, UnknownExpiry};
+///
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .expiry([ExpirySource::JwtExp, ExpirySource::ExpiresIn])
+///     .unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(300)))
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExpirySource {
@@ -31,7 +43,8 @@ pub enum ExpirySource {
     /// claims are never exposed. A forged `exp` can do no more than move the next token request within the limits that
     /// hold for every token: a second from now at the earliest, a year at the latest.
     JwtExp,
-    /// The same lifetime for every token, whatever the server says; counted from when the token was asked for.
+    /// The same lifetime for every token, whatever the server says; counted from when the token was asked for. Zero is
+    /// a configuration error.
     Fixed(Duration),
 }
 
@@ -560,8 +573,8 @@ mod tests {
         assert_eq!(changes.count(), 0, "drawn once, the point does not move");
     }
 
-    /// How often a token is asked for in ten minutes by a client that asks whenever it is not fresh, checked each 10 ms.
-    /// `issue` makes the token the server hands out at the given time by our clocks.
+    /// How often a token is asked for in ten minutes by a client that asks whenever it is not fresh, checked each 10
+    /// ms. `issue` makes the token the server hands out at the given time by our clocks.
     fn requests_in_ten_minutes(policy: &LifetimePolicy, issue: impl Fn(Now) -> Token) -> usize {
         let begin = start();
         let mut requests = 0;

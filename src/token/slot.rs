@@ -144,6 +144,14 @@ struct Failure {
     in_a_row: u32,
 }
 
+impl Failure {
+    /// The error as it is told later: with the pause that is left, not the whole of it.
+    fn told_at(&self, now: &Now) -> Arc<TokenError> {
+        let left = self.until.saturating_duration_since(now.monotonic);
+        Arc::new(TokenError::clone(&self.error).with_retry_after(left))
+    }
+}
+
 /// Figures of one slot.
 pub(crate) struct SlotStats {
     pub(crate) current: Option<Arc<Current>>,
@@ -225,7 +233,7 @@ impl Slot {
                 }
             }
             (Decision::Fail, _) => match &state.failure {
-                Some(failure) => Read::Failed(failure.error.clone()),
+                Some(failure) => Read::Failed(failure.told_at(&now)),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
@@ -263,7 +271,7 @@ impl Slot {
             }
             Rejection::Wait { ticket, starter: false }
         } else if let Some(failure) = state.failure.as_ref().filter(|failure| now.monotonic < failure.until) {
-            Rejection::Failed(failure.error.clone())
+            Rejection::Failed(failure.told_at(&now))
         } else if is_current && !state.storm.may_refresh(now.monotonic) {
             state.suppressed += 1;
             Rejection::Suppressed
@@ -301,7 +309,11 @@ impl Slot {
         let mut state = self.lock();
         if state.generation == generation {
             state.storm.cleared();
-            self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+            let watching = state.storm.is_watching(now.monotonic);
+            if watching {
+                state.storm.accepted();
+            }
+            self.watching.store(watching, Ordering::Relaxed);
         }
     }
 
@@ -333,9 +345,6 @@ impl Slot {
             Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
             Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
         };
-        if matches!(landing, Landing::New(_)) {
-            state.storm.published();
-        }
         if flight.forced && !matches!(landing, Landing::Failed(_)) {
             state.storm.ended(arrived.monotonic);
         }
@@ -351,7 +360,9 @@ impl Slot {
         let now = engine.clock.now();
         let mut state = self.lock();
         let superseded = state.supersede_flight();
-        state.lineage += 1;
+        if !matches!(token.refresh_token, RefreshToken::Keep) {
+            state.lineage += 1;
+        }
         let landing = self.take_in(&mut state, engine, token, now, now);
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
         drop(state);
@@ -447,6 +458,7 @@ impl Slot {
             Some(current) => (current.generation, lifetime),
             None => {
                 state.generation += 1;
+                state.storm.published();
                 (state.generation, lifetime)
             }
         };
@@ -509,9 +521,13 @@ impl Slot {
         }
         let held = if may_go { 0 } else { HELD };
         // The word first: a timer that is dropped on the spot sets *due* again.
-        self.word.store(current.word() | held, Ordering::Release);
+        let former = self.word.swap(current.word() | held, Ordering::AcqRel);
         let ends = now.monotonic + nap;
         if state.timer_ends.is_some_and(|armed| armed <= ends) {
+            if former & DUE != 0 {
+                // That timer has gone off since we looked, and nobody else would say so.
+                self.word.fetch_or(DUE, Ordering::Release);
+            }
             return;
         }
         match Handle::try_current() {
@@ -608,5 +624,365 @@ impl Drop for Alarm {
         {
             slot.word.fetch_or(DUE, Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use futures_util::FutureExt;
+    use tokio::sync::Notify;
+    use tokio::time::{advance, sleep};
+
+    use super::super::engine::EnginePolicy;
+    use super::super::lifetime::LifetimePolicy;
+    use super::super::source::{TokenSource, erase};
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Issues "1", "2", … with refresh tokens "r1", "r2", … of an hour, each when it is let.
+    #[derive(Clone)]
+    struct Gate(Arc<GateState>);
+
+    struct GateState {
+        asked: Mutex<Vec<Option<String>>>,
+        open: Notify,
+        rotates: bool,
+    }
+
+    impl Gate {
+        fn new(rotates: bool) -> Self {
+            Self(Arc::new(GateState { asked: Mutex::default(), open: Notify::new(), rotates }))
+        }
+
+        fn engine(&self, policy: EnginePolicy) -> Arc<Engine> {
+            let refresh_token = self.0.rotates.then(|| Secret::from("r0"));
+            let mut engine = Engine::new(erase(self.clone()), Arc::new(SystemClock), policy, refresh_token, None);
+            engine.draw = || 0.5;
+            Arc::new(engine)
+        }
+
+        fn requests(&self) -> usize {
+            self.0.asked.lock().unwrap().len()
+        }
+
+        /// Lets the token request that began first end, and waits for everything that follows from it.
+        async fn let_one_land(&self) {
+            self.0.open.notify_one();
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    impl TokenSource for Gate {
+        async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
+            let number = {
+                let mut asked = self.0.asked.lock().unwrap();
+                asked.push(request.refresh_token.map(|token| token.expose().clone()));
+                asked.len()
+            };
+            self.0.open.notified().await;
+            let token = token(&number.to_string());
+            let rotated = RefreshToken::Replace(Secret::new(format!("r{number}")));
+            Ok(if self.0.rotates { token.with_refresh_token(rotated) } else { token })
+        }
+    }
+
+    fn token(text: &str) -> Token {
+        Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
+    }
+
+    fn wait(read: Read) -> Ticket {
+        match read {
+            Read::Wait { ticket, .. } => ticket,
+            other => panic!("no wait but {other:?}"),
+        }
+    }
+
+    fn ready(read: Read) -> Arc<Current> {
+        match read {
+            Read::Ready(current) => current,
+            other => panic!("not ready but {other:?}"),
+        }
+    }
+
+    /// Behaviour 10.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_woken_finds_the_token_published() {
+        struct Looks(Arc<Slot>, AtomicUsize);
+
+        impl Wake for Looks {
+            fn wake(self: Arc<Self>) {
+                let found = self.0.current.load().is_some() && self.0.lock().flight.is_none();
+                self.1.fetch_add(if found { 1 } else { 1000 }, Ordering::Relaxed);
+            }
+        }
+
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let looks = Arc::new(Looks(slot.clone(), AtomicUsize::new(0)));
+        let mut tickets: Vec<_> = (0..10).map(|_| wait(slot.read(&engine))).collect();
+        for ticket in &mut tickets {
+            let waker = Waker::from(looks.clone());
+            assert!(ticket.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        }
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert_eq!(looks.1.load(Ordering::Relaxed), 10);
+        for ticket in tickets {
+            let Landing::New(current) = ticket.await else { panic!("no new token") };
+            assert_eq!(ready(slot.read(&engine)).generation, current.generation);
+        }
+        assert_eq!(gate.requests(), 1);
+    }
+
+    /// Behaviour 11.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_waiter_of_an_older_flight_leaves_the_newer_one() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let late = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        slot.new_epoch(true);
+        let newer = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert!(matches!(late.await, Landing::Superseded));
+        // It is still the newer flight that the next reader joins.
+        let joined = wait(slot.read(&engine));
+        assert_eq!(gate.requests(), 2);
+        gate.let_one_land().await;
+        for ticket in [newer, joined] {
+            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "2"));
+        }
+        assert_eq!(gate.requests(), 2);
+    }
+
+    /// Behaviour 85.
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_publishes_over_an_invalidation_but_not_into_another_epoch() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("old")).unwrap();
+        let old = ready(slot.read(&engine));
+        let Rejection::Wait { ticket, starter: true } = slot.reject(&engine, old.generation, true) else {
+            panic!("no flight")
+        };
+        slot.invalidate();
+        assert!(slot.ready().is_none());
+        let joined = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        for ticket in [ticket, joined] {
+            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "1"));
+        }
+        let published = ready(slot.read(&engine));
+        assert!(published.generation > old.generation);
+        assert_eq!(gate.requests(), 1);
+
+        // Changed credentials: what the flight brings is not published.
+        slot.invalidate();
+        let superseded = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        slot.new_epoch(true);
+        gate.let_one_land().await;
+        assert!(matches!(superseded.await, Landing::Superseded));
+        assert!(slot.current.load().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_superseded_flight_keeps_its_refresh_token_unless_the_line_ended() {
+        enum Meanwhile {
+            SameClient,
+            AnotherClient,
+            HandedIn,
+            HandedInWithItsOwn,
+        }
+        use Meanwhile::*;
+
+        let cases = [
+            (SameClient, Some("r1")),
+            (AnotherClient, None),
+            (HandedIn, Some("r1")),
+            (HandedInWithItsOwn, Some("own")),
+        ];
+        for (meanwhile, expected) in cases {
+            let gate = Gate::new(true);
+            let engine = gate.engine(EnginePolicy::default());
+            let slot = engine.main();
+            let ticket = wait(slot.read(&engine));
+            sleep(SECOND).await;
+            match meanwhile {
+                SameClient => slot.new_epoch(true),
+                AnotherClient => slot.new_epoch(false),
+                HandedIn => slot.hand_in(&engine, token("x")).unwrap(),
+                HandedInWithItsOwn => {
+                    let own = RefreshToken::Replace(Secret::from("own"));
+                    slot.hand_in(&engine, token("x").with_refresh_token(own)).unwrap();
+                }
+            }
+            gate.let_one_land().await;
+            assert!(matches!(ticket.await, Landing::Superseded));
+            slot.invalidate();
+            drop(wait(slot.read(&engine)));
+            sleep(SECOND).await;
+            assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_handed_in_is_the_very_next_one() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        for text in ["a", "b"] {
+            slot.hand_in(&engine, token(text)).unwrap();
+            let current = ready(slot.read(&engine));
+            assert_eq!(current.token.access_token(), text);
+            assert_eq!(slot.word(), current.word());
+        }
+        assert_eq!(gate.requests(), 0);
+        let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
+        let engine = gate.engine(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
+        let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
+        assert_eq!(engine.main().hand_in(&engine, expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slot_is_due_a_second_after_it_was_read_and_at_each_boundary() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        for _ in 0..3 {
+            let current = ready(slot.read(&engine));
+            assert_eq!(slot.word(), current.word());
+            sleep(SECOND - Duration::from_millis(2)).await;
+            assert!(slot.ready().is_some());
+            sleep(Duration::from_millis(4)).await;
+            assert!(slot.ready().is_none(), "nobody has read a clock for a second");
+        }
+        // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
+        advance(Duration::from_secs(7200)).await;
+        assert_eq!(gate.requests(), 0);
+        drop(wait(slot.read(&engine)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_background_flight_is_noticed_when_its_pause_ends() {
+        let engine = Engine::new(
+            erase(tower::service_fn(|_: TokenRequest| async {
+                Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
+            })),
+            Arc::new(SystemClock),
+            EnginePolicy::default(),
+            None,
+            None,
+        );
+        let engine = Arc::new(engine);
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        advance(Duration::from_secs(3000)).await;
+        ready(slot.read(&engine));
+        sleep(Duration::from_millis(1)).await;
+        ready(slot.read(&engine));
+        assert!(slot.ready().is_some());
+        sleep(Duration::from_millis(300)).await;
+        assert!(slot.ready().is_none(), "the pause is over and nobody was told");
+        assert_eq!(slot.stats(&engine).failures, 1);
+    }
+
+    #[test]
+    fn without_a_runtime_the_slot_stays_due_and_a_valid_token_is_used() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
+        slot.hand_in(&engine, token("t")).unwrap();
+        ready(slot.read(&engine));
+        assert!(slot.ready().is_none(), "there is no timer, so each request must read the clock");
+        ready(slot.read(&engine));
+    }
+
+    #[test]
+    fn a_runtime_without_timers_does_not_panic_in_the_caller() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            ready(slot.read(&engine));
+            tokio::task::yield_now().await;
+            assert!(slot.ready().is_none(), "its timer is gone");
+            slot.invalidate();
+            let Landing::Failed(error) = wait(slot.read(&engine)).await else { panic!("it landed") };
+            assert_eq!(error.kind(), TokenErrorKind::Aborted);
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_wait_as_may_and_no_more() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy { max_waiters: Some(2), ..EnginePolicy::default() });
+        let slot = engine.main();
+        let tickets = [wait(slot.read(&engine)), wait(slot.read(&engine))];
+        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
+        let [first, second] = tickets;
+        drop(first);
+        let third = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert!(matches!((second.await, third.await), (Landing::New(_), Landing::New(_))));
+    }
+
+    /// Behaviour 8.
+    #[test]
+    fn no_reader_sees_a_word_older_or_a_token_older_than_what_came_before() {
+        const TOKENS: u64 = 20_000;
+
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let published = AtomicU64::new(0);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    let mut newest = 0;
+                    while newest < TOKENS {
+                        let floor = published.load(Ordering::Acquire);
+                        let word = slot.word();
+                        let of_word = Current::generation_of(word);
+                        assert!(of_word >= floor, "word {of_word} after {floor} was published");
+                        let read = slot.current.load_full();
+                        for current in read.into_iter().chain(slot.ready()) {
+                            // The first token is of the first generation, and so on: each says which one it belongs to.
+                            assert_eq!(current.token.access_token(), current.generation.to_string());
+                            assert!(current.generation >= of_word, "a new word with an old token");
+                            assert!(current.generation >= newest, "back to an older token");
+                            newest = current.generation;
+                        }
+                    }
+                });
+            }
+            // Slow-path readers rewrite the word all the time.
+            threads.spawn(|| {
+                let _timers = runtime.enter();
+                while published.load(Ordering::Relaxed) < TOKENS {
+                    let _ = slot.read(&engine);
+                }
+            });
+            for number in 1..=TOKENS {
+                slot.hand_in(&engine, token(&number.to_string())).unwrap();
+                published.store(number, Ordering::Release);
+            }
+        });
     }
 }

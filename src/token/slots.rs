@@ -98,6 +98,7 @@ mod tests {
         Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
     }
 
+    /// Behaviour 93.
     #[test]
     fn a_hundred_thousand_tenants_keep_to_the_bound_and_the_busy_one_stays() {
         let slots = Slots::new(64);
@@ -110,6 +111,7 @@ mod tests {
         assert!(busy.upgrade().is_some());
     }
 
+    /// Behaviour 94.
     #[test]
     fn a_slot_in_use_is_not_dropped() {
         let slots = Slots::new(1);

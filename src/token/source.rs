@@ -25,7 +25,8 @@ pub struct TokenRequest {
     pub scopes: Option<Scopes>,
     /// The refresh token that the slot holds.
     pub refresh_token: Option<Secret<String>>,
-    /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is one.
+    /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is
+    /// one.
     pub refresh_answer_lost: bool,
 }
 
@@ -62,6 +63,11 @@ impl fmt::Debug for TokenRequest {
 /// ```
 pub trait TokenSource: Send + Sync + 'static {
     /// Fetches one token.
+    ///
+    /// # Errors
+    /// [`TokenError::transient`] and [`TokenError::permanent`] decide when it is asked again,
+    /// [`TokenError::sign_in_again`] drops the refresh token. A `Service`'s own error counts as transient, unless a
+    /// `TokenError` is inside it.
     fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send;
 }
 

@@ -71,7 +71,7 @@ impl Storm {
         self.wait_ends().is_some_and(|ends| now < ends)
     }
 
-    /// Any flight, forced or not, published a new generation.
+    /// A new generation was published, by a flight (forced or not) or from outside.
     pub(crate) fn published(&mut self) {
         self.run = 0;
     }

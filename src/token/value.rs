@@ -106,7 +106,8 @@ impl Token {
         self
     }
 
-    /// Until when the token lives, by the wall clock.
+    /// Until when the token lives, by the wall clock. Where [`expires_in`](Token::expires_in) is given too, the order
+    /// of [`AuthConfigBuilder::expiry`](crate::AuthConfigBuilder::expiry) decides.
     pub fn expires_at(mut self, at: SystemTime) -> Self {
         self.expires_at = Some(at);
         self
@@ -124,7 +125,7 @@ impl Token {
         self
     }
 
-    /// The scopes granted, where the server told them.
+    /// The scopes granted, where the server told them (RFC 6749 §5.1).
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = Some(scopes);
         self
@@ -142,7 +143,8 @@ impl Token {
         self.header.as_bytes().get(self.scheme_len + 1..).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
     }
 
-    /// The whole header value, `Bearer …`, marked sensitive (so that HTTP/2 never indexes it and `Debug` never shows it).
+    /// The whole header value, `Bearer …`, marked sensitive (so that HTTP/2 never indexes it and `Debug` never shows
+    /// it).
     pub fn header_value(&self) -> &HeaderValue {
         &self.header
     }
@@ -187,7 +189,8 @@ pub enum RefreshToken {
     Drop,
 }
 
-/// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal data.
+/// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal
+/// data.
 #[derive(Clone, Default)]
 pub struct Extra(BTreeMap<String, Value>);
 

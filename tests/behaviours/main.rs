@@ -1,9 +1,11 @@
 //! The contract, held against this crate: one test a behaviour. `docs/behaviours.md` is the contract in words.
 
-#![allow(unreachable_pub, reason = "the suite is shared with an example by path")]
+#![allow(dead_code, unreachable_pub, reason = "the suite is shared with an example by path; each uses its part")]
 
 mod cases;
 mod ours;
+mod own;
+mod own_service;
 mod subject;
 
 use std::sync::Arc;

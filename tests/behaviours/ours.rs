@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::Body;
 use tower_oauth2_client::{
     AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
-    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, Tenant, Token,
+    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, SkipAuth, Tenant, Token,
 };
 
 use crate::subject::{
@@ -24,7 +24,11 @@ impl Subject for Ours {
     }
 
     fn client_over(&self, inner: Client, world: &World, settings: &Settings) -> Option<Setup> {
-        let client_auth = ClientAuth::basic(CLIENT_ID, SECRET);
+        let secret = settings.secret.as_deref().unwrap_or(SECRET);
+        let client_auth = match settings.more.contains(&Setting::SecretInBody) {
+            true => ClientAuth::body(CLIENT_ID, secret),
+            false => ClientAuth::basic(CLIENT_ID, secret),
+        };
         let mut builder = match &settings.refresh_token {
             None => AuthConfig::client_credentials(TOKEN_URL, client_auth),
             Some(token) => AuthConfig::refresh_token(TOKEN_URL, client_auth, token.as_str()),
@@ -45,6 +49,10 @@ impl Subject for Ours {
                 Setting::RejectCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Reject),
                 Setting::PassForeign => builder.foreign_origins(Foreign::PassWithoutCredentials),
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
+                Setting::SetIfAbsent(name, value) => builder.set_if_absent(*name, *value),
+                Setting::PermanentFailurePause(pause) => builder.permanent_failure_pause(*pause, *pause),
+                Setting::MaxPartitions(max) => builder.max_partitions(*max),
+                Setting::ScopesPerRequest | Setting::SecretInBody => builder,
             };
         }
         let cfg = builder.build().unwrap();
@@ -55,13 +63,17 @@ impl Subject for Ours {
             request.map(|body| body.map_err(|never| match never {}).boxed_unsync())
         });
         let layer = AuthLayer::with_client(cfg, token_client);
-        let control = Arc::new(Handle(layer.handle()));
-        let client = BoxCloneSyncService::new(layer.layer(inner).map_err(|error| -> BoxError { error.into() }));
+        let client = client_of(&layer, inner);
+        let control = Arc::new(Handle(layer.handle(), layer));
         Some(Setup { client, control })
     }
 }
 
-struct Handle(AuthHandle);
+fn client_of(layer: &AuthLayer, inner: Client) -> Client {
+    BoxCloneSyncService::new(layer.layer(inner).map_err(|error| -> BoxError { error.into() }))
+}
+
+struct Handle(AuthHandle, AuthLayer);
 
 impl Control for Handle {
     fn invalidate(&self) -> Offered {
@@ -83,6 +95,10 @@ impl Control for Handle {
         Ok(())
     }
 
+    fn partitions(&self) -> Offered<usize> {
+        Ok(self.0.stats().partitions)
+    }
+
     fn outcome(&self, response: &Response<Body>) -> Offered<Outcome> {
         let outcome = response.extensions().get::<AuthOutcome>().cloned().unwrap_or_default();
         Ok(Outcome {
@@ -95,6 +111,11 @@ impl Control for Handle {
         })
     }
 
+    fn skipping(&self, mut request: Request<Body>) -> Offered<Request<Body>> {
+        request.extensions_mut().insert(SkipAuth);
+        Ok(request)
+    }
+
     fn failure(&self, error: &BoxError) -> Offered<Failure> {
         let error = error.downcast_ref::<Error>().ok_or(NotOffered)?;
         Ok(Failure {
@@ -103,5 +124,8 @@ impl Control for Handle {
             retry_after: error.retry_after(),
             class: error.token().map_or_else(|| error.to_string(), |token| format!("{:?}", token.kind())),
         })
+    }
+    fn another_client(&self, inner: Client) -> Offered<Client> {
+        Ok(client_of(&self.1, inner))
     }
 }

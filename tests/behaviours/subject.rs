@@ -14,10 +14,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_oauth2_client::test_util::{Api, AuthServer, Body, TestClock};
-use tower_oauth2_client::{BoxError, Replay, TenantId};
+use tower_oauth2_client::{BoxError, Replay, Scopes, TenantId};
 
 /// An implementation under test.
 pub trait Subject: Send + Sync + 'static {
@@ -48,12 +49,24 @@ pub trait Control: Send + Sync {
     fn hand_in(&self, _access_token: &str, _refresh_token: Option<&str>) -> Offered {
         Err(NotOffered)
     }
+    /// How many partitions are kept.
+    fn partitions(&self) -> Offered<usize> {
+        Err(NotOffered)
+    }
     /// What the response's outcome says, if the subject tells.
     fn outcome(&self, _response: &Response<Body>) -> Offered<Outcome> {
         Err(NotOffered)
     }
+    /// A request that the subject is to leave alone.
+    fn skipping(&self, _request: Request<Body>) -> Offered<Request<Body>> {
+        Err(NotOffered)
+    }
     /// What kind of failure an error is, if the subject tells.
     fn failure(&self, _error: &BoxError) -> Offered<Failure> {
+        Err(NotOffered)
+    }
+    /// A further client over `inner` with the same tokens, as if it were made for one request.
+    fn another_client(&self, _inner: Client) -> Offered<Client> {
         Err(NotOffered)
     }
 }
@@ -97,6 +110,8 @@ pub struct Settings {
     /// The token client goes through this instead of straight to the world's authorization server.
     pub token_client: Option<Client>,
     pub more: Vec<Setting>,
+    /// The client's secret; [`SECRET`] if none is given.
+    pub secret: Option<String>,
 }
 
 /// Settings that few subjects have.
@@ -115,6 +130,16 @@ pub enum Setting {
     PassForeign,
     /// Only HTTP 401 without a body limit: how much of a streaming body is recorded, in bytes.
     MaxReplayBytes(usize),
+    /// This header on each request that has none of that name.
+    SetIfAbsent(&'static str, &'static str),
+    /// How long a failure that will not pass by itself is remembered.
+    PermanentFailurePause(Duration),
+    /// Requests may ask for scopes of their own, by [`with_scopes`].
+    ScopesPerRequest,
+    /// How many partitions are kept.
+    MaxPartitions(usize),
+    /// Client id and secret are parameters of the token request.
+    SecretInBody,
 }
 
 #[derive(Clone, Default)]
@@ -172,6 +197,19 @@ impl World {
         Ok(self.subject(subject, Settings::default())?.client)
     }
 
+    /// An access token had by hand, as from elsewhere.
+    pub async fn token_from_elsewhere(&self) -> String {
+        let form = format!("grant_type=client_credentials&client_id={CLIENT_ID}&client_secret={SECRET}");
+        let request = Request::post(TOKEN_URL).header("content-type", "application/x-www-form-urlencoded");
+        self.auth.clone().oneshot(request.body(full(form)).unwrap()).await.unwrap();
+        self.auth.last_token().unwrap()
+    }
+
+    /// The tokens that the API was shown, in order of arrival.
+    pub fn shown_tokens(&self) -> Vec<String> {
+        self.api.requests().iter().map(|request| request.bearer().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Both clocks and tokio's move on, and what is due happens.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
@@ -191,6 +229,11 @@ pub fn for_tenant(mut request: Request<Body>, tenant: &str) -> Request<Body> {
     request
 }
 
+pub fn with_scopes<const N: usize>(mut request: Request<Body>, scopes: [&str; N]) -> Request<Body> {
+    request.extensions_mut().insert(Scopes::new(scopes).unwrap());
+    request
+}
+
 pub fn empty() -> Body {
     full(Bytes::new())
 }
@@ -199,8 +242,22 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub async fn send(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    client.clone().oneshot(request).await
+/// Boxed, so that services inside of a subject can use it too.
+pub fn send(
+    client: &Client,
+    request: Request<Body>,
+) -> Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>> {
+    Box::pin(client.clone().oneshot(request))
+}
+
+/// Sends on a task of its own.
+pub fn start(client: &Client, request: Request<Body>) -> JoinHandle<Result<Response<Body>, BoxError>> {
+    tokio::spawn(client.clone().oneshot(request))
+}
+
+/// Sends a request that must succeed.
+pub async fn succeed(client: &Client, request: Request<Body>) {
+    assert_eq!(send(client, request).await.unwrap().status(), 200);
 }
 
 /// Sends all at once, each on a task of its own, and waits for all.
@@ -216,6 +273,12 @@ pub async fn send_all(
     responses
 }
 
+/// The tokens with which a path was requested, in order.
+pub fn bearer_of(world: &World, path: &str) -> Vec<String> {
+    let requests = world.api.requests().into_iter().filter(|request| request.uri.path() == path);
+    requests.map(|request| request.bearer().unwrap_or_default().to_owned()).collect()
+}
+
 pub async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
@@ -224,8 +287,10 @@ pub async fn text(response: Response<Body>) -> String {
 pub struct Case {
     pub number: u32,
     pub title: &'static str,
-    pub test: fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>,
+    pub test: Test,
 }
+
+pub type Test = fn(Arc<dyn Subject>) -> Pin<Box<dyn Future<Output = Offered>>>;
 
 pub enum Verdict {
     Passed,

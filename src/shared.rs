@@ -1,0 +1,114 @@
+//! What all clones of a service share: a configuration at work, a spare of the inner service, and what both need.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::endpoint::Credentials;
+use crate::extensions::Replay;
+use crate::message::{HttpRequest, HttpResponse};
+use crate::observe;
+use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
+use crate::response::{RejectionPolicy, Verdict, Watch, judge};
+use crate::token::{Engine, Slot};
+
+/// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
+/// threads with a clone each do not write to one counter: 8 ns a request where two of them would.
+pub(crate) type SharedHandle<S> = Arc<Arc<Shared<S>>>;
+
+/// What all clones of a service share.
+pub(crate) struct Shared<S> {
+    /// Cloned for a second sending and after a wait for a token; never called itself.
+    spare: Mutex<S>,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) registry: Registry,
+    warned: AtomicBool,
+}
+
+impl<S> Shared<S> {
+    pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
+        Self { spare: Mutex::new(inner), setup, registry, warned: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn spare(&self) -> S
+    where
+        S: Clone,
+    {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says once that requests of this kind are never sent twice.
+    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self, ops: &R::Ops) {
+        if let Some(body) = R::unknown_body(ops)
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            observe::body_not_replayable(body);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
+        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
+            slot.is_past_margin(&self.setup.engine, generation)
+        })
+    }
+
+    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
+    #[inline]
+    pub(crate) fn watch<T>(&self, watch: Option<Watch<T>>, response: T, slot: &Arc<Slot>, generation: u64) -> T {
+        match watch {
+            Some(watch) if self.setup.rejection.grpc && self.setup.rejection.on_unauthorized => {
+                let (engine, slot) = (self.setup.engine.clone(), slot.clone());
+                watch(response, Box::new(move || drop(slot.reject(&engine, generation, false))))
+            }
+            _ => response,
+        }
+    }
+}
+
+/// A configuration at work: the engine and the policies of both halves.
+pub(crate) struct Setup {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) origins: OriginPolicy,
+    pub(crate) tenant: Option<TenantPolicy>,
+    pub(crate) injection: Injection,
+    pub(crate) replay: ReplayPolicy,
+    pub(crate) rejection: RejectionPolicy,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+impl Setup {
+    /// The scheme whose challenges concern us.
+    pub(crate) fn scheme(&self) -> &'static [u8] {
+        b"Bearer"
+    }
+}
+
+/// What may happen after a rejection.
+pub(crate) struct Resending<R: HttpRequest, T> {
+    pub(crate) policy: Replay,
+    /// This already is a second sending, by an outer layer of this crate.
+    pub(crate) outer: bool,
+    /// How the request's body is sent twice.
+    pub(crate) ops: R::Ops,
+    /// How the response's trailers are watched; `None` where they cannot be.
+    pub(crate) watch: Option<Watch<T>>,
+}
+
+impl<R: HttpRequest, T> Copy for Resending<R, T> {}
+
+impl<R: HttpRequest, T> Clone for Resending<R, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: HttpRequest, T> Resending<R, T> {
+    /// Keeps what a second sending needs; to be done before the token is put in.
+    #[inline]
+    pub(crate) fn keep(&self, request: &R) -> Keeping<R::Kept> {
+        if self.outer || !self.policy.allows(request.method()) {
+            return Keeping::Done(None);
+        }
+        request.keep(self.ops)
+    }
+}

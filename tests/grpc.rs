@@ -1,0 +1,213 @@
+//! A tonic `Channel` under a generated-like client, against a gRPC server on loopback.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use support::echo::{EchoClient, EchoServer};
+use tonic::Code;
+use tonic::transport::Channel;
+use tower::{Layer, service_fn};
+use tower_oauth2_client::test_util::{AuthServer, Fault, Served, TestClock, serve};
+use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthLayer, AuthOutcome, ClientAuth};
+
+struct Grpc {
+    auth: AuthServer,
+    echo: EchoServer,
+    auth_server: Served,
+    echo_server: Served,
+}
+
+impl Grpc {
+    async fn new() -> Self {
+        let auth = AuthServer::new(TestClock::new()).client("client", support::SECRET);
+        let echo = EchoServer::new(&auth);
+        let serving = echo.clone();
+        let answer = service_fn(move |request| {
+            let answer = serving.clone().answer(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let (auth_server, echo_server) = (serve(auth.clone()).await.unwrap(), serve(answer).await.unwrap());
+        Self { auth, echo, auth_server, echo_server }
+    }
+
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(self.echo_server.origin()).unwrap().connect().await.unwrap()
+    }
+
+    fn config(&self) -> AuthConfigBuilder {
+        support::config(&self.auth, self.auth_server.uri("/token"), self.echo_server.origin())
+    }
+
+    async fn client(&self) -> EchoClient<Auth<Channel>> {
+        self.client_with(self.config()).await
+    }
+
+    async fn client_with(&self, config: AuthConfigBuilder) -> EchoClient<Auth<Channel>> {
+        EchoClient::new(AuthLayer::new(config.build().unwrap()).layer(self.channel().await))
+    }
+}
+
+fn outcome<T>(response: &tonic::Response<T>) -> AuthOutcome {
+    response.extensions().get().cloned().unwrap_or_default()
+}
+
+/// tonic's requests name no authority: they go where the channel is connected.
+///
+/// Behaviour 118.
+#[tokio::test]
+async fn status_16_in_the_headers_is_healed() {
+    let grpc = Grpc::new().await;
+    let mut client = grpc.client().await;
+    assert_eq!(client.unary("one").await.unwrap().get_ref(), "one");
+
+    grpc.auth.revoke_all();
+    let response = client.unary("two").await.unwrap();
+    assert!(outcome(&response).resent);
+    assert_eq!(response.get_ref(), "two");
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 3));
+}
+
+/// What has begun to answer is not sent again; the next call has another token.
+///
+/// Behaviour 118.
+#[tokio::test]
+async fn status_16_in_trailers_after_data_is_handed_out() {
+    let grpc = Grpc::new().await;
+    let layer = AuthLayer::new(grpc.config().build().unwrap());
+    let mut client = EchoClient::new(layer.layer(grpc.channel().await));
+    client.unary("warm").await.unwrap();
+
+    grpc.auth.revoke_all();
+    let mut messages = client.repeat("data").await.unwrap().into_inner();
+    assert_eq!(messages.message().await.unwrap().unwrap(), "data");
+    assert_eq!(messages.message().await.unwrap_err().code(), Code::Unauthenticated);
+    layer.handle().shutdown().await;
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 2));
+
+    assert_eq!(client.unary("next").await.unwrap().get_ref(), "next");
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 3));
+}
+
+/// Behaviour 119.
+#[tokio::test]
+async fn status_7_is_not_about_the_token() {
+    let grpc = Grpc::new().await;
+    let mut client = grpc.client().await;
+    assert_eq!(client.unary("forbidden").await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn without_a_token_the_status_is_unavailable_and_says_why() {
+    let grpc = Grpc::new().await;
+    let client_auth = ClientAuth::basic("client", "canary-wrong");
+    let config = AuthConfig::client_credentials(grpc.auth_server.uri("/token"), client_auth);
+    let mut client = grpc.client_with(config.origin(grpc.echo_server.origin())).await;
+
+    let status = client.unary("never").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(
+        status.message(),
+        "the authorization server refuses the client credentials; check client id and secret, and how they are sent \
+         (status 401, error invalid_client)"
+    );
+    assert!(!format!("{status} {status:?}").contains("canary"), "{status:?}");
+    assert_eq!(grpc.echo.calls(), 0);
+}
+
+/// A refusal that no token request can heal stays what it was.
+#[tokio::test]
+async fn a_refusal_stays_unauthenticated_when_no_new_token_can_be_had() {
+    let grpc = Grpc::new().await;
+    let mut client = grpc.client().await;
+    client.unary("warm").await.unwrap();
+
+    grpc.auth.revoke_all();
+    grpc.auth.always(Fault::Status(503));
+    assert_eq!(client.unary("refused").await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(grpc.echo.calls(), 2);
+}
+
+/// A stream that is ready as a whole is recorded before it is sent.
+#[tokio::test]
+async fn a_client_stream_that_is_ready_is_sent_again() {
+    let grpc = Grpc::new().await;
+    let mut client = grpc.client().await;
+    client.unary("warm").await.unwrap();
+
+    grpc.auth.revoke_all();
+    let response = client.collect(stream::iter(["a", "b", "c"].map(Bytes::from))).await.unwrap();
+    assert!(outcome(&response).resent);
+    assert_eq!(response.get_ref(), "abc");
+}
+
+/// A stream that still goes on when the refusal comes does not hang: the channel gives its rest back, and what was sent
+/// and the rest go out together.
+///
+/// Behaviour 64.
+#[tokio::test]
+async fn a_client_stream_that_is_still_open_is_resumed() {
+    let grpc = Grpc::new().await;
+    let mut client = grpc.client().await;
+    client.unary("warm").await.unwrap();
+
+    grpc.auth.revoke_all();
+    let (more, rest) = tokio::sync::mpsc::unbounded_channel();
+    more.send(Bytes::from("sent before, ")).unwrap();
+    let open = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|message| (message, rest)) });
+    let call = tokio::spawn(async move { client.collect(open).await });
+    while grpc.echo.calls() < 3 {
+        tokio::task::yield_now().await;
+    }
+    more.send(Bytes::from("sent after")).unwrap();
+    drop(more);
+    let response = call.await.unwrap().unwrap();
+    assert!(outcome(&response).resent);
+    assert_eq!(response.get_ref(), "sent before, sent after");
+}
+
+#[tokio::test]
+async fn a_large_message_is_sent_again_within_the_cap() {
+    let grpc = Grpc::new().await;
+    let large = Bytes::from(vec![b'x'; 2 * 1024 * 1024]);
+
+    let mut roomy = grpc.client_with(grpc.config().max_replay_bytes(4 * 1024 * 1024)).await;
+    roomy.unary("warm").await.unwrap();
+    grpc.auth.revoke_all();
+    let response = roomy.unary(large.clone()).await.unwrap();
+    assert!(outcome(&response).resent);
+    assert!(response.get_ref() == &large);
+
+    let layer = AuthLayer::new(grpc.config().build().unwrap());
+    let mut tight = EchoClient::new(layer.layer(grpc.channel().await));
+    tight.unary("warm").await.unwrap();
+    grpc.auth.revoke_all();
+    assert_eq!(tight.unary(large.clone()).await.unwrap_err().code(), Code::Unauthenticated);
+    layer.handle().shutdown().await;
+    assert!(tight.unary(large.clone()).await.unwrap().get_ref() == &large, "the token was renewed for the next call");
+}
+
+/// A client that is told an origin is held to it.
+///
+/// Behaviour 99.
+#[tokio::test]
+async fn a_foreign_origin_is_refused_by_name() {
+    let grpc = Grpc::new().await;
+    let auth = AuthLayer::new(grpc.config().build().unwrap()).layer(grpc.channel().await);
+    let mut named = EchoClient::with_origin(auth.clone(), grpc.echo_server.origin().parse().unwrap());
+    assert_eq!(named.unary("here").await.unwrap().get_ref(), "here");
+
+    let mut foreign = EchoClient::with_origin(auth, "https://evil.example".parse().unwrap());
+    let status = foreign.unary("there").await.unwrap_err();
+    assert_eq!(
+        status.message(),
+        "https://evil.example is not an allowed origin (if it is the API, add it with `.origin(..)`); the request was \
+         not sent"
+    );
+    assert_eq!(grpc.echo.calls(), 1);
+}

@@ -1,0 +1,373 @@
+//! Every error path of the whole layer with recognisable secrets, and a search for them in everything it says.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "here a panic is the report")]
+
+use std::error::Error as StdError;
+use std::fmt::Debug;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::{Layer, ServiceExt};
+use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
+use tower_oauth2_client::{
+    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error,
+    RefreshFailed, RefreshToken, Replay, Secret, Tenant, TenantId, Token, TokenError, TokenRequest,
+};
+use tracing_subscriber::fmt::MakeWriter;
+
+const ID: &str = "my-id";
+const SECRET: &str = "canary-secret+1";
+const ACCESS: &str = "canary-access-2";
+const REFRESH: &str = "canary-refresh-3";
+const TENANT: &str = "canary-tenant-4";
+const PARAM: &str = "canary-param-5";
+const PATH: &str = "canary-path-6";
+
+/// Behaviours 103 and 104.
+#[tokio::test(start_paused = true)]
+async fn nothing_that_the_layer_says_tells_a_secret() {
+    let said = Said::default();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(said.clone()).init();
+    let panics = said.clone();
+    std::panic::set_hook(Box::new(move |info| panics.add(&info.to_string())));
+
+    said.ours_is_heard();
+    misconfigured(&said);
+    let clock = TestClock::new();
+    for client_auth in [ClientAuth::basic(ID, SECRET), ClientAuth::basic_raw(ID, SECRET), ClientAuth::body(ID, SECRET)]
+    {
+        let cfg = config(client_auth, &clock).build().unwrap();
+        said.show(&cfg);
+        for fault in troubles() {
+            let trouble = Trouble { fault, cfg: cfg.clone(), clock: clock.clone(), said: said.clone() };
+            trouble.without_a_token().await;
+            trouble.after_a_rejection().await;
+        }
+    }
+    refused_before_sending(&said).await;
+    own_sources(&said).await;
+
+    let _ = std::panic::take_hook();
+    said.must_not_tell();
+}
+
+/// What an authorization server, or somebody who pretends to be one, may answer.
+fn troubles() -> Vec<Fault> {
+    let everything = [SECRET, ACCESS, REFRESH, TENANT, PARAM, PATH].join(" ");
+    let basic = STANDARD.encode(format!("{ID}:{SECRET}"));
+    let mut faults = vec![
+        Fault::Drop,
+        Fault::DropInBody,
+        Fault::LoseAnswer,
+        Fault::Hang,
+        Fault::HangInBody,
+        Fault::Huge,
+        Fault::Html,
+        Fault::Garbage,
+        Fault::Status(500),
+        Fault::RetryAfter(429, 30),
+        Fault::error("invalid_client"),
+        Fault::error("invalid_grant"),
+        Fault::Redirect(format!("https://elsewhere.example.net/{ACCESS}?secret={SECRET}").into()),
+    ];
+    let bodies = [
+        everything.clone(),
+        format!("<html>{everything}</html>"),
+        format!(r#"{{"error":"invalid_client","error_description":"{everything} Basic {basic}"}}"#),
+        format!(r#"{{"error":"invalid_grant","error_description":"{everything}","error_uri":"https://{PATH}/"}}"#),
+        format!(r#"{{"error":"{SECRET}"}}"#),
+        format!(r#"{{"{everything}":{{"#),
+        format!(r#""{ACCESS}""#),
+        format!(r#"{{"access_token":"{everything}"}}"#),
+        format!(r#"{{"access_token":["{ACCESS}"],"refresh_token":"{REFRESH}"}}"#),
+        format!(r#"{{"access_token":"{ACCESS}","token_type":"{everything}"}}"#),
+        format!(r#"{{"access_token":"{ACCESS}","access_token":"{REFRESH}"}}"#),
+        format!(r#"{{"access_token":"{ACCESS}","expires_in":"{PARAM}","scope":7}}"#),
+    ];
+    for body in bodies {
+        for status in [200, 400, 401, 403, 500] {
+            let response = Response::builder().status(status).header("content-type", "application/json");
+            let response = response.header("retry-after", ACCESS).header("www-authenticate", format!("Basic {SECRET}"));
+            faults.push(Fault::Respond(response.body(Bytes::from(body.clone())).unwrap()));
+        }
+    }
+    faults
+}
+
+type Client = Auth<Api>;
+
+/// One way in which token requests go wrong.
+struct Trouble {
+    fault: Fault,
+    cfg: AuthConfig,
+    clock: TestClock,
+    said: Said,
+}
+
+impl Trouble {
+    /// The first token request meets it.
+    async fn without_a_token(&self) {
+        let (auth, api, layer) = self.world();
+        let client = layer.layer(api);
+        auth.always(self.fault.clone());
+        for _ in 0..2 {
+            self.send(&client).await;
+        }
+        self.said.state_of(&layer, &client).await;
+    }
+
+    /// A token that was handed in is rejected, and the token request for another one meets it.
+    async fn after_a_rejection(&self) {
+        let (auth, api, layer) = self.world();
+        let client = layer.layer(api.clone());
+        let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
+        self.said.show(&token);
+        layer.handle().hand_in_tenant(&TenantId::new(TENANT).unwrap(), token).unwrap();
+        auth.always(self.fault.clone());
+        api.always(Fault::error(ACCESS));
+        for _ in 0..2 {
+            self.send(&client).await;
+        }
+        self.said.state_of(&layer, &client).await;
+    }
+
+    fn world(&self) -> (AuthServer, Api, AuthLayer) {
+        let auth = AuthServer::new(self.clock.clone());
+        let api = Api::new(&auth);
+        let layer = AuthLayer::with_client(self.cfg.clone(), auth.clone());
+        (auth, api, layer)
+    }
+
+    async fn send(&self, client: &Client) {
+        let request = for_tenant(get(&format!("https://api.example.com/{PATH}?{PARAM}")));
+        match client.clone().oneshot(request).await {
+            Ok(response) => self.said.extensions(&response),
+            Err(error) => self.said.error(&error),
+        }
+    }
+}
+
+fn config(client_auth: ClientAuth, clock: &TestClock) -> AuthConfigBuilder {
+    AuthConfig::client_credentials(format!("https://auth.example.com/{PATH}/token"), client_auth)
+        .param("resource", PARAM)
+        .token_header("x-key", PARAM)
+        .tenant(Tenant::header("x-tenant").token_header("x-account").token_param("account"))
+        .origin("https://api.example.com")
+        .max_token_answer(4096)
+        .clock(clock.clone())
+}
+
+fn get(uri: &str) -> Request<Full<Bytes>> {
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+fn for_tenant(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    request.extensions_mut().insert(TenantId::new(TENANT).unwrap());
+    request
+}
+
+/// Mistakes in a configuration, each with a secret in the wrong place.
+fn misconfigured(said: &Said) {
+    let clock = TestClock::new();
+    let plain = || config(ClientAuth::basic(ID, SECRET), &clock);
+    let builders = [
+        config(ClientAuth::basic(ID, format!("{SECRET}\n")), &clock),
+        config(ClientAuth::basic_raw(format!("{SECRET}:"), SECRET), &clock),
+        config(ClientAuth::body("", SECRET), &clock),
+        AuthConfig::client_credentials(format!("http://{SECRET}/token"), ClientAuth::none(ID)).origin("https://a.b"),
+        AuthConfig::client_credentials(SECRET, ClientAuth::none(ID)).origin("https://a.b"),
+        AuthConfig::client_credentials(format!("https://{ID}:{SECRET}@a.b/"), ClientAuth::none(ID))
+            .origin("https://a.b"),
+        AuthConfig::refresh_token("https://a.b/token", ClientAuth::none(ID), format!("{REFRESH}\n"))
+            .origin("https://a.b"),
+        plain().param("client_secret", SECRET),
+        plain().token_header("authorization", SECRET),
+        plain().token_header("x-key", format!("{SECRET}\n")),
+        plain().origin(format!("https://{ID}:{SECRET}@api.example.com")),
+        plain().origin(format!("https://api.example.com/{PATH}?{SECRET}")),
+        plain().set_if_absent("x-key", format!("{SECRET}\n")),
+        plain().tenant(Tenant::header("x-tenant").fixed(format!("{TENANT}\n"))),
+    ];
+    for builder in builders {
+        said.show(&builder);
+        match builder.build() {
+            Ok(cfg) => said.show(&cfg),
+            Err(error) => said.error(&error),
+        }
+    }
+    said.error(&Token::bearer(&format!("{ACCESS} {ACCESS}")).unwrap_err());
+    said.error(&Token::bearer(&ACCESS.repeat(10_000)).unwrap_err());
+    said.error(&TenantId::new(format!("{TENANT}\n")).unwrap_err());
+    said.show(&(ClientAuth::body(ID, SECRET), Secret::from(SECRET), Tenant::header("x").fixed(TENANT)));
+    said.show(&(TenantId::new(TENANT).unwrap(), RefreshToken::Replace(Secret::from(REFRESH))));
+}
+
+/// Requests that the layer does not let out.
+async fn refused_before_sending(said: &Said) {
+    let auth = AuthServer::new(TestClock::new());
+    let cfg = config(ClientAuth::basic(ID, SECRET), auth.clock()).build().unwrap();
+    let layer = AuthLayer::with_client(cfg, auth.clone());
+    let client = layer.layer(Api::new(&auth));
+    let mut contradicts = for_tenant(get("https://api.example.com/"));
+    contradicts.headers_mut().insert("x-tenant", format!("{TENANT}-other").parse().unwrap());
+    let mut malformed = get("https://api.example.com/");
+    malformed.headers_mut().insert("x-tenant", format!("{TENANT}\u{7f}").parse().or("x".parse()).unwrap());
+    let requests = [
+        get(&format!("https://api.example.com/{PATH}")),
+        for_tenant(get(&format!("https://elsewhere.example.net/{PATH}?{SECRET}"))),
+        for_tenant(get(&format!("https://{ID}:{SECRET}@api.example.com/{PATH}"))),
+        for_tenant(get(&format!("http://api.example.com/{PATH}?{SECRET}"))),
+        contradicts,
+        malformed,
+    ];
+    for request in requests {
+        said.error(&client.clone().oneshot(request).await.unwrap_err());
+    }
+    assert_eq!(auth.token_requests(), 0);
+    let two_tenants = client.for_tenant(TenantId::new(format!("{TENANT}-other")).unwrap());
+    said.error(&two_tenants.oneshot(for_tenant(get("https://api.example.com/"))).await.unwrap_err());
+    let malformed = ClientAuth::basic(ID, format!("{SECRET}\n"));
+    said.error(&layer.handle().replace_credentials(malformed).unwrap_err());
+}
+
+/// Sources that fail, panic or never answer. What they are asked is shown too.
+async fn own_sources(said: &Said) {
+    for how in ["fail", "panic", "hang", "succeed"] {
+        let heard = said.clone();
+        let source = tower::service_fn(move |request: TokenRequest| {
+            heard.show(&request);
+            async move {
+                match how {
+                    "fail" => Err(TokenError::transient("out of order")),
+                    "panic" => panic!("this source is broken"),
+                    "hang" => std::future::pending().await,
+                    _ => Token::bearer(ACCESS).map_err(TokenError::permanent),
+                }
+            }
+        });
+        let cfg = AuthConfig::external()
+            .origin("https://api.example.com")
+            .tenant(Tenant::header("x-tenant").per_tenant_tokens())
+            .replay(Replay::Idempotent)
+            .build()
+            .unwrap();
+        let layer = AuthLayer::with_source(cfg, source);
+        let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
+        layer.handle().hand_in_tenant(&TenantId::new(TENANT).unwrap(), token).unwrap();
+        layer.handle().invalidate();
+        let auth = AuthServer::new(TestClock::new());
+        let client = layer.layer(Api::new(&auth).bare_401());
+        match client.clone().oneshot(for_tenant(get("https://api.example.com/"))).await {
+            Ok(response) => said.extensions(&response),
+            Err(error) => said.error(&error),
+        }
+        said.state_of(&layer, &client).await;
+    }
+}
+
+/// Everything that was said: text of errors, debug output, events and panics.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    fn add(&self, text: &str) {
+        let mut said = self.0.lock().unwrap();
+        said.push_str(text);
+        said.push('\n');
+    }
+
+    /// A copy, since the panic hook writes here too.
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn show(&self, value: &impl Debug) {
+        self.add(&format!("{value:?} {value:#?}"));
+    }
+
+    fn error(&self, error: &(dyn StdError + 'static)) {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.add(&format!("{error} {error:?} {error:#?}"));
+            if let Some(token) = error.downcast_ref::<TokenError>().or(token_error(error)) {
+                // The server's own words: told on request only, and without what was sent to it.
+                let description = token.description().unwrap_or_default();
+                assert!([SECRET, TENANT, PARAM].iter().all(|sent| !description.contains(sent)), "{description}");
+            }
+            next = error.source();
+        }
+    }
+
+    fn extensions<B>(&self, response: &Response<B>) {
+        self.show(&response.extensions().get::<AuthOutcome>());
+        if let Some(failed) = response.extensions().get::<RefreshFailed>() {
+            self.show(failed);
+            self.error(&*failed.0);
+        }
+    }
+
+    async fn state_of(&self, layer: &AuthLayer, client: &Client) {
+        let handle: AuthHandle = layer.handle();
+        let tenant = TenantId::new(TENANT).unwrap();
+        self.show(&(layer, client, &handle, handle.stats(), handle.tenant_stats(&tenant)));
+        self.show(&client.clone().oneshot(for_tenant(get("https://api.example.com/"))));
+        match tokio::time::timeout(Duration::from_secs(60), handle.tenant_token(&tenant)).await.unwrap() {
+            Ok(token) => self.show(&token),
+            Err(error) => self.error(&*error),
+        }
+    }
+
+    /// Our own words do arrive here, or the search would prove nothing.
+    fn ours_is_heard(&self) {
+        tracing::trace!("a word for the log");
+        let error: BoxError = "a word for the errors".into();
+        self.error(&*error);
+        let said = self.text();
+        assert!(said.contains("a word for the log") && said.contains("a word for the errors"));
+    }
+
+    fn must_not_tell(&self) {
+        let said = self.text();
+        for expected in
+            ["token request failed", "this source is broken", "the request was not sent", "RefreshFailed(Tok"]
+        {
+            assert!(said.contains(expected), "the paths that say {expected:?} were not taken");
+        }
+        let basic = STANDARD.encode(format!("{ID}:canary"));
+        let byte_list = format!("{:?}", b"canary").replace(['[', ']'], "");
+        for canary in ["canary", &basic[..basic.len() - 4], &byte_list, "s3cret"] {
+            for line in said.lines() {
+                assert!(!line.to_lowercase().contains(&canary.to_lowercase()), "{canary:?} is in: {line}");
+            }
+        }
+    }
+}
+
+fn token_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TokenError> {
+    error.downcast_ref::<Error>().and_then(Error::token)
+}
+
+impl io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Said {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
