@@ -49,32 +49,13 @@ impl Head {
             _ => "",
         };
 
-        let headers = request.headers();
-        let uri_len = scheme.len() + authority.len() + path_and_query.len();
-        let values: usize = headers.values().map(HeaderValue::len).sum();
-        let mut flat = Vec::with_capacity(uri_len + values + headers.len() * LENGTHS_AND_NAME);
-        flat.extend_from_slice(scheme.as_bytes());
-        flat.extend_from_slice(authority.as_bytes());
-        flat.extend_from_slice(path_and_query.as_bytes());
-        for (name, value) in headers {
-            // Compared here, where we come by: a look-up would cost more.
-            if *name == UPGRADE {
-                return None;
-            }
-            push(&mut flat, name, value);
-        }
-        // No length inside can be larger than the whole.
-        if flat.len() as u64 >= SENSITIVE {
-            return None;
-        }
-
         Some(Self {
             method: request.method().clone(),
             version: request.version(),
             scheme: u8::try_from(scheme.len()).ok()?,
             authority: u16::try_from(authority.len()).ok()?,
             path_and_query: u16::try_from(path_and_query.len()).ok()?,
-            flat,
+            flat: flatten([scheme, authority, path_and_query], request.headers())?,
             // An emptied map would allocate.
             extensions: if request.extensions().is_empty() { Extensions::new() } else { request.extensions().clone() },
         })
@@ -106,6 +87,26 @@ impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Head([redacted])")
     }
+}
+
+/// Out of line, since it is the same for every body, and its loops are the fastest where nothing else is around them.
+#[inline(never)]
+fn flatten(uri: [&str; 3], headers: &HeaderMap) -> Option<Vec<u8>> {
+    let values: usize = headers.values().map(HeaderValue::len).sum();
+    let uri_len: usize = uri.iter().map(|part| part.len()).sum();
+    let mut flat = Vec::with_capacity(uri_len + values + headers.len() * LENGTHS_AND_NAME);
+    for part in uri {
+        flat.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in headers {
+        // Compared here, where we come by: a look-up would cost more.
+        if *name == UPGRADE {
+            return None;
+        }
+        push(&mut flat, name, value);
+    }
+    // No length inside can be larger than the whole.
+    ((flat.len() as u64) < SENSITIVE).then_some(flat)
 }
 
 #[inline]
