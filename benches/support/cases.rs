@@ -64,7 +64,7 @@ pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
 }
 
 /// One clone of the service for all requests.
-fn persistent<S: Service<Request<Body>> + 'static>(name: &'static str, kind: Kind, mut service: S) -> Case {
+pub(crate) fn persistent<S: Service<Request<Body>> + 'static>(name: &'static str, kind: Kind, mut service: S) -> Case {
     Case::new(name, kind, move |requests| measured_persistent(&mut service, kind, requests))
 }
 

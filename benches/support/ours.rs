@@ -10,7 +10,7 @@ use super::baselines::{TENANT, access_token};
 
 /// The runtime on which timers and token requests run; enter it before anything of ours is called.
 pub(crate) fn background() -> Runtime {
-    Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap()
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
 pub(crate) fn layer(replay: Replay) -> AuthLayer {
