@@ -609,6 +609,22 @@ impl AuthConfigBuilder {
             || !self.params.is_empty()
             || !self.token_headers.is_empty()
             || !self.endpoint_edits.is_empty()
+            || !self.token_types.is_empty()
+            || !self.answer_fields.is_empty()
+            || !self.dead_refresh_codes.is_empty()
+            || self.token_timeout.is_some()
+            || self.max_token_answer.is_some()
+            || self.has_client_settings()
+    }
+
+    #[cfg(feature = "reqwest")]
+    fn has_client_settings(&self) -> bool {
+        self.client.is_changed()
+    }
+
+    #[cfg(not(feature = "reqwest"))]
+    fn has_client_settings(&self) -> bool {
+        false
     }
 }
 
