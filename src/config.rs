@@ -138,6 +138,24 @@ impl AuthConfig {
 
     /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
     /// endpoint are errors here, since nothing would obey them.
+    ///
+    /// The source is a [`TokenSource`](crate::TokenSource), a [`StaticToken`](crate::StaticToken), or an async function:
+    ///
+    /// ```
+    /// use tower::service_fn;
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    ///
+    /// async fn own_grant(request: TokenRequest) -> Result<Token, TokenError> {
+    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask whomever you like
+    ///     Token::bearer(&token).map_err(TokenError::permanent)
+    /// }
+    ///
+    /// # tokio_test::block_on(async {
+    /// let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+    /// let layer = AuthLayer::with_source(cfg, service_fn(own_grant));
+    /// layer.handle().warm_up().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn external() -> AuthConfigBuilder {
         AuthConfigBuilder::new(None, String::new(), None)
     }

@@ -272,7 +272,8 @@ fn pem_signer(algorithm: SigningAlgorithm, pem: &Secret<String>) -> Result<Box<d
     let wrong = || {
         ConfigError::new(
             format!("the signing key is not a private key for {}", algorithm.as_str()),
-            "it is PEM that begins with `-----BEGIN PRIVATE KEY-----` (PKCS#8), of the algorithm's kind and curve",
+            "it is PEM that begins with `-----BEGIN PRIVATE KEY-----` (PKCS#8), of the algorithm's kind and curve; RSA from \
+             2048 bits",
         )
     };
     let backend = backend()?;

@@ -306,6 +306,7 @@ fn a_key_that_cannot_sign_is_told_when_it_is_configured() {
         (Rs256, rsa_key.spki, "private key for RS256"),
         (Es256, p256().spki, "private key for ES256"),
         (Es512, p256().pem, "ES512"),
+        // AWS-LC does not read it at all.
         (Rs512, short_rsa.clone(), "2048 bits"),
         (Ps256, short_rsa, "2048 bits"),
     ];

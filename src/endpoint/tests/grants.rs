@@ -92,6 +92,32 @@ async fn token_exchange() {
 }
 
 #[tokio::test]
+async fn a_refresh_is_for_the_same_resource_and_audience() {
+    let server = Server::default().answers(200, TOKEN);
+    let mut settings = with_grant(Grant::JwtBearer("a.b.c".into()));
+    settings.resources = vec!["urn:example:1".into()];
+    settings.audiences = vec!["payments".into()];
+    server.ask(&settings, &ClientAuth::none("my-id"), with_refresh_token("R")).await.unwrap();
+    assert_eq!(
+        server.seen()[0].body,
+        "grant_type=refresh_token&refresh_token=R&client_id=my-id&resource=urn%3Aexample%3A1&audience=payments"
+    );
+}
+
+#[tokio::test]
+async fn parameters_that_repeat_are_a_list_in_json() {
+    let server = Server::default().answers(200, TOKEN);
+    let mut settings = with_grant(Grant::JwtBearer("a.b.c".into()));
+    settings.encoding = BodyEncoding::Json;
+    settings.resources = vec!["urn:example:1".into(), "urn:example:2".into()];
+    server.ask(&settings, &ClientAuth::anonymous(), TokenRequest::default()).await.unwrap();
+    assert_eq!(
+        server.seen()[0].body,
+        r#"{"grant_type":"urn:ietf:params:oauth:grant-type:jwt-bearer","assertion":"a.b.c","resource":["urn:example:1","urn:example:2"]}"#
+    );
+}
+
+#[tokio::test]
 async fn an_exchanged_token_must_be_named_and_usable() {
     let unusable = [
         TOKEN,
