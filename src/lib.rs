@@ -64,6 +64,7 @@ pub mod providers;
 mod request;
 mod response;
 mod secret;
+mod secret_source;
 mod service;
 mod shared;
 #[cfg(feature = "test-util")]
@@ -72,7 +73,9 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
-pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint};
+pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
+#[cfg(feature = "jwt")]
+pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use future::ResponseFuture;
@@ -80,10 +83,11 @@ pub use layer::{AuthHandle, AuthLayer, Stats};
 pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
 pub use response::Forbidden;
 pub use secret::Secret;
+pub use secret_source::SecretSource;
 pub use service::Auth;
 pub use token::{
-    ErrorCode, ExpirySource, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource,
-    UnknownExpiry,
+    ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
+    TokenSource, UnknownExpiry,
 };
 
 /// The README's examples compile.
