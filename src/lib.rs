@@ -39,6 +39,8 @@
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
+//! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
+//! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
@@ -80,6 +82,7 @@ pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use future::ResponseFuture;
 pub use layer::{AuthHandle, AuthLayer, Stats};
+pub use message::{HttpRequest, HttpResponse};
 pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
 pub use response::Forbidden;
 pub use secret::Secret;

@@ -864,6 +864,29 @@ mod tests {
         }
     }
 
+    /// Behaviour 23.
+    #[test]
+    fn a_flight_on_a_runtime_that_nobody_drives_is_overtaken() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stuck = {
+            let _inside = parked.enter();
+            wait(slot.read(&engine))
+        };
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(engine.policy.flight_deadline / 2).await;
+            assert!(wait(slot.read(&engine)).ptr_eq(&stuck), "it may land yet");
+            sleep(engine.policy.flight_deadline).await;
+            let second = wait(slot.read(&engine));
+            assert!(matches!(stuck.await, Landing::Superseded));
+            gate.let_one_land().await;
+            assert!(matches!(second.await, Landing::New(_)));
+        });
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_handed_in_is_the_very_next_one() {
         let gate = Gate::new(false);
