@@ -2,6 +2,8 @@
 //!
 //! The figures of RESULTS.md come from `paired`, which interleaves the stacks.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Instructions a request, counted by callgrind: the same on every run, whatever else the machine does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use support::callgrind::{count, missing, run_if_asked};

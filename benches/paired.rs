@@ -1,5 +1,7 @@
 //! Time a request through each stack, the stacks interleaved: the figures of RESULTS.md.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
 mod support;
 
 use support::cases::{FLOOR, cases};
@@ -7,6 +9,7 @@ use support::figures::Figures;
 use support::ours::background;
 use support::paired::time;
 use support::requests::KINDS;
+use support::reqwests;
 
 fn main() {
     let rounds = if std::env::args().any(|arg| arg == "--quick") { 31 } else { 301 };
@@ -21,5 +24,11 @@ fn main() {
             figures.put(format!("{} {}", kind.name(), timing.name), timing.median);
             figures.put(format!("{} {}, over FLOOR", kind.name(), timing.name), timing.over(floor));
         }
+    }
+    let timings = time(&mut reqwests::cases(&runtime), rounds);
+    for timing in &timings {
+        let bare = timings.first().expect("the bare service is there");
+        figures.put(timing.name, timing.median);
+        figures.put(format!("{}, over bare", timing.name), timing.over(bare));
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::request::Keeping;
 use crate::response::{Drain, Verdict, Watch};
 use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
@@ -266,8 +267,16 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
                     };
                     let header = current.token.header_value().clone();
-                    let Some(request) = self.request.take() else { return Poll::Pending };
-                    let (request, kept) = self.resend.dispatch(request, header, &self.shared.setup);
+                    let Some(mut request) = self.request.take() else { return Poll::Pending };
+                    let kept = match self.resend.keep(&request) {
+                        Keeping::Done(kept) => kept,
+                        Keeping::ByRecording => {
+                            let kept;
+                            (request, kept) = request.record(self.resend.ops, self.shared.setup.replay.cap);
+                            kept
+                        }
+                    };
+                    self.shared.setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
                     let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::extensions::Resend;
 #[cfg(feature = "reqwest")]
 use crate::request::KeptBody;
-use crate::request::{Admission, Kept, Ops, OriginPolicy, keep};
+use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, keep, record};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -39,8 +39,10 @@ pub(crate) mod sealed {
         /// Tells an inner layer of this crate that this is the second sending.
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
-        /// Splits into what is sent and what is kept; nothing is kept if it cannot be sent twice.
-        fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
+        /// Keeps what a second sending needs; nothing if it cannot be sent twice.
+        fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept>;
+        /// Splits into what is sent and what is kept.
+        fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
         /// The body's type, if no request with such a body can be sent twice.
         fn unknown_body(ops: &Self::Ops) -> Option<&'static str>;
@@ -86,8 +88,13 @@ impl<B: Body> sealed::Request for http::Request<B> {
         origins.check(self.uri(), self.headers())
     }
 
-    fn keep(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
-        keep(self, ops, cap)
+    #[inline]
+    fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept> {
+        keep(self, ops)
+    }
+
+    fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        record(self, ops, cap)
     }
 
     fn rebuild(kept: Self::Kept) -> Option<Self> {
@@ -153,7 +160,11 @@ impl sealed::Request for reqwest::Request {
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
-    fn keep(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+    fn keep(&self, _: Self::Ops) -> Keeping<Self::Kept> {
+        Keeping::ByRecording
+    }
+
+    fn record(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
         // `try_clone` refuses streaming bodies, and only them.
         let body = self.body_mut().take();
         let head = self.try_clone();

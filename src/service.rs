@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use tower_service::Service;
 
 use crate::error::{BoxError, Error};
 use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
-use crate::request::{Admission, Registry, TenantPolicy, withhold};
+use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
 use crate::response::{Watch, watch_of};
 use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
@@ -48,7 +48,7 @@ struct Local {
     header: Option<HeaderValue>,
     /// The word of the request before, to copy on the second request only.
     seen: u64,
-    /// The tenant of every request, if that is so.
+    /// The tenant of every request that does not name one itself.
     tenant: Option<TenantId>,
 }
 
@@ -197,7 +197,10 @@ impl<S> Auth<S> {
             return Err(Error::Tenant { reason: NO_TENANTS });
         }
         let named = match &setup.tenant {
-            Some(policy) => policy.named(self.local.tenant.as_ref().or(self.tenant.as_ref()), extensions)?,
+            Some(policy) => match (extensions.and_then(Extensions::get), &self.local.tenant) {
+                (None, Some(tenant)) => Some(tenant.clone()),
+                (named, _) => policy.named(self.tenant.as_ref(), named)?,
+            },
             None => None,
         };
         let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
@@ -213,7 +216,8 @@ impl<S> Auth<S> {
         Ok(Prepared::Ours(slot, resend))
     }
 
-    fn send<R>(&mut self, request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
+    #[inline]
+    fn send<R>(&mut self, mut request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
@@ -242,7 +246,15 @@ impl<S> Auth<S> {
                 read => return self.wait(request, Some(slot.clone()), resend, read),
             },
         };
-        let (request, kept) = resend.dispatch(request, header, &self.shared.setup);
+        let kept = match resend.keep(&request) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
+                kept
+            }
+        };
+        self.shared.setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
         ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
@@ -253,8 +265,9 @@ impl<S> Auth<S> {
         self.local.header = Some(unshared(current.token.header_value()));
         self.local.word = current.word();
         if self.local.tenant.is_none() {
-            let fixed = self.shared.setup.tenant.as_ref().and_then(TenantPolicy::fixed);
-            self.local.tenant = self.tenant.as_ref().or(fixed).map(TenantId::unshared);
+            let policy = self.shared.setup.tenant.as_ref();
+            let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
+            self.local.tenant = named.as_ref().map(TenantId::unshared);
             self.shared = Arc::new(Arc::clone(&self.shared));
         }
     }

@@ -3,13 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderValue;
-
 use crate::endpoint::Credentials;
 use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::request::{Injection, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
+use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::token::{Engine, Slot};
 
@@ -105,12 +103,12 @@ impl<R: HttpRequest, T> Clone for Resending<R, T> {
 }
 
 impl<R: HttpRequest, T> Resending<R, T> {
-    /// Keeps what a second sending needs, then injects the token.
+    /// Keeps what a second sending needs; to be done before the token is put in.
     #[inline]
-    pub(crate) fn dispatch(&self, request: R, header: HeaderValue, setup: &Setup) -> (R, Option<R::Kept>) {
-        let may_resend = !self.outer && self.policy.allows(request.method());
-        let (mut request, kept) = if may_resend { request.keep(self.ops, setup.replay.cap) } else { (request, None) };
-        setup.injection.apply(header, request.headers_mut());
-        (request, kept)
+    pub(crate) fn keep(&self, request: &R) -> Keeping<R::Kept> {
+        if self.outer || !self.policy.allows(request.method()) {
+            return Keeping::Done(None);
+        }
+        request.keep(self.ops)
     }
 }

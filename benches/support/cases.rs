@@ -21,7 +21,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, kind: Kind, run: impl FnMut(u64) + 'static) -> Self {
+    pub(crate) fn new(name: &'static str, kind: Kind, run: impl FnMut(u64) + 'static) -> Self {
         Self { name, kind, run: Box::new(run) }
     }
 

@@ -3,6 +3,7 @@
 use http::header::{AUTHORIZATION, CONNECTION, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::has_header;
 use crate::error::{ConfigError, Error};
 
 /// What happens to an `Authorization` header that is on a request already.
@@ -57,7 +58,7 @@ impl Injection {
         if headers.keys_len() > Self::MAX_HEADERS {
             return Err(Error::Request("the request has too many headers".into()));
         }
-        if headers.contains_key(CONNECTION) && is_hop_by_hop(tenant_header, headers) {
+        if has_header(headers, &CONNECTION) && is_hop_by_hop(tenant_header, headers) {
             return Err(Error::Request(
                 "the Connection header names Authorization or the tenant header, so that the next hop would remove \
                  it (RFC 9110 §7.6.1); remove it there"

@@ -29,26 +29,38 @@ pub(crate) struct Kept<B: Body> {
     body: KeptBody<B>,
 }
 
-/// Keeps what is needed to send this request twice. The request that comes back is to be sent instead of the one that
-/// went in: its body may be recorded on the way.
+/// What came of the attempt to keep a request by looking at it.
+pub(crate) enum Keeping<K> {
+    /// Kept, or not to be kept.
+    Done(Option<K>),
+    /// Its body must be recorded, for which it must be taken apart.
+    ByRecording,
+}
+
+/// Keeps what is needed to send this request twice, unless its body must be recorded.
+///
+/// By reference, since a request that is handed on and back is copied twice (15 ns).
 ///
 /// Call it before a token is put in, and only for requests that the policy allows.
 /// Never kept: bodies nobody knows how to send twice, and requests that hand over a connection (CONNECT, `Upgrade`).
 #[inline]
-pub(crate) fn keep<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
-    let Some(ops) = ops else { return (request, None) };
-    let Some(head) = Head::keep(&request) else { return (request, None) };
+pub(crate) fn keep<B: Body>(request: &Request<B>, ops: Option<Ops<B>>) -> Keeping<Kept<B>> {
     match ops {
-        Ops::Clone(clone) => {
-            let body = KeptBody::Ready(clone(request.body()));
-            (request, Some(Kept { head, body }))
-        }
-        Ops::Record { record, erase } => {
-            let (parts, body) = request.into_parts();
-            let (body, kept) = record(body, erase, cap);
-            (Request::from_parts(parts, body), kept.map(|body| Kept { head, body }))
+        None => Keeping::Done(None),
+        Some(Ops::Record { .. }) => Keeping::ByRecording,
+        Some(Ops::Clone(clone)) => {
+            Keeping::Done(Head::keep(request).map(|head| Kept { head, body: KeptBody::Ready(clone(request.body())) }))
         }
     }
+}
+
+/// The same for a body that must be recorded: the request that comes back is to be sent instead of the one that went in.
+pub(crate) fn record<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
+    let Some(Ops::Record { record, erase }) = ops else { return (request, None) };
+    let Some(head) = Head::keep(&request) else { return (request, None) };
+    let (parts, body) = request.into_parts();
+    let (body, kept) = record(body, erase, cap);
+    (Request::from_parts(parts, body), kept.map(|body| Kept { head, body }))
 }
 
 impl<B: Body> Kept<B> {
@@ -77,7 +89,10 @@ mod tests {
     where
         B: Body<Error: Send> + 'static,
     {
-        keep(request, ops_of(), CAP)
+        match keep(&request, ops_of()) {
+            Keeping::Done(kept) => (request, kept),
+            Keeping::ByRecording => record(request, ops_of(), CAP),
+        }
     }
 
     async fn bytes<B: Body<Error: std::fmt::Debug>>(body: B) -> Bytes {

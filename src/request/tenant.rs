@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::header::Entry;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::inject::own_header_name;
 use crate::error::{ConfigError, Error};
@@ -186,15 +186,13 @@ impl TenantPolicy {
     /// The request's tenant, read once, before anything is sent: every later use derives from the result.
     ///
     /// `explicit` is the tenant of the service that the request goes through.
-    #[inline]
     pub(crate) fn named(
         &self,
         explicit: Option<&TenantId>,
-        extensions: Option<&Extensions>,
+        in_request: Option<&TenantId>,
     ) -> Result<Option<TenantId>, Error> {
         let mut tenant: Option<TenantId> = None;
-        // The service's first: where it is a private copy, that is the one to count references of.
-        for named in [explicit, self.fixed(), extensions.and_then(Extensions::get)].into_iter().flatten() {
+        for named in [self.fixed(), explicit, in_request].into_iter().flatten() {
             let named = self.normalized(named)?;
             match &tenant {
                 None => tenant = Some(named.into_owned()),
@@ -342,6 +340,8 @@ impl<Id> fmt::Debug for Source<Id> {
 
 #[cfg(test)]
 mod tests {
+    use http::Extensions;
+
     use super::*;
 
     impl TenantPolicy {
@@ -351,7 +351,7 @@ mod tests {
             extensions: &Extensions,
             headers: &HeaderMap,
         ) -> Result<Option<TenantId>, Error> {
-            let named = self.named(explicit, Some(extensions))?;
+            let named = self.named(explicit, extensions.get())?;
             let stamped = self.stamp(named.clone(), &mut headers.clone());
             let agreed = self.agreed(named, headers);
             assert_eq!(stamped.is_ok(), agreed.is_ok());

@@ -1,0 +1,278 @@
+//! Many threads and many tasks through one layer: a valid token, an expiring one, and one that is revoked all the time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::{Request, StatusCode, header};
+use support::baselines::{Answer, Inner, TENANT, access_token, floor, naive};
+use support::cases::{FLOOR, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_REPLAY, REPLAY, measured_persistent};
+use support::figures::Figures;
+use support::ours::{background, ours, warm};
+use support::paired::median;
+use support::requests::{Body, Kind};
+use tokio::runtime::{Builder, Runtime};
+use tower::{Service, ServiceExt};
+use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
+
+fn main() {
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    let mut figures = Figures::of("contention");
+    threads(&mut figures, if quick { 5 } else { 21 });
+    tasks(&mut figures, if quick { 3 } else { 11 });
+    for tasks in [64, 1_000] {
+        let span = Duration::from_millis(if quick { 500 } else { 3_000 });
+        let valid = serve(None, None, tasks, span);
+        let expiring = serve(Some(Duration::from_secs(1)), None, tasks, span);
+        let revoked = serve(None, Some(Duration::from_millis(50)), tasks, span);
+        for (name, served) in [("valid token", valid), ("expiring token", expiring), ("401 storm", revoked)] {
+            figures.put(format!("2 workers, {tasks} tasks, {name}: ns a request"), served.each);
+            figures.put(format!("2 workers, {tasks} tasks, {name}: token requests"), served.token_requests);
+            figures.put(format!("2 workers, {tasks} tasks, {name}: 401 met"), served.met);
+            figures.put(format!("2 workers, {tasks} tasks, {name}: 401 passed on"), served.passed_on);
+        }
+    }
+}
+
+/// Without a runtime in between: each thread has a clone and a loop of its own. The naive layer would have to wait for its
+/// lock, which needs a runtime.
+fn threads(figures: &mut Figures, rounds: usize) {
+    let runtime = background();
+    let inner = Inner { yields: 0 };
+    for kind in [Kind::P3, Kind::P8] {
+        let replay = ours(&runtime, inner.clone(), Replay::AnyReplayable);
+        let never = ours(&runtime, inner.clone(), Replay::Never);
+        let mut taken = vec![Vec::new(); 12];
+        for _ in 0..rounds {
+            for (at, threads) in [1, 2, 4].into_iter().enumerate() {
+                let runs: [f64; 4] = [
+                    on_threads(&runtime, floor(inner.clone()), kind, threads),
+                    on_threads(&runtime, never.clone(), kind, threads),
+                    on_threads(&runtime, replay.clone(), kind, threads),
+                    on_threads(&runtime, Fresh(replay.clone()), kind, threads),
+                ];
+                for (stack, run) in runs.into_iter().enumerate() {
+                    taken[stack * 3 + at].push(run);
+                }
+            }
+        }
+        for (stack, name) in [FLOOR, NEVER, REPLAY, ONESHOT_REPLAY].into_iter().enumerate() {
+            for (at, threads) in [1, 2, 4].into_iter().enumerate() {
+                let value = median(taken[stack * 3 + at].clone());
+                figures.put(format!("{} {name}, {threads} threads: ns a request", kind.name()), value);
+            }
+        }
+    }
+}
+
+/// Nanoseconds a request, of the whole process: half of what a request takes where two threads do not disturb each other.
+fn on_threads<S>(runtime: &Runtime, service: S, kind: Kind, threads: usize) -> f64
+where
+    S: Service<Request<Body>> + Clone + Send + 'static,
+{
+    const BATCH: u64 = 64;
+    const SPAN: Duration = Duration::from_millis(20);
+    let barrier = Arc::new(Barrier::new(threads));
+    let running: Vec<_> = (0..threads)
+        .map(|_| {
+            let (mut service, barrier, handle) = (service.clone(), barrier.clone(), runtime.handle().clone());
+            thread::spawn(move || {
+                let _guard = handle.enter();
+                measured_persistent(&mut service, kind, BATCH);
+                barrier.wait();
+                let (start, mut requests) = (Instant::now(), 0);
+                while start.elapsed() < SPAN {
+                    measured_persistent(&mut service, kind, BATCH);
+                    requests += BATCH;
+                }
+                requests as f64 / start.elapsed().as_nanos() as f64
+            })
+        })
+        .collect();
+    let rate: f64 = running.into_iter().map(|thread| thread.join().unwrap()).sum();
+    1.0 / rate
+}
+
+/// A fresh clone for each request.
+#[derive(Clone)]
+struct Fresh<S>(S);
+
+impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Fresh<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        let mut service = self.0.clone();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(service.poll_ready(&mut context).is_ready());
+        service.call(request)
+    }
+}
+
+/// Across an await, on a tokio runtime: the inner service yields once.
+fn tasks(figures: &mut Figures, rounds: usize) {
+    const REQUESTS: usize = 40_000;
+    let inner = Inner { yields: 1 };
+    for (kind, workers, counts) in [
+        (Kind::P3, 1, &[64, 1_000][..]),
+        (Kind::P8, 1, &[1, 64, 1_000, 10_000][..]),
+        (Kind::P8, 2, &[1, 64, 1_000, 10_000][..]),
+        (Kind::P8, 4, &[1, 64, 1_000, 10_000][..]),
+    ] {
+        let runtime = Builder::new_multi_thread().worker_threads(workers).enable_time().build().unwrap();
+        let never = ours(&runtime, inner.clone(), Replay::Never);
+        let replay = ours(&runtime, inner.clone(), Replay::AnyReplayable);
+        let naive = naive(inner.clone(), true);
+        for &tasks in counts {
+            let mut taken = vec![Vec::new(); 6];
+            for _ in 0..rounds {
+                taken[0].push(run(&runtime, floor(inner.clone()), kind, tasks, REQUESTS, false));
+                taken[1].push(run(&runtime, never.clone(), kind, tasks, REQUESTS, false));
+                taken[2].push(run(&runtime, replay.clone(), kind, tasks, REQUESTS, false));
+                taken[3].push(run(&runtime, naive.clone(), kind, tasks, REQUESTS, false));
+                taken[4].push(run(&runtime, floor(inner.clone()), kind, tasks, REQUESTS, true));
+                taken[5].push(run(&runtime, replay.clone(), kind, tasks, REQUESTS, true));
+            }
+            let names = [FLOOR, NEVER, REPLAY, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_REPLAY];
+            for (name, taken) in names.into_iter().zip(taken) {
+                let name = format!("{} {name}, {workers} workers, {tasks} tasks: ns a request", kind.name());
+                figures.put(name, median(taken));
+            }
+        }
+    }
+}
+
+fn run<S>(runtime: &Runtime, service: S, kind: Kind, tasks: usize, requests: usize, oneshot: bool) -> f64
+where
+    S: Service<Request<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: std::fmt::Debug,
+    S::Response: Send,
+{
+    runtime.block_on(async move {
+        let start = Instant::now();
+        let running: Vec<_> = (0..tasks)
+            .map(|_| {
+                let mut service = service.clone();
+                tokio::spawn(async move {
+                    for _ in 0..requests.div_ceil(tasks) {
+                        if oneshot {
+                            service.clone().oneshot(kind.request()).await.unwrap();
+                        } else {
+                            service.ready().await.unwrap().call(kind.request()).await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in running {
+            task.await.unwrap();
+        }
+        start.elapsed().as_nanos() as f64 / (requests.div_ceil(tasks) * tasks) as f64
+    })
+}
+
+struct ServedFigures {
+    each: f64,
+    token_requests: f64,
+    met: f64,
+    passed_on: f64,
+}
+
+/// Tokens that live for `lifetime`, and are revoked by the API every `revoked` span.
+fn serve(lifetime: Option<Duration>, revoked: Option<Duration>, tasks: usize, span: Duration) -> ServedFigures {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let api = Api { valid: Arc::new(AtomicU64::new(0)), met: Arc::default(), inner: Inner { yields: 1 } };
+    let valid = api.valid.clone();
+    let source = tower::service_fn(move |_: TokenRequest| {
+        let valid = valid.clone();
+        async move {
+            let serial = valid.load(Ordering::Acquire);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let token = Token::bearer(&format!("{}.{serial:020}", access_token())).map_err(TokenError::permanent)?;
+            Ok::<_, TokenError>(token.expires_in(lifetime.unwrap_or(Duration::from_secs(3600))))
+        }
+    });
+    let tenant = Tenant::header("x-tenant-id").fixed(TENANT);
+    let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build().unwrap();
+    let layer = AuthLayer::with_source(cfg, source);
+    let service = warm(&runtime, layer.clone(), api.clone());
+    let end = Instant::now() + span;
+    let (mut requests, mut passed_on) = (0_u64, 0_u64);
+    let start = Instant::now();
+    runtime.block_on(async {
+        if let Some(each) = revoked {
+            let valid = api.valid.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(each).await;
+                    valid.fetch_add(1, Ordering::Release);
+                }
+            });
+        }
+        let running: Vec<_> = (0..tasks)
+            .map(|_| {
+                let mut service = service.clone();
+                tokio::spawn(async move {
+                    let (mut requests, mut passed_on) = (0, 0);
+                    while Instant::now() < end {
+                        let response = service.ready().await.unwrap().call(Kind::P8.request()).await.unwrap();
+                        requests += 1;
+                        passed_on += u64::from(response.status() == StatusCode::UNAUTHORIZED);
+                    }
+                    (requests, passed_on)
+                })
+            })
+            .collect();
+        for task in running {
+            let (some, unauthorized) = task.await.unwrap();
+            requests += some;
+            passed_on += unauthorized;
+        }
+    });
+    ServedFigures {
+        each: start.elapsed().as_nanos() as f64 / requests as f64,
+        token_requests: layer.handle().stats().token_requests as f64,
+        met: api.met.load(Ordering::Relaxed) as f64,
+        passed_on: passed_on as f64,
+    }
+}
+
+/// Answers 401 to every token but the newest.
+#[derive(Clone)]
+struct Api {
+    valid: Arc<AtomicU64>,
+    met: Arc<AtomicU64>,
+    inner: Inner,
+}
+
+impl Service<Request<Body>> for Api {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        let token = request.headers()[header::AUTHORIZATION].to_str().unwrap();
+        let serial: u64 = token[token.len() - 20..].parse().unwrap();
+        let mut answer = self.inner.call(request);
+        if serial < self.valid.load(Ordering::Acquire) {
+            self.met.fetch_add(1, Ordering::Relaxed);
+            answer.status = StatusCode::UNAUTHORIZED;
+        }
+        answer
+    }
+}

@@ -1,0 +1,37 @@
+//! Instructions a request, counted by callgrind and held against the floor: a guard where there is valgrind and the
+//! build is optimised.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "../benches/support/mod.rs"]
+mod support;
+
+use support::callgrind::{count, missing, run_if_asked};
+use support::cases::{FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, REPLAY};
+use support::requests::Kind::{P3, P8, P12};
+
+/// What is allowed over the floor: a tenth more than what was measured, the path through malloc varies by some tens.
+const LIMITS: [(support::requests::Kind, &str, &str, f64); 7] = [
+    (P3, NEVER, FLOOR, 900.0),
+    (P8, NEVER, FLOOR, 900.0),
+    (P12, NEVER, FLOOR, 900.0),
+    (P3, REPLAY, FLOOR, 1700.0),
+    (P8, REPLAY, FLOOR, 2300.0),
+    (P12, REPLAY, FLOOR, 4400.0),
+    (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 1000.0),
+];
+
+fn main() {
+    if run_if_asked() {
+        return;
+    }
+    if let Some(why) = missing() {
+        println!("instructions: {why}");
+        return;
+    }
+    for (kind, name, floor, limit) in LIMITS {
+        let over = count(kind, name) - count(kind, floor);
+        println!("instructions: {} {name}: {over:+.0} over {floor}, at most {limit}", kind.name());
+        assert!(over <= limit);
+    }
+}
