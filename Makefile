@@ -5,6 +5,7 @@
 # Unit tests, the suite of behaviours, examples (built), and every example in the documentation and the README.
 test: setup
 	cargo test
+	$(MAKE) guards
 
 lint:
 	cargo fmt --check
