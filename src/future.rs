@@ -114,7 +114,7 @@ where
                     Err(error) => return Poll::Ready(Err(error)),
                 },
                 StateProj::Sent { future, sent } => {
-                    let response = ready!(future.poll(cx)).map_err(service_error)?;
+                    let mut response = ready!(future.poll(cx)).map_err(service_error)?;
                     match sent.judge(&response) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
                         Verdict::Unknown => {}
@@ -133,7 +133,9 @@ where
                             }
                         }
                     }
-                    let response = sent.shared.watch(sent.resend.watch, response, sent.slot(), sent.generation);
+                    if let Some(watch) = sent.shared.watcher(sent.resend.watch, sent.slot(), sent.generation) {
+                        response = watch(response);
+                    }
                     if sent.waited {
                         let outcome =
                             AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
@@ -449,8 +451,10 @@ struct Resent<S, T> {
 
 impl<S, T: HttpResponse> Resent<S, T> {
     /// Whatever the second response is, it goes out.
-    fn finish(&mut self, response: T) -> T {
-        let response = self.shared.watch(self.watch, response, &self.slot, self.outcome.generation);
+    fn finish(&mut self, mut response: T) -> T {
+        if let Some(watch) = self.shared.watcher(self.watch, &self.slot, self.outcome.generation) {
+            response = watch(response);
+        }
         if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.shared.setup.engine, self.outcome.generation);

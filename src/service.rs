@@ -153,22 +153,35 @@ const NO_TENANTS: &str = "the request names a tenant, and this layer has none co
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
-    #[inline]
     fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        match self.prepare(&mut request, ops, watch) {
-            Ok(Prepared::Bare) => ResponseFuture::bare(self.inner.call(request)),
-            Ok(Prepared::Ours(slot, resend)) => self.send(request, slot, resend),
-            Err(error) => self.refuse(error),
-        }
+        let (slot, resend) = match self.prepare(&mut request, ops, watch) {
+            Ok(Prepared::Ours(slot, resend)) => (slot, resend),
+            Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
+            Err(error) => return self.refuse(error),
+        };
+        let (header, generation) = match self.token(slot.as_ref()) {
+            Ok(token) => token,
+            Err(read) => return self.wait(request, slot, resend, read),
+        };
+        let kept = match resend.keep(&request) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
+                kept
+            }
+        };
+        self.shared.setup.injection.apply(header, request.headers_mut());
+        let future = self.inner.call(request);
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
-    #[inline]
     fn prepare<R: HttpRequest, T>(
         &self,
         request: &mut R,
@@ -216,47 +229,22 @@ impl<S> Auth<S> {
         Ok(Prepared::Ours(slot, resend))
     }
 
-    #[inline]
-    fn send<R>(&mut self, mut request: R, slot: Option<Arc<Slot>>, resend: Resending<R, S::Response>) -> Answer<S, R>
-    where
-        S: Service<R> + Clone,
-        R: HttpRequest,
-        S::Response: HttpResponse,
-    {
+    /// The token's header value and generation, or why there is none. `None`: of the main slot.
+    fn token(&mut self, slot: Option<&Arc<Slot>>) -> Result<(HeaderValue, u64), Read> {
         let engine = &self.shared.setup.engine;
-        let (header, generation) = match &slot {
-            None => {
-                let main = engine.main();
-                match self.local.lookup(main.word()) {
-                    Some(header) => (header, Current::generation_of(self.local.word)),
-                    None => match main.read(engine) {
-                        Read::Ready(current) => {
-                            let header = current.token.header_value().clone();
-                            if self.local.is_second(current.word()) {
-                                self.settle_in(&current);
-                            }
-                            (header, current.generation)
-                        }
-                        read => return self.wait(request, slot, resend, read),
-                    },
-                }
+        let Some(slot) = slot else {
+            let main = engine.main();
+            if let Some(header) = self.local.lookup(main.word()) {
+                return Ok((header, Current::generation_of(self.local.word)));
             }
-            Some(slot) => match slot.read(engine) {
-                Read::Ready(current) => (current.token.header_value().clone(), current.generation),
-                read => return self.wait(request, Some(slot.clone()), resend, read),
-            },
-        };
-        let kept = match resend.keep(&request) {
-            Keeping::Done(kept) => kept,
-            Keeping::ByRecording => {
-                let kept;
-                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
-                kept
+            let current = ready(main.read(engine))?;
+            if self.local.is_second(current.word()) {
+                self.settle_in(&current);
             }
+            return Ok((current.token.header_value().clone(), current.generation));
         };
-        self.shared.setup.injection.apply(header, request.headers_mut());
-        let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
+        let current = ready(slot.read(engine))?;
+        Ok((current.token.header_value().clone(), current.generation))
     }
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
@@ -274,6 +262,7 @@ impl<S> Auth<S> {
 
     /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
     /// would block bystanders, and deadlock where the token client shares the limit.
+    #[cold]
     fn wait<R>(
         &mut self,
         request: R,
@@ -297,6 +286,7 @@ impl<S> Auth<S> {
 
     /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
     /// that nobody uses, and as many of them as there are permits would stop everybody.
+    #[cold]
     fn refuse<R>(&mut self, error: Error) -> Answer<S, R>
     where
         S: Service<R> + Clone,
@@ -305,6 +295,13 @@ impl<S> Auth<S> {
     {
         self.inner = self.shared.spare();
         ResponseFuture::failed(error)
+    }
+}
+
+fn ready(read: Read) -> Result<Arc<Current>, Read> {
+    match read {
+        Read::Ready(current) => Ok(current),
+        read => Err(read),
     }
 }
 

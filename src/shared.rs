@@ -53,15 +53,17 @@ impl<S> Shared<S> {
     }
 
     /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
+    /// `None` where nobody is to watch for that.
     #[inline]
-    pub(crate) fn watch<T>(&self, watch: Option<Watch<T>>, response: T, slot: &Arc<Slot>, generation: u64) -> T {
-        match watch {
-            Some(watch) if self.setup.rejection.grpc && self.setup.rejection.on_unauthorized => {
-                let (engine, slot) = (self.setup.engine.clone(), slot.clone());
-                watch(response, Box::new(move || drop(slot.reject(&engine, generation, false))))
-            }
-            _ => response,
-        }
+    pub(crate) fn watcher<T>(
+        &self,
+        watch: Option<Watch<T>>,
+        slot: &Arc<Slot>,
+        generation: u64,
+    ) -> Option<impl FnOnce(T) -> T + use<S, T>> {
+        let watch = watch.filter(|_| self.setup.rejection.grpc && self.setup.rejection.on_unauthorized)?;
+        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
+        Some(move |response| watch(response, Box::new(move || drop(slot.reject(&engine, generation, false)))))
     }
 }
 
