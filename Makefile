@@ -5,6 +5,7 @@
 # Unit tests, the suite of behaviours, examples (built), and every example in the documentation and the README.
 test: setup
 	cargo test
+	$(MAKE) guards
 
 lint:
 	cargo fmt --check
@@ -21,6 +22,9 @@ features:
 	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
 	cargo clippy --lib --no-default-features --features tonic -- -D warnings
 	cargo clippy --lib --no-default-features --features axum -- -D warnings
+	cargo clippy --lib --no-default-features --features jwt -- -D warnings
+	cargo clippy --lib --no-default-features --features jwt-aws-lc-rs -- -D warnings
+	cargo clippy --lib --no-default-features --features jwt-rust-crypto -- -D warnings
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --all-features -- -D warnings
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param};
+use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param, TokenExchange};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
@@ -20,13 +20,15 @@ use crate::request::{
 };
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
+use crate::secret_source::SecretSource;
 use crate::shared::Setup;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
 ///
-/// Start with [`client_credentials`](AuthConfig::client_credentials), [`refresh_token`](AuthConfig::refresh_token),
-/// [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
+/// Start with the grant ([`client_credentials`](AuthConfig::client_credentials),
+/// [`refresh_token`](AuthConfig::refresh_token), [`jwt_bearer`](AuthConfig::jwt_bearer),
+/// [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
 /// [`build`](AuthConfigBuilder::build). Two configurations are equal when they behave alike; secrets are not compared.
 #[derive(Clone, PartialEq)]
 pub struct AuthConfig {
@@ -88,10 +90,74 @@ impl AuthConfig {
         }
     }
 
-    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source).
+    /// Tokens for an assertion that somebody else has made (RFC 7523 §2.1): a JWT that names whom the token is for.
     ///
-    /// Settings of the token endpoint (URLs, scopes, parameters, headers) are errors here, since nothing would obey
-    /// them.
+    /// The assertion is read for each token request, so give it as a file or a function where it expires, as it should.
+    /// Where it says everything, the client need not name itself: [`ClientAuth::anonymous`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Secret, SecretSource};
+    ///
+    /// /// Signs claims such as `iss`, `sub`, `aud` and `exp` with the key of a service account.
+    /// async fn assertion() -> Result<Secret, BoxError> {
+    ///     Ok(Secret::from("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln"))
+    /// }
+    ///
+    /// # tokio_test::block_on(async {
+    /// let cfg = AuthConfig::jwt_bearer(
+    ///     "https://auth.example.com/token",
+    ///     ClientAuth::anonymous(),
+    ///     SecretSource::provider(assertion),
+    /// )
+    /// .scopes(["read"])
+    /// .origin("https://api.example.com")
+    /// .build()?;
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+    /// assert!(http_client.requests()[0].param("assertion").is_some());
+    /// # Ok::<(), BoxError>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn jwt_bearer(
+        token_url: impl Into<String>,
+        client_auth: ClientAuth,
+        assertion: impl Into<SecretSource>,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::JwtBearer(assertion.into())), token_url.into(), Some(client_auth))
+    }
+
+    /// Tokens for another token (RFC 8693): on behalf of somebody, or for another audience. An example is at
+    /// [`TokenExchange`].
+    pub fn token_exchange(
+        token_url: impl Into<String>,
+        client_auth: ClientAuth,
+        exchange: TokenExchange,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::TokenExchange(exchange)), token_url.into(), Some(client_auth))
+    }
+
+    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
+    /// endpoint are errors here, since nothing would obey them.
+    ///
+    /// The source is a [`TokenSource`](crate::TokenSource), a [`StaticToken`](crate::StaticToken), or an async function:
+    ///
+    /// ```
+    /// use tower::service_fn;
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    ///
+    /// async fn own_grant(request: TokenRequest) -> Result<Token, TokenError> {
+    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask whomever you like
+    ///     Token::bearer(&token).map_err(TokenError::permanent)
+    /// }
+    ///
+    /// # tokio_test::block_on(async {
+    /// let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+    /// let layer = AuthLayer::with_source(cfg, service_fn(own_grant));
+    /// layer.handle().warm_up().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn external() -> AuthConfigBuilder {
         AuthConfigBuilder::new(None, String::new(), None)
     }
@@ -163,6 +229,9 @@ pub struct AuthConfigBuilder {
     refresh_url: Option<String>,
     refresh_token: Option<Secret<String>>,
     scopes: Vec<String>,
+    resources: Vec<String>,
+    audiences: Vec<String>,
+    assertion_audience: Option<String>,
     params: Vec<(String, Secret<String>)>,
     token_headers: Vec<(String, Secret<String>)>,
     /// Changes to the endpoint's settings, made once the URL has been parsed.
@@ -218,8 +287,42 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// A further parameter of the token request, such as `audience` or `resource` (RFC 8707). Repeatable; treated as a
-    /// secret.
+    /// What the token is for (RFC 8707 §2): an absolute URI without a fragment. Repeatable. None by default: the server
+    /// decides. Two resources that need tokens of their own are two configurations, which share nothing.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, ClientAuth};
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .resource("https://api.example.com/orders")
+    ///     .resource("https://api.example.com/stock")
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.resources.push(resource.into());
+        self
+    }
+
+    /// For whom the token is, by a name that the server knows (RFC 8693 §2.1; Auth0 and others with every grant).
+    /// Repeatable. None by default.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audiences.push(audience.into());
+        self
+    }
+
+    /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
+    /// the authorization server.
+    ///
+    /// Default: the token URL, since the issuer is not known. Say the issuer wherever you know it: an assertion that is
+    /// addressed to a URL can be played to another server by whoever made you use that URL, and newer servers take nothing
+    /// but the issuer.
+    pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
+        self.assertion_audience = Some(audience.into());
+        self
+    }
+
+    /// A further parameter of the token request. Repeatable; treated as a secret.
     ///
     /// The name of one that is sent anyway (`grant_type`, `client_secret`, `refresh_token`, `scope`) is an error: a
     /// parameter may be sent once only (RFC 6749 §3.2).
@@ -498,6 +601,9 @@ impl AuthConfigBuilder {
             refresh_url: None,
             refresh_token: None,
             scopes: Vec::new(),
+            resources: Vec::new(),
+            audiences: Vec::new(),
+            assertion_audience: None,
             params: Vec::new(),
             token_headers: Vec::new(),
             endpoint_edits: Vec::new(),
@@ -563,12 +669,15 @@ impl AuthConfigBuilder {
                 Ok(None)
             };
         };
-        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, *grant);
+        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
         settings.refresh_url =
             self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
         if !self.scopes.is_empty() {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
+        settings.resources.clone_from(&self.resources);
+        settings.audiences.clone_from(&self.audiences);
+        settings.assertion_audience.clone_from(&self.assertion_audience);
         for (name, value) in &self.params {
             settings.params.push(Param { name: name.clone(), value: value.clone() });
         }
@@ -606,9 +715,28 @@ impl AuthConfigBuilder {
     fn has_endpoint_settings(&self) -> bool {
         self.refresh_url.is_some()
             || !self.scopes.is_empty()
+            || !self.resources.is_empty()
+            || !self.audiences.is_empty()
+            || self.assertion_audience.is_some()
             || !self.params.is_empty()
             || !self.token_headers.is_empty()
             || !self.endpoint_edits.is_empty()
+            || !self.token_types.is_empty()
+            || !self.answer_fields.is_empty()
+            || !self.dead_refresh_codes.is_empty()
+            || self.token_timeout.is_some()
+            || self.max_token_answer.is_some()
+            || self.has_client_settings()
+    }
+
+    #[cfg(feature = "reqwest")]
+    fn has_client_settings(&self) -> bool {
+        self.client.is_changed()
+    }
+
+    #[cfg(not(feature = "reqwest"))]
+    fn has_client_settings(&self) -> bool {
+        false
     }
 }
 

@@ -39,6 +39,8 @@
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
+//! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
+//! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
@@ -64,6 +66,7 @@ pub mod providers;
 mod request;
 mod response;
 mod secret;
+mod secret_source;
 mod service;
 mod shared;
 #[cfg(feature = "test-util")]
@@ -72,18 +75,22 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
-pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint};
+pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
+#[cfg(feature = "jwt")]
+pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use future::ResponseFuture;
 pub use layer::{AuthHandle, AuthLayer, Stats};
+pub use message::{HttpRequest, HttpResponse};
 pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
 pub use response::Forbidden;
 pub use secret::Secret;
+pub use secret_source::SecretSource;
 pub use service::Auth;
 pub use token::{
-    ErrorCode, ExpirySource, Extra, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource,
-    UnknownExpiry,
+    ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
+    TokenSource, UnknownExpiry,
 };
 
 /// The README's examples compile.

@@ -13,7 +13,7 @@ use crate::config::{AuthConfig, AuthConfigBuilder};
 use crate::endpoint::{BodyEncoding, ClientAuth};
 use crate::request::Tenant;
 use crate::response::Forbidden;
-use crate::secret::Secret;
+use crate::secret_source::SecretSource;
 use crate::token::{ExpirySource, UnknownExpiry};
 
 /// The Veterinary Integration Platform: one token a day for all practices, `Tenant-Id` on each request.
@@ -23,7 +23,7 @@ use crate::token::{ExpirySource, UnknownExpiry};
 /// does not say which.
 ///
 /// Put a [`TenantId`](crate::TenantId) into each request's extensions.
-pub fn vip(client_id: impl Into<String>, client_secret: impl Into<Secret<String>>) -> AuthConfigBuilder {
+pub fn vip(client_id: impl Into<String>, client_secret: impl Into<SecretSource>) -> AuthConfigBuilder {
     let client_auth = ClientAuth::body(client_id, client_secret);
     AuthConfig::client_credentials("https://api.vetspace.cloud/oauth/token", client_auth)
         .encoding(BodyEncoding::Json)
@@ -45,7 +45,7 @@ pub fn vip(client_id: impl Into<String>, client_secret: impl Into<Secret<String>
 pub fn spry(
     host: impl AsRef<str>,
     client_id: impl Into<String>,
-    client_secret: impl Into<Secret<String>>,
+    client_secret: impl Into<SecretSource>,
 ) -> AuthConfigBuilder {
     let base = base_url(host.as_ref());
     let client_auth = ClientAuth::body(client_id, client_secret);
@@ -56,7 +56,7 @@ pub fn spry(
 }
 
 /// VectorCare: tokens for an hour, renewed at 80 % of their life, used at another host than they come from.
-pub fn vectorcare(client_id: impl Into<String>, client_secret: impl Into<Secret<String>>) -> AuthConfigBuilder {
+pub fn vectorcare(client_id: impl Into<String>, client_secret: impl Into<SecretSource>) -> AuthConfigBuilder {
     let client_auth = ClientAuth::body(client_id, client_secret);
     AuthConfig::client_credentials("https://auth.vectorcare.com/v2.0/oauth2/token", client_auth)
         .refresh_at(0.8)
@@ -82,7 +82,7 @@ pub fn qmatic<I>(
     account: impl Into<String>,
     scopes: I,
     client_id: impl Into<String>,
-    client_secret: impl Into<Secret<String>>,
+    client_secret: impl Into<SecretSource>,
 ) -> AuthConfigBuilder
 where
     I: IntoIterator,
@@ -101,7 +101,7 @@ pub fn graphnet(
     token_url: impl Into<String>,
     api_origin: impl Into<String>,
     client_id: impl Into<String>,
-    client_secret: impl Into<Secret<String>>,
+    client_secret: impl Into<SecretSource>,
 ) -> AuthConfigBuilder {
     AuthConfig::client_credentials(token_url, ClientAuth::body(client_id, client_secret))
         .expiry([ExpirySource::JwtExp])

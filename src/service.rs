@@ -60,8 +60,8 @@ impl<S: Clone> Auth<S> {
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
     ///
-    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. Without
-    /// [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) there are no tenants, and it changes nothing.
+    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. So is every
+    /// request where [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) is not set: nobody would hear it.
     ///
     /// ```
     /// # use http_body_util::Empty;
@@ -146,6 +146,9 @@ where
     }
 }
 
+/// Whoever names a tenant relies on its being heard.
+const NO_TENANTS: &str = "the request names a tenant, and this layer has none configured (`.tenant(..)`)";
+
 /// What becomes of a request `R` through `S`.
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
@@ -202,6 +205,10 @@ impl<S> Auth<S> {
             watch,
         };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
+        let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
+        if setup.tenant.is_none() && tenant_is_named() {
+            return Err(Error::Tenant { reason: NO_TENANTS });
+        }
         let named = match &setup.tenant {
             Some(policy) => match (extensions.and_then(Extensions::get), &self.local.tenant) {
                 (None, Some(tenant)) => Some(tenant.clone()),
@@ -332,10 +339,26 @@ mod tests {
     use bytes::Bytes;
     use futures_util::FutureExt;
     use http_body_util::Empty;
-    use tower::{ServiceBuilder, ServiceExt, service_fn};
+    use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
     use super::*;
     use crate::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+
+    /// Behaviour 96.
+    #[tokio::test]
+    async fn a_tenant_that_nobody_would_hear_is_refused() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Token::bearer("t").map_err(TokenError::permanent) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let service = AuthLayer::with_source(cfg, source).layer(api);
+        let tenant = TenantId::new("practice-1").unwrap();
+        let request = || http::Request::get("https://api.example.com/").body(Empty::<Bytes>::new()).unwrap();
+        let mut named = request();
+        named.extensions_mut().insert(tenant.clone());
+        assert!(matches!(service.clone().oneshot(named).await, Err(Error::Tenant { .. })));
+        assert!(matches!(service.for_tenant(tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
+        assert!(service.oneshot(request()).await.is_ok());
+    }
 
     /// Found by the quickstart: a failing provider stopped all callers at a concurrency limit.
     #[tokio::test]

@@ -16,6 +16,7 @@ use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, BoxError, ClientAuth};
 
 type Inner = BoxCloneSyncService<Request<Body>, http::Response<Body>, BoxError>;
 
+#[allow(clippy::redundant_async_block, reason = "the block is the point")]
 #[tokio::test(start_paused = true)]
 async fn a_call_can_be_spawned_from_an_async_block() {
     let auth = AuthServer::new(TestClock::new());

@@ -25,6 +25,11 @@ pub(crate) struct BuiltInClientSettings {
 }
 
 impl BuiltInClientSettings {
+    /// Whether anything was set.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.proxy.is_some() || !self.ca_pem.is_empty() || self.connect_timeout != Self::default().connect_timeout
+    }
+
     /// `is_local`: an endpoint is on this machine. Plain http is allowed there because nobody listens, so that it must not
     /// go through a proxy that the environment names for all.
     ///

@@ -31,9 +31,8 @@ pub(crate) struct Exchanger<C> {
 }
 
 impl<C> Exchanger<C> {
-    /// Takes a service that is ready.
-    pub(crate) fn new(client: C) -> Self {
-        Self { client, ready: true }
+    pub(crate) fn new(client: C, ready: bool) -> Self {
+        Self { client, ready }
     }
 
     /// Sends and reads. An error has `refresh_answer_lost` set if the request may have reached the server.

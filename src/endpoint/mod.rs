@@ -15,9 +15,12 @@ use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::error::BoxError;
+use crate::secret_source::unavailable;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 
 mod answer;
+#[cfg(feature = "jwt")]
+mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
@@ -25,12 +28,17 @@ mod encode;
 mod exchange;
 mod grant;
 mod settings;
+#[cfg(feature = "jwt")]
+mod signing;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
+pub use grant::TokenExchange;
+#[cfg(feature = "jwt")]
+pub use signing::{Signer, SigningAlgorithm, SigningKey};
 
 pub(crate) use answer::AnswerSettings;
 #[cfg(feature = "reqwest")]
@@ -41,7 +49,8 @@ pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
 use exchange::Exchanger;
-use grant::Asking;
+use grant::{Asking, GrantParams};
+use wire::Material;
 
 /// The token endpoint of an authorization server (RFC 6749 §3.2) as a tower service over any HTTP client.
 ///
@@ -64,6 +73,13 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
+}
+
+impl Shared {
+    /// Whether there is something to wait for before a request can be made.
+    fn may_wait(&self) -> bool {
+        self.settings.grant.may_wait() || self.credentials.load().may_wait()
+    }
 }
 
 impl<C> TokenEndpoint<C> {
@@ -97,16 +113,24 @@ where
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
-        let mut call = Call { exchanger: Exchanger::new(ready), shared: self.shared.clone(), request };
+        // What has to be waited for may need the place that a ready client holds.
+        let exchanger = if self.shared.may_wait() {
+            Exchanger::new(self.client.clone(), false)
+        } else {
+            Exchanger::new(ready, true)
+        };
+        let mut call = Call { exchanger, shared: self.shared.clone(), request, read_again: false };
         Box::pin(async move { call.run().await })
     }
 }
 
-/// One token request: up to two exchanges.
+/// One token request: up to two exchanges, and one more if the client's secret turns out to have been replaced.
 struct Call<C> {
     exchanger: Exchanger<C>,
     shared: Arc<Shared>,
     request: TokenRequest,
+    /// The secret was read a second time.
+    read_again: bool,
 }
 
 impl<C, RB> Call<C>
@@ -119,23 +143,21 @@ where
     async fn run(&mut self) -> Result<Token, TokenError> {
         let has_primary = self.shared.settings.grant.is_primary();
         if self.request.refresh_token.is_none() {
-            return if has_primary { self.ask(Asking::ClientCredentials).await } else { Err(no_refresh_token()) };
+            return if has_primary { self.ask(Asking::Primary).await } else { Err(no_refresh_token()) };
         }
         if has_primary && self.request.refresh_answer_lost {
             // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
-            return self.ask(Asking::ClientCredentials).await.map(drop_refresh_token);
+            return self.ask(Asking::Primary).await.map(drop_refresh_token);
         }
         match self.ask(Asking::RefreshToken).await {
             Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
-            Err(error) if has_primary && self.is_refresh_url_missing(&error) => {
-                self.ask(Asking::ClientCredentials).await
-            }
+            Err(error) if has_primary && self.is_refresh_url_missing(&error) => self.ask(Asking::Primary).await,
             result => result,
         }
     }
 
     async fn after_dead_refresh_token(&mut self) -> Result<Token, TokenError> {
-        match self.ask(Asking::ClientCredentials).await {
+        match self.ask(Asking::Primary).await {
             Ok(token) => Ok(drop_refresh_token(token)),
             Err(mut error) => {
                 error.refresh_token_dead = true;
@@ -144,11 +166,39 @@ where
         }
     }
 
+    /// One exchange; another if the server refuses the client and its secret is another by now.
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
-        let Shared { settings, credentials, clock, warned } = &*self.shared;
         // Loaded for each exchange, so that replaced credentials count at once.
-        let auth = credentials.load();
-        let outgoing = wire::Outgoing::new(asking, settings, &auth, &self.request)?;
+        let auth = self.shared.credentials.load();
+        let material = self.gather(asking, &auth).await?;
+        let result = self.exchange(asking, &material).await;
+        let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
+        if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
+            return result;
+        }
+        match self.gather(asking, &auth).await {
+            Ok(again) if !again.presented.is_made_like(&material.presented) => self.exchange(asking, &again).await,
+            _ => result,
+        }
+    }
+
+    /// Reads and signs what goes into one exchange, and into no other.
+    async fn gather(&self, asking: Asking, auth: &ClientAuth) -> Result<Material, TokenError> {
+        let Shared { settings, clock, .. } = &*self.shared;
+        let work = async {
+            let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
+            let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
+            Ok(Material { grant, presented })
+        };
+        let timeout = settings.timeout;
+        tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(unavailable(format!("a secret, an assertion or a signature took {timeout:?}"))))
+    }
+
+    async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
+        let Shared { settings, clock, warned, .. } = &*self.shared;
+        let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let reader = Reader {
             settings: &settings.answer,
@@ -158,12 +208,13 @@ where
                 .require_granted
                 .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
                 .flatten(),
+            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
             sent: outgoing.sent,
             now: clock.now().wall,
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::ClientCredentials) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result

@@ -1,5 +1,6 @@
 //! `EndpointSettings`: everything that differs from one token endpoint to another, as data.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::{AnswerSettings, BodyEncoding, Grant};
 use crate::error::ConfigError;
 use crate::extensions::Scopes;
 use crate::secret::Secret;
+use crate::secret_source::check_line;
 
 /// Two are equal when they ask the same way; the values of secrets are not compared.
 #[derive(Clone, PartialEq)]
@@ -24,6 +26,12 @@ pub(crate) struct EndpointSettings {
     pub(crate) send_scopes_on_refresh: bool,
     /// A token with fewer scopes than asked for is an error.
     pub(crate) require_granted: bool,
+    /// What the token is for (RFC 8707 §2): absolute URIs.
+    pub(crate) resources: Vec<String>,
+    /// For whom it is, by the server's names.
+    pub(crate) audiences: Vec<String>,
+    /// For whom a client's assertions are, if not for `url`.
+    pub(crate) assertion_audience: Option<String>,
     pub(crate) params: Vec<Param>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) tenant_header: Option<HeaderName>,
@@ -50,6 +58,9 @@ impl EndpointSettings {
             scopes: None,
             send_scopes_on_refresh: false,
             require_granted: false,
+            resources: Vec::new(),
+            audiences: Vec::new(),
+            assertion_audience: None,
             params: Vec::new(),
             headers: Vec::new(),
             tenant_header: None,
@@ -77,8 +88,8 @@ impl EndpointSettings {
         }
         let own = |name: &str| match name {
             "grant_type" => self.send_grant_type,
-            "client_secret" | "refresh_token" | "scope" => true,
-            _ => false,
+            "client_secret" | "client_assertion" | "client_assertion_type" | "refresh_token" | "scope" => true,
+            _ => self.grant.sends(name),
         };
         if self.params.iter().any(|param| param.name.is_empty() || own(&param.name)) {
             return Err(ConfigError::new(
@@ -86,7 +97,23 @@ impl EndpointSettings {
                 "a parameter may be sent once only (RFC 6749 §3.2); use the setting of that name",
             ));
         }
-        Ok(())
+        if !self.resources.iter().all(|resource| is_absolute_uri(resource)) {
+            return Err(ConfigError::new(
+                "a resource is not an absolute URI without a fragment (RFC 8707 §2)",
+                "write it as in https://api.example.com/orders; for a name that is no URI use `audience`",
+            ));
+        }
+        self.audiences.iter().try_for_each(|audience| check_line("audience", audience))?;
+        self.assertion_audience.iter().try_for_each(|audience| check_line("assertions' audience", audience))?;
+        self.grant.validate()
+    }
+
+    /// The one name that assertions of the client are addressed to.
+    pub(crate) fn audience_of_assertions(&self) -> Cow<'_, str> {
+        match &self.assertion_audience {
+            Some(audience) => audience.into(),
+            None => self.url.to_string().into(),
+        }
     }
 }
 
@@ -101,6 +128,17 @@ impl fmt::Debug for EndpointSettings {
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// A scheme, a colon and more, in the characters of RFC 3986. What the scheme makes of the rest is the server's business:
+/// `urn:` and `api:` are common.
+fn is_absolute_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&b);
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && !rest.is_empty()
+        && rest.bytes().all(allowed)
 }
 
 /// An extra parameter of the token request, such as `audience`.
@@ -134,6 +172,20 @@ mod tests {
         assert!(settings.validate().is_err());
         settings.send_grant_type = false;
         assert!(settings.validate().is_ok());
+    }
+
+    #[test]
+    fn a_resource_is_an_absolute_uri_without_a_fragment() {
+        for good in ["https://api.example.com", "https://a.example/x?y=z%20", "urn:example:api", "api://1-2/scope"] {
+            assert!(is_absolute_uri(good), "{good}");
+        }
+        for bad in ["", "api", "/orders", "https:", ":x", "1a:b", "https://a.example/#x", "https://a.example/ b", "a:é"]
+        {
+            assert!(!is_absolute_uri(bad), "{bad}");
+            let mut settings = with_url("https://a.example/t");
+            settings.resources.push(bad.into());
+            assert!(settings.validate().is_err(), "{bad}");
+        }
     }
 
     #[test]

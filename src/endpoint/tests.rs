@@ -20,6 +20,11 @@ use crate::clock::SystemClock;
 use crate::extensions::{Scopes, TenantId};
 use crate::secret::Secret;
 
+#[cfg(feature = "jwt")]
+mod assertions;
+mod grants;
+mod secrets;
+
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
 type Answering = Box<dyn FnOnce() -> Answered + Send>;
@@ -65,6 +70,16 @@ impl Server {
         auth: &ClientAuth,
         request: TokenRequest,
     ) -> Result<Token, TokenError> {
+        self.ask_at(SystemClock, settings, auth, request).await
+    }
+
+    async fn ask_at(
+        &self,
+        clock: impl Clock,
+        settings: &EndpointSettings,
+        auth: &ClientAuth,
+        request: TokenRequest,
+    ) -> Result<Token, TokenError> {
         let server = self.clone();
         let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let server = server.clone();
@@ -92,12 +107,8 @@ impl Server {
                 }
             }
         });
-        let endpoint = TokenEndpoint::new(
-            client,
-            Arc::new(settings.clone()),
-            Credentials::new(auth.clone()),
-            Arc::new(SystemClock),
-        );
+        let endpoint =
+            TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock));
         endpoint.oneshot(request).await
     }
 }

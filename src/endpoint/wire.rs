@@ -5,12 +5,18 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
 
-use super::ClientAuth;
 use super::answer::Sent;
-use super::grant::{self, Asking};
+use super::client_auth::Presented;
+use super::grant::{self, Asking, GrantParams};
 use super::settings::EndpointSettings;
 use crate::secret::Secret;
 use crate::token::{TokenError, TokenErrorKind, TokenRequest};
+
+/// What one exchange needs besides the settings, read for it alone.
+pub(crate) struct Material {
+    pub(crate) grant: GrantParams,
+    pub(crate) presented: Presented,
+}
 
 /// One token request, and what of it must not be found in an error.
 pub(crate) struct Outgoing<'a> {
@@ -22,28 +28,29 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn new(
         asking: Asking,
         settings: &'a EndpointSettings,
-        auth: &'a ClientAuth,
+        material: &'a Material,
         request: &'a TokenRequest,
     ) -> Result<Self, TokenError> {
-        let authorization = auth.authorization();
+        let Material { grant, presented } = material;
         let url = match asking {
             Asking::RefreshToken => settings.refresh_url.as_ref().unwrap_or(&settings.url),
-            Asking::ClientCredentials => &settings.url,
+            Asking::Primary => &settings.url,
         };
-        let body = settings.encoding.encode(&grant::params(asking, settings, auth, request));
+        let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
         let mut outgoing =
             Request::builder().method(Method::POST).uri(url.clone()).body(Full::new(body)).map_err(|_| {
                 TokenError::new(TokenErrorKind::Refused).with_detail("the token URL cannot be requested")
             })?;
-        set_headers(outgoing.headers_mut(), settings, authorization.as_ref(), request);
+        set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
 
         let mut sent = Sent::default();
-        sent.push(auth.secret());
+        presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+        // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
         sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
         settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
-        sent.push_owned(authorization.as_ref().and_then(basic_value));
+        sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
         Ok(Self { request: outgoing, sent })
     }
 }

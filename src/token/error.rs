@@ -71,6 +71,9 @@ pub enum TokenErrorKind {
     NoRuntime,
     /// The token request ended without a result: its source panicked, or its runtime shut down.
     Aborted,
+    /// What the client authenticates with, or the assertion that it brings, could not be read or signed: a file, a function
+    /// or a signer of yours. Nothing was sent.
+    CredentialsUnavailable,
     /// A user's own source failed in a way that may pass.
     SourceTransient,
     /// A user's own source failed in a way that will not pass by itself.
@@ -106,6 +109,9 @@ impl TokenErrorKind {
             Self::Overloaded => "too many requests wait for a token already; try again later",
             Self::NoRuntime => "no tokio runtime is running here; call the service inside one",
             Self::Aborted => "the token request ended without a result: its source panicked or its runtime shut down",
+            Self::CredentialsUnavailable => {
+                "what the client identifies itself with is not there now; check the file, function or key it comes from"
+            }
             Self::SourceTransient => "the token source failed; it is asked again after a pause",
             Self::SourcePermanent => "the token source failed",
         }
@@ -178,9 +184,15 @@ impl TokenError {
     pub fn is_transient(&self) -> bool {
         use TokenErrorKind::*;
         match self.kind {
-            Unreachable | Timeout | Unavailable | Malformed | ClockSkew | Overloaded | Aborted | SourceTransient => {
-                true
-            }
+            Unreachable
+            | Timeout
+            | Unavailable
+            | Malformed
+            | ClockSkew
+            | Overloaded
+            | Aborted
+            | CredentialsUnavailable
+            | SourceTransient => true,
             BadCredentials | Refused | SignInAgain | Redirected | NoRuntime | SourcePermanent => false,
         }
     }
@@ -242,6 +254,11 @@ impl TokenError {
     /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient
     /// one.
     pub(crate) fn from_box(error: BoxError) -> Self {
+        Self::from_box_or(error, || Self::new(TokenErrorKind::SourceTransient))
+    }
+
+    /// As [`from_box`](Self::from_box), where another's error is the cause of `other`.
+    pub(crate) fn from_box_or(error: BoxError, other: impl FnOnce() -> Self) -> Self {
         let mut source: Option<&(dyn StdError + 'static)> = Some(&*error);
         while let Some(inner) = source {
             if let Some(own) = inner.downcast_ref::<TokenError>() {
@@ -249,7 +266,7 @@ impl TokenError {
             }
             source = inner.source();
         }
-        Self::transient(error)
+        other().caused_by(error)
     }
 }
 

@@ -9,12 +9,14 @@ mod schedule;
 mod slot;
 mod slots;
 mod source;
+mod static_token;
 mod storm;
 mod value;
 
 pub use error::{ErrorCode, TokenError, TokenErrorKind};
 pub use lifetime::{ExpirySource, UnknownExpiry};
 pub use source::{TokenRequest, TokenSource};
+pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
 
 pub(crate) use engine::{Engine, EnginePolicy};

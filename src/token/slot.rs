@@ -123,6 +123,7 @@ pub(crate) struct FlightId {
 
 struct Flight {
     id: FlightId,
+    started: Instant,
     ticket: Ticket,
     report: Report,
     /// Started by a rejection: its end arms the storm rule.
@@ -130,6 +131,11 @@ struct Flight {
 }
 
 impl Flight {
+    /// Its own deadline has passed and it has not landed: its runtime exists but nobody drives it any more.
+    fn is_overdue(&self, engine: &Engine, now: &Now) -> bool {
+        now.monotonic.saturating_duration_since(self.started) > engine.policy.flight_deadline + MIN_INTERVAL
+    }
+
     /// Tells everybody who waits. After the slot's lock is released: waking may run foreign code.
     fn report(self, landing: Landing) {
         observe::landed(&landing);
@@ -215,7 +221,7 @@ impl Slot {
             return Read::Ready(current);
         }
         let now = engine.clock.now();
-        let mut launch = None;
+        let mut after = Afterwards::default();
         let mut state = self.lock();
         let current = self.current.load_full();
         let decision = classify(state.situation(current.as_deref(), &now));
@@ -223,11 +229,11 @@ impl Slot {
             (Decision::Go, Some(current)) => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
-                let _ = self.join_or_start(&mut state, engine, &now, false, &mut launch);
+                let _ = self.join_or_start(&mut state, engine, &now, false, &mut after);
                 Read::Ready(current)
             }
             (Decision::WaitOrGo, Some(current)) => {
-                match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
+                match self.join_or_start(&mut state, engine, &now, false, &mut after) {
                     Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
                     Err(_) => Read::Ready(current),
                 }
@@ -236,7 +242,7 @@ impl Slot {
                 Some(failure) => Read::Failed(failure.told_at(&now)),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
-            (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut launch) {
+            (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut after) {
                 Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| waiters(&ticket) > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
@@ -246,14 +252,14 @@ impl Slot {
         };
         self.settle(&mut state, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
         drop(state);
-        launch.into_iter().for_each(Launch::go);
+        after.run();
         read
     }
 
     /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
     pub(crate) fn reject(self: &Arc<Self>, engine: &Arc<Engine>, generation: u64, says_invalid: bool) -> Rejection {
         let now = engine.clock.now();
-        let mut launch = None;
+        let mut after = Afterwards::default();
         let mut state = self.lock();
         let current = self.current.load_full();
         let is_current = match current {
@@ -264,7 +270,7 @@ impl Slot {
             Some(current) => current.generation == generation,
             None => false,
         };
-        let rejection = if let Some(flight) = &state.flight {
+        let rejection = if let Some(flight) = state.flight.as_ref().filter(|flight| !flight.is_overdue(engine, &now)) {
             let ticket = flight.ticket.clone();
             if is_current {
                 state.storm.joined();
@@ -276,7 +282,7 @@ impl Slot {
             state.suppressed += 1;
             Rejection::Suppressed
         } else {
-            match self.join_or_start(&mut state, engine, &now, is_current, &mut launch) {
+            match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
                 Ok(ticket) => Rejection::Wait { ticket, starter: is_current },
                 Err(error) => Rejection::Failed(Arc::new(error)),
             }
@@ -288,7 +294,7 @@ impl Slot {
         }
         self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
         drop(state);
-        launch.into_iter().for_each(Launch::go);
+        after.run();
         rejection
     }
 
@@ -358,6 +364,8 @@ impl Slot {
     /// A token from outside the engine, such as one from an interactive sign-in.
     pub(crate) fn hand_in(&self, engine: &Engine, token: Token) -> Result<(), Arc<TokenError>> {
         let now = engine.clock.now();
+        // A token that is of no use changes nothing.
+        lifetime_of(&token, &engine.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
         let superseded = state.supersede_flight();
         if !matches!(token.refresh_token, RefreshToken::Keep) {
@@ -437,15 +445,7 @@ impl Slot {
         let first = !state.tokens_seen;
         let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
             Ok(lifetime) => lifetime,
-            Err(no_lifetime) => {
-                let error = match no_lifetime {
-                    NoLifetime::Expired => TokenError::new(TokenErrorKind::ClockSkew),
-                    NoLifetime::Unknown => {
-                        TokenError::new(TokenErrorKind::Malformed).with_detail("it does not say when the token expires")
-                    }
-                };
-                return Landing::Failed(state.fail(engine, error, arrived));
-            }
+            Err(no_lifetime) => return Landing::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived)),
         };
         state.tokens_seen = true;
         state.failure = None;
@@ -483,10 +483,12 @@ impl Slot {
         engine: &Arc<Engine>,
         now: &Now,
         forced: bool,
-        launch: &mut Option<Launch>,
+        after: &mut Afterwards,
     ) -> Result<Ticket, TokenError> {
-        if let Some(flight) = &state.flight {
-            return Ok(flight.ticket.clone());
+        match &state.flight {
+            Some(flight) if !flight.is_overdue(engine, now) => return Ok(flight.ticket.clone()),
+            Some(_) => after.superseded = state.supersede_flight(),
+            None => {}
         }
         let request = TokenRequest {
             tenant: self.partition.tenant.as_ref().or(engine.fixed_tenant.as_ref()).cloned(),
@@ -496,11 +498,11 @@ impl Slot {
         };
         let id = FlightId { number: state.flights + 1, lineage: state.lineage };
         let (prepared, report, ticket) = flight::prepare(engine, self, id, request, forced)?;
-        *launch = Some(prepared);
+        after.launch = Some(prepared);
         state.flights = id.number;
         state.token_requests += 1;
         state.last_start = Some(now.monotonic);
-        state.flight = Some(Flight { id, ticket: ticket.clone(), report, forced });
+        state.flight = Some(Flight { id, started: now.monotonic, ticket: ticket.clone(), report, forced });
         Ok(ticket)
     }
 
@@ -602,7 +604,33 @@ impl State {
     /// Lets a flight under way land in vain; whoever waits for it is told at once.
     fn supersede_flight(&mut self) -> Option<Flight> {
         self.held = false;
-        self.flight.take()
+        let flight = self.flight.take();
+        // It may have redeemed the refresh token, and its answer is not in yet.
+        self.refresh_answer_lost |= flight.is_some() && self.refresh_token.is_some();
+        flight
+    }
+}
+
+fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
+    match no_lifetime {
+        NoLifetime::Expired => TokenError::new(TokenErrorKind::ClockSkew),
+        NoLifetime::Unknown => {
+            TokenError::new(TokenErrorKind::Malformed).with_detail("it does not say when the token expires")
+        }
+    }
+}
+
+/// What is left to do once the slot's lock is released.
+#[derive(Default)]
+struct Afterwards {
+    superseded: Option<Flight>,
+    launch: Option<Launch>,
+}
+
+impl Afterwards {
+    fn run(self) {
+        self.superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
+        self.launch.into_iter().for_each(Launch::go);
     }
 }
 
@@ -834,6 +862,29 @@ mod tests {
             sleep(SECOND).await;
             assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
         }
+    }
+
+    /// Behaviour 23.
+    #[test]
+    fn a_flight_on_a_runtime_that_nobody_drives_is_overtaken() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stuck = {
+            let _inside = parked.enter();
+            wait(slot.read(&engine))
+        };
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(engine.policy.flight_deadline / 2).await;
+            assert!(wait(slot.read(&engine)).ptr_eq(&stuck), "it may land yet");
+            sleep(engine.policy.flight_deadline).await;
+            let second = wait(slot.read(&engine));
+            assert!(matches!(stuck.await, Landing::Superseded));
+            gate.let_one_land().await;
+            assert!(matches!(second.await, Landing::New(_)));
+        });
     }
 
     #[tokio::test(start_paused = true)]

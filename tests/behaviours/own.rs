@@ -216,6 +216,7 @@ fn a_service_goes_on_on_another_runtime() {
     // Two runtimes at once, one of them the starter of the token request.
     world.auth.script([Fault::Slow(5 * SECOND)]);
     let third = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    #[allow(clippy::async_yields_async, reason = "it is awaited on another runtime")]
     let follower = second.block_on(async {
         sleep(2 * HOUR).await;
         let leader = tokio::spawn(client.clone().oneshot(get("/")));

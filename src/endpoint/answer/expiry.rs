@@ -18,8 +18,8 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Below this a number cannot be a moment (2001-09-09), above it no lifetime.
 const FIRST_MOMENT: f64 = 1e9;
 
-/// From here on a number counts milliseconds: as seconds it would be the year 5138.
-const FIRST_MILLIS: f64 = 1e11;
+/// From here on a number counts milliseconds: as seconds it would be the year 33658, as milliseconds it is 2001.
+const FIRST_MILLIS: f64 = 1e12;
 
 /// `expires_in`, or an `expires` too small to be a moment (Facebook, Stack Exchange).
 pub(super) fn lifetime(members: &Members<'_>) -> Read<Duration> {

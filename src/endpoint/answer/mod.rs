@@ -39,6 +39,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) dead_refresh_codes: &'a [String],
     /// Fewer granted scopes than these are an error.
     pub(crate) required_scopes: Option<&'a Scopes>,
+    /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
+    pub(crate) require_issued_type: bool,
     pub(crate) sent: Sent<'a>,
     pub(crate) now: SystemTime,
     pub(crate) warned: &'a AtomicBool,
@@ -86,6 +88,9 @@ impl Reader<'_> {
             Some(_) => return Err("`access_token` is not a string".into()),
             None => return Err("there is no `access_token`".into()),
         };
+        if self.require_issued_type && members.text("issued_token_type").is_none() {
+            return Err("there is no `issued_token_type`".into());
+        }
         let mut token = Token::bearer(access_token).map_err(|error| error.to_string())?;
         token.expires_in = self.known("expires_in", expiry::lifetime(members));
         token.expires_at = self.known("an absolute expiry", expiry::moment(members, self.now));

@@ -25,7 +25,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             settings: AnswerSettings::default(),
-            asking: Asking::ClientCredentials,
+            asking: Asking::Primary,
             dead: Vec::new(),
             required: None,
             sent: Vec::new(),
@@ -47,6 +47,7 @@ impl Setup {
             asking: self.asking,
             dead_refresh_codes: &self.dead,
             required_scopes: self.required.as_ref(),
+            require_issued_type: false,
             sent,
             now: UNIX_EPOCH + Duration::from_secs(NOW),
             warned: &AtomicBool::new(false),
@@ -477,9 +478,10 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
     for _ in 0..3 {
         let reader = Reader {
             settings: &settings,
-            asking: Asking::ClientCredentials,
+            asking: Asking::Primary,
             dead_refresh_codes: &[],
             required_scopes: None,
+            require_issued_type: false,
             sent: Sent::default(),
             now: UNIX_EPOCH,
             warned: &warned,

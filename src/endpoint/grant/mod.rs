@@ -1,48 +1,166 @@
 //! The grants: which parameters go out, and in which order.
 
 mod client_credentials;
+mod jwt_bearer;
 mod refresh_token;
+mod token_exchange;
 
-use super::ClientAuth;
+pub use token_exchange::TokenExchange;
+
+use super::client_auth::Presented;
 use super::encode::Params;
 use super::settings::EndpointSettings;
+use crate::error::ConfigError;
 use crate::extensions::Scopes;
-use crate::token::TokenRequest;
+use crate::secret::Secret;
+use crate::secret_source::SecretSource;
+use crate::token::{TokenError, TokenRequest};
 
 /// The grant that a configuration has without a refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Grant {
     /// RFC 6749 §4.4.
     ClientCredentials,
+    /// RFC 7523 §2.1: an assertion.
+    JwtBearer(SecretSource),
+    /// RFC 8693.
+    TokenExchange(TokenExchange),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
 }
 
 impl Grant {
     /// Whether it yields tokens without a refresh token.
-    pub(crate) fn is_primary(self) -> bool {
-        matches!(self, Grant::ClientCredentials)
+    pub(crate) fn is_primary(&self) -> bool {
+        !matches!(self, Grant::RefreshToken)
+    }
+
+    /// Whether what it sends may have to be waited for.
+    pub(crate) fn may_wait(&self) -> bool {
+        match self {
+            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
+            Grant::TokenExchange(exchange) => exchange.may_wait(),
+        }
+    }
+
+    /// # Errors
+    /// What is known already to be no assertion or no token.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            Grant::ClientCredentials | Grant::RefreshToken => Ok(()),
+            Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
+            Grant::TokenExchange(exchange) => exchange.validate(),
+        }
+    }
+
+    /// Whether an answer must say what kind of token it is.
+    pub(crate) fn names_issued_type(&self) -> bool {
+        matches!(self, Grant::TokenExchange(_))
+    }
+
+    /// Whether it sends a parameter of that name.
+    pub(crate) fn sends(&self, name: &str) -> bool {
+        match self {
+            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::JwtBearer(_) => name == "assertion",
+            Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
+        }
+    }
+}
+
+/// Two are equal when they ask the same way; assertions and tokens are not compared.
+impl PartialEq for Grant {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Grant::ClientCredentials, Grant::ClientCredentials) | (Grant::RefreshToken, Grant::RefreshToken) => true,
+            (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
+            (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
+            _ => false,
+        }
     }
 }
 
 /// The grant of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asking {
-    ClientCredentials,
+    /// The configured one.
+    Primary,
     RefreshToken,
+}
+
+/// What a grant sends, read for one exchange: its name, and its parameters in order.
+pub(crate) struct GrantParams {
+    pub(crate) grant_type: &'static str,
+    list: Vec<GrantParam>,
+}
+
+struct GrantParam {
+    name: &'static str,
+    value: Secret<String>,
+    is_secret: bool,
+}
+
+impl GrantParams {
+    /// Reads what there is to read.
+    ///
+    /// # Errors
+    /// An assertion or a token that is not there now.
+    pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
+        match (asking, grant) {
+            (Asking::RefreshToken, _) | (Asking::Primary, Grant::RefreshToken) => Ok(refresh_token::params(request)),
+            (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
+            (Asking::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
+            (Asking::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
+        }
+    }
+
+    pub(crate) fn new(grant_type: &'static str) -> Self {
+        Self { grant_type, list: Vec::new() }
+    }
+
+    /// Adds a parameter that must not be found in an error.
+    pub(crate) fn secret(mut self, name: &'static str, value: Secret<String>) -> Self {
+        self.list.push(GrantParam { name, value, is_secret: true });
+        self
+    }
+
+    /// Adds any other parameter.
+    pub(crate) fn plain(mut self, name: &'static str, value: &str) -> Self {
+        self.list.push(GrantParam { name, value: Secret::from(value), is_secret: false });
+        self
+    }
+
+    /// What must not be found in an error.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().filter(|param| param.is_secret).map(|param| param.value.expose().as_str())
+    }
 }
 
 /// All parameters of one exchange.
 pub(crate) fn params<'a>(
     asking: Asking,
+    grant: &'a GrantParams,
     settings: &'a EndpointSettings,
-    auth: &'a ClientAuth,
+    presented: &'a Presented,
     request: &'a TokenRequest,
 ) -> Params<'a> {
     let mut params = Params::default();
-    match asking {
-        Asking::ClientCredentials => client_credentials::push(&mut params, settings, auth, request),
-        Asking::RefreshToken => refresh_token::push(&mut params, settings, auth, request),
+    if settings.send_grant_type || asking == Asking::RefreshToken {
+        params.push("grant_type", grant.grant_type);
+    }
+    for param in &grant.list {
+        params.push(param.name, param.value.expose());
+    }
+    presented.push_params(&mut params);
+    if settings.send_scopes_on_refresh || asking == Asking::Primary {
+        params.push("scope", scope(settings, request));
+    }
+    for resource in &settings.resources {
+        params.push("resource", resource);
+    }
+    for audience in &settings.audiences {
+        params.push("audience", audience);
     }
     for param in &settings.params {
         params.push(&param.name, param.value.expose());

@@ -1,0 +1,99 @@
+//! The assertion by which a client authenticates (RFC 7523 §2.2), made anew for each exchange (feature `jwt`).
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use super::signing::{SigningKey, hmac_sha256};
+use crate::secret::Secret;
+use crate::secret_source::unavailable;
+use crate::token::TokenError;
+
+/// The value of `client_assertion_type`.
+pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// What an assertion says.
+#[derive(Clone, Copy)]
+pub(super) struct Statement<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) audience: &'a str,
+    pub(super) now: SystemTime,
+}
+
+impl Statement<'_> {
+    /// Long enough for a slow network, short enough that a stolen one is worth little.
+    const LIFETIME: Duration = Duration::from_secs(60);
+
+    /// `private_key_jwt`.
+    pub(super) async fn signed(
+        self,
+        key: &SigningKey,
+        pem: Option<&Secret<String>>,
+    ) -> Result<Secret<String>, TokenError> {
+        let input = self.signing_input(key.algorithm().as_str(), key.key_id())?;
+        let signature = key.sign(input.as_bytes(), pem).await?;
+        Ok(complete(input, &signature))
+    }
+
+    /// `client_secret_jwt`.
+    pub(super) fn authenticated(self, secret: &Secret<String>) -> Result<Secret<String>, TokenError> {
+        let input = self.signing_input("HS256", None)?;
+        let signature = hmac_sha256(secret, input.as_bytes())?;
+        Ok(complete(input, &signature))
+    }
+
+    /// There is no `nbf`: a client whose clock is a second ahead would be refused.
+    fn signing_input(self, algorithm: &str, key_id: Option<&str>) -> Result<String, TokenError> {
+        let issued = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let header = Header { typ: "client-authentication+jwt", alg: algorithm, kid: key_id };
+        let claims = Claims {
+            iss: self.client_id,
+            sub: self.client_id,
+            aud: self.audience,
+            jti: &unique_id()?,
+            iat: issued,
+            exp: issued + Self::LIFETIME.as_secs(),
+        };
+        Ok(format!("{}.{}", encode(&header)?, encode(&claims)?))
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'static str,
+    alg: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    /// One string, not a list: some servers take nothing else.
+    aud: &'a str,
+    jti: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+/// 128 bits that nobody can foresee.
+fn unique_id() -> Result<String, TokenError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| unavailable("the operating system gives no random numbers").caused_by(error.into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn encode(part: &impl Serialize) -> Result<String, TokenError> {
+    let json = serde_json::to_vec(part).map_err(|_| unavailable("the assertion cannot be written as JSON"))?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
+}
+
+fn complete(mut input: String, signature: &[u8]) -> Secret<String> {
+    input.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut input);
+    Secret::new(input)
+}

@@ -1,0 +1,127 @@
+//! The token exchange grant (RFC 8693).
+
+use super::GrantParams;
+use crate::error::ConfigError;
+use crate::secret_source::{SecretSource, check_line};
+use crate::token::TokenError;
+
+/// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps the token of whoever acts for them.
+///
+/// Both are read for each exchange, so give them as a file or a function where they expire. For whom the new token is
+/// meant, say [`audience`](crate::AuthConfigBuilder::audience) or [`resource`](crate::AuthConfigBuilder::resource).
+///
+/// An answer must name the kind of token it holds (`issued_token_type`, which [`Token::extra`](crate::Token::extra) has
+/// then); one whose `token_type` is `N_A` is not for requests, and is an error.
+///
+/// ```
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, SecretSource, TokenExchange};
+///
+/// // The token that Kubernetes gives a pod, for one that the API takes.
+/// let pod = SecretSource::file("/var/run/secrets/tokens/pod");
+/// let cfg = AuthConfig::token_exchange(
+///     "https://auth.example.com/token",
+///     ClientAuth::basic("id", "secret"),
+///     TokenExchange::new(TokenExchange::JWT, pod),
+/// )
+/// .audience("payments")
+/// .origin("https://api.example.com")
+/// .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TokenExchange {
+    subject: Typed,
+    actor: Option<Typed>,
+    requested: Option<String>,
+}
+
+/// A token never goes without its type.
+#[derive(Clone, Debug)]
+struct Typed {
+    token_type: String,
+    token: SecretSource,
+}
+
+/// The kinds of token that RFC 8693 §3 names; others are URIs, too.
+impl TokenExchange {
+    /// An access token of this authorization server.
+    pub const ACCESS_TOKEN: &'static str = "urn:ietf:params:oauth:token-type:access_token";
+    /// A refresh token of this authorization server.
+    pub const REFRESH_TOKEN: &'static str = "urn:ietf:params:oauth:token-type:refresh_token";
+    /// An ID token (OpenID Connect).
+    pub const ID_TOKEN: &'static str = "urn:ietf:params:oauth:token-type:id_token";
+    /// Any JWT.
+    pub const JWT: &'static str = "urn:ietf:params:oauth:token-type:jwt";
+    /// A SAML 1.1 assertion, base64url-encoded.
+    pub const SAML1: &'static str = "urn:ietf:params:oauth:token-type:saml1";
+    /// A SAML 2.0 assertion, base64url-encoded.
+    pub const SAML2: &'static str = "urn:ietf:params:oauth:token-type:saml2";
+}
+
+impl TokenExchange {
+    /// On behalf of whom the new token is asked for (`subject_token_type` and `subject_token`).
+    pub fn new(token_type: impl Into<String>, token: impl Into<SecretSource>) -> Self {
+        let subject = Typed { token_type: token_type.into(), token: token.into() };
+        Self { subject, actor: None, requested: None }
+    }
+
+    /// Who acts (`actor_token_type` and `actor_token`). Nobody but the client by default.
+    pub fn actor(mut self, token_type: impl Into<String>, token: impl Into<SecretSource>) -> Self {
+        self.actor = Some(Typed { token_type: token_type.into(), token: token.into() });
+        self
+    }
+
+    /// The kind of token asked for (`requested_token_type`). The server decides by default.
+    pub fn requested_token_type(mut self, token_type: impl Into<String>) -> Self {
+        self.requested = Some(token_type.into());
+        self
+    }
+
+    pub(super) fn may_wait(&self) -> bool {
+        self.tokens().any(|typed| typed.token.fixed().is_none())
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        self.subject.token.validate(SUBJECT_TOKEN)?;
+        if let Some(actor) = &self.actor {
+            actor.token.validate(ACTOR_TOKEN)?;
+        }
+        let types = self.tokens().map(|typed| &typed.token_type).chain(&self.requested);
+        types.into_iter().try_for_each(|token_type| check_line("token type", token_type))
+    }
+
+    pub(super) fn is_like(&self, other: &TokenExchange) -> bool {
+        let alike = |one: &Typed, other: &Typed| one.token_type == other.token_type && one.token.is_like(&other.token);
+        self.requested == other.requested
+            && self.tokens().count() == other.tokens().count()
+            && self.tokens().zip(other.tokens()).all(|(one, other)| alike(one, other))
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &Typed> {
+        [&self.subject].into_iter().chain(&self.actor)
+    }
+}
+
+pub(super) const SENDS: [&str; 5] =
+    ["subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"];
+
+const SUBJECT_TOKEN: &str = "subject token";
+const ACTOR_TOKEN: &str = "actor token";
+
+/// # Errors
+/// A token is not there now.
+pub(super) async fn params(exchange: &TokenExchange) -> Result<GrantParams, TokenError> {
+    let TokenExchange { subject, actor, requested } = exchange;
+    let mut params = GrantParams::new("urn:ietf:params:oauth:grant-type:token-exchange")
+        .secret("subject_token", subject.token.read_line(SUBJECT_TOKEN).await?)
+        .plain("subject_token_type", &subject.token_type);
+    if let Some(actor) = actor {
+        params = params
+            .secret("actor_token", actor.token.read_line(ACTOR_TOKEN).await?)
+            .plain("actor_token_type", &actor.token_type);
+    }
+    if let Some(requested) = requested {
+        params = params.plain("requested_token_type", requested);
+    }
+    Ok(params)
+}

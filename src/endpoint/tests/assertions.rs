@@ -1,0 +1,393 @@
+//! Clients that authenticate by assertions, verified by two other implementations.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::{self as aws, KeyPair as _};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde_json::Value;
+
+use super::*;
+use crate::clock::Now;
+use crate::endpoint::{Signer, SigningAlgorithm, SigningKey};
+use crate::secret_source::SecretSource;
+
+/// A private key in PEM, and its public half for both verifiers.
+struct TestKey {
+    algorithm: SigningAlgorithm,
+    pem: String,
+    public: Vec<u8>,
+    spki: String,
+    verification: &'static dyn aws::VerificationAlgorithm,
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn rsa(
+    algorithm: SigningAlgorithm,
+    key: &aws_lc_rs::rsa::KeyPair,
+    verification: &'static dyn aws::VerificationAlgorithm,
+) -> TestKey {
+    TestKey {
+        algorithm,
+        pem: pem("PRIVATE KEY", AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(key).unwrap().as_ref()),
+        public: key.public_key().as_ref().to_vec(),
+        spki: pem("RSA PUBLIC KEY", key.public_key().as_ref()),
+        verification,
+    }
+}
+
+fn ec(
+    algorithm: SigningAlgorithm,
+    signing: &'static aws::EcdsaSigningAlgorithm,
+    verification: &'static dyn aws::VerificationAlgorithm,
+) -> TestKey {
+    let key = aws::EcdsaKeyPair::generate(signing).unwrap();
+    let spki = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(key.public_key()).unwrap();
+    TestKey {
+        algorithm,
+        pem: pem("PRIVATE KEY", key.to_pkcs8v1().unwrap().as_ref()),
+        public: key.public_key().as_ref().to_vec(),
+        spki: pem("PUBLIC KEY", spki.as_ref()),
+        verification,
+    }
+}
+
+fn p256() -> TestKey {
+    ec(SigningAlgorithm::Es256, &aws::ECDSA_P256_SHA256_FIXED_SIGNING, &aws::ECDSA_P256_SHA256_FIXED)
+}
+
+fn ed25519() -> TestKey {
+    let key = aws::Ed25519KeyPair::generate().unwrap();
+    let spki = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(key.public_key()).unwrap();
+    TestKey {
+        algorithm: SigningAlgorithm::EdDsa,
+        pem: pem("PRIVATE KEY", key.to_pkcs8v1().unwrap().as_ref()),
+        public: key.public_key().as_ref().to_vec(),
+        spki: pem("PUBLIC KEY", spki.as_ref()),
+        verification: &aws::ED25519,
+    }
+}
+
+/// One key of each kind; an RSA key serves several algorithms.
+fn all_keys() -> Vec<TestKey> {
+    use SigningAlgorithm::*;
+    let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    vec![
+        p256(),
+        ec(Es384, &aws::ECDSA_P384_SHA384_FIXED_SIGNING, &aws::ECDSA_P384_SHA384_FIXED),
+        ed25519(),
+        rsa(Rs256, &key, &aws::RSA_PKCS1_2048_8192_SHA256),
+        rsa(Rs384, &key, &aws::RSA_PKCS1_2048_8192_SHA384),
+        rsa(Rs512, &key, &aws::RSA_PKCS1_2048_8192_SHA512),
+        rsa(Ps256, &key, &aws::RSA_PSS_2048_8192_SHA256),
+        rsa(Ps384, &key, &aws::RSA_PSS_2048_8192_SHA384),
+        rsa(Ps512, &key, &aws::RSA_PSS_2048_8192_SHA512),
+    ]
+}
+
+impl TestKey {
+    fn auth(&self) -> ClientAuth {
+        ClientAuth::private_key_jwt("my-id", SigningKey::from_pem(self.algorithm, self.pem.as_str()))
+    }
+
+    /// The claims, after both verifiers have accepted the signature.
+    fn verify(&self, assertion: &str) -> Value {
+        let (input, signature) = assertion.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let public = aws::UnparsedPublicKey::new(self.verification, &self.public);
+        public.verify(input.as_bytes(), &signature).expect("verified by AWS-LC");
+
+        let name = self.algorithm.as_str();
+        let spki = self.spki.as_bytes();
+        let key = match name.as_bytes() {
+            [b'E', b'S', ..] => DecodingKey::from_ec_pem(spki),
+            [b'E', ..] => DecodingKey::from_ed_pem(spki),
+            _ => DecodingKey::from_rsa_pem(spki),
+        };
+        decode(assertion, name.parse().unwrap(), &key.unwrap())
+    }
+}
+
+fn decode(assertion: &str, algorithm: Algorithm, key: &DecodingKey) -> Value {
+    // With both backends on, the verifier needs to be told which one to use.
+    let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
+    let mut validation = Validation::new(algorithm);
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    jsonwebtoken::decode::<Value>(assertion, key, &validation).expect("verified by jsonwebtoken").claims
+}
+
+fn header(assertion: &str) -> String {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(assertion.split('.').next().unwrap()).unwrap()).unwrap()
+}
+
+/// The assertion of a body, and the rest of it.
+fn split(seen: &Seen) -> (String, String) {
+    let (rest, assertion) = seen.body.split_once("&client_assertion=").unwrap();
+    (assertion.split('&').next().unwrap().to_owned(), rest.to_owned())
+}
+
+/// A clock that stands still.
+struct At(u64);
+
+impl Clock for At {
+    fn now(&self) -> Now {
+        Now { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(self.0), ..SystemClock.now() }
+    }
+}
+
+async fn assertion(auth: &ClientAuth, settings: &EndpointSettings) -> (String, String) {
+    let server = Server::default().answers(200, TOKEN);
+    server.ask_at(At(1_700_000_000), settings, auth, TokenRequest::default()).await.unwrap();
+    split(&server.seen()[0])
+}
+
+#[tokio::test]
+async fn an_assertion_of_each_algorithm_verifies() {
+    let mut settings = settings("https://a.example/t?x=1");
+    settings.scopes = Some(Scopes::new(["read"]).unwrap());
+    for key in all_keys() {
+        key.auth().validate().unwrap();
+        let (assertion, rest) = assertion(&key.auth(), &settings).await;
+        assert_eq!(
+            rest,
+            "grant_type=client_credentials&client_id=my-id\
+             &client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"
+        );
+        let name = key.algorithm.as_str();
+        assert_eq!(header(&assertion), format!(r#"{{"typ":"client-authentication+jwt","alg":"{name}"}}"#));
+        let mut claims = key.verify(&assertion);
+        let id = claims["jti"].take();
+        assert_eq!(URL_SAFE_NO_PAD.decode(id.as_str().unwrap()).unwrap().len() * 8, 128);
+        assert_eq!(
+            claims,
+            json!({
+                "iss": "my-id", "sub": "my-id", "aud": "https://a.example/t?x=1", "jti": null,
+                "iat": 1_700_000_000, "exp": 1_700_000_060,
+            })
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_audience_and_the_key_id_can_be_said() {
+    let key = p256();
+    let mut settings = settings("https://a.example/t");
+    settings.assertion_audience = Some("https://issuer.example".into());
+    let signing = SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_key_id("k\"1");
+    let (assertion, _) = assertion(&ClientAuth::private_key_jwt("my-id", signing), &settings).await;
+    assert_eq!(header(&assertion), r#"{"typ":"client-authentication+jwt","alg":"ES256","kid":"k\"1"}"#);
+    assert_eq!(key.verify(&assertion)["aud"], json!("https://issuer.example"));
+}
+
+#[tokio::test]
+async fn client_secret_jwt() {
+    let secret = "a secret of at least 32 bytes +%&";
+    let auth = ClientAuth::client_secret_jwt("my-id", secret);
+    auth.validate().unwrap();
+    let (assertion, rest) = assertion(&auth, &settings("https://a.example/t")).await;
+    assert!(!rest.contains("secret"));
+    assert_eq!(header(&assertion), r#"{"typ":"client-authentication+jwt","alg":"HS256"}"#);
+    let claims = decode(&assertion, Algorithm::HS256, &DecodingKey::from_secret(secret.as_bytes()));
+    assert_eq!((&claims["iss"], &claims["exp"]), (&json!("my-id"), &json!(1_700_000_060)));
+    let (input, signature) = assertion.rsplit_once('.').unwrap();
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    aws_lc_rs::hmac::verify(&key, input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+}
+
+/// Behaviour 112.
+#[tokio::test]
+async fn each_exchange_has_an_assertion_of_its_own() {
+    let key = ed25519();
+    // Two exchanges in one token request, and two token requests.
+    let server = Server::default()
+        .answers(400, r#"{"error":"invalid_grant"}"#)
+        .answers(503, "")
+        .answers(200, TOKEN)
+        .answers(200, TOKEN);
+    server.ask(&spry(), &key.auth(), with_refresh_token("R")).await.unwrap_err();
+    server.ask(&spry(), &key.auth(), TokenRequest::default()).await.unwrap();
+    server.ask(&spry(), &key.auth(), TokenRequest::default()).await.unwrap();
+    let ids: HashSet<String> = server.seen().iter().map(|seen| key.verify(&split(seen).0)["jti"].to_string()).collect();
+    assert_eq!(ids.len(), 4);
+}
+
+/// Stands for a KMS.
+struct Remote(aws::EcdsaKeyPair);
+
+impl Signer for Remote {
+    fn algorithm(&self) -> SigningAlgorithm {
+        SigningAlgorithm::Es256
+    }
+
+    async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, BoxError> {
+        tokio::task::yield_now().await;
+        let signature = self.0.sign(&aws_lc_rs::rand::SystemRandom::new(), signing_input)?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
+#[tokio::test]
+async fn a_signer_of_the_users_signs() {
+    let key = aws::EcdsaKeyPair::generate(&aws::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let public = key.public_key().as_ref().to_vec();
+    let auth = ClientAuth::private_key_jwt("my-id", SigningKey::from_signer(Remote(key)).with_key_id("kms"));
+    auth.validate().unwrap();
+    let (assertion, _) = assertion(&auth, &settings("https://a.example/t")).await;
+    let (input, signature) = assertion.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let public = aws::UnparsedPublicKey::new(&aws::ECDSA_P256_SHA256_FIXED, public);
+    public.verify(input.as_bytes(), &signature).unwrap();
+    assert!(header(&assertion).contains(r#""alg":"ES256","kid":"kms""#));
+}
+
+#[tokio::test]
+async fn a_key_in_a_file_can_be_replaced() {
+    let path = std::env::temp_dir().join(format!("tower-oauth2-client-{}-key", std::process::id()));
+    let (old, new) = (p256(), p256());
+    let auth = ClientAuth::private_key_jwt("my-id", SigningKey::from_pem(old.algorithm, SecretSource::file(&path)));
+    auth.validate().expect("it is read when it is needed");
+    for key in [&old, &new] {
+        std::fs::write(&path, &key.pem).unwrap();
+        key.verify(&assertion(&auth, &settings("https://a.example/t")).await.0);
+    }
+
+    // Replaced while the exchange was under way.
+    let refused = {
+        let (path, pem) = (path.clone(), old.pem.clone());
+        move || {
+            std::fs::write(&path, pem).unwrap();
+            answered(401, &[], br#"{"error":"invalid_client"}"#.to_vec())
+        }
+    };
+    let server = Server::default().then(refused).answers(200, TOKEN);
+    server.ask(&settings("https://a.example/t"), &auth, TokenRequest::default()).await.unwrap();
+    let [first, second] = server.seen().try_into().unwrap();
+    new.verify(&split(&first).0);
+    old.verify(&split(&second).0);
+
+    for content in ["", "canary", "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5\n-----END PRIVATE KEY-----\n"] {
+        std::fs::write(&path, content).unwrap();
+        let error =
+            Server::default().ask(&spry(), &auth, with_refresh_token("canary")).await.expect_err("this is no key");
+        assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
+        assert!(error.to_string().contains("ES256"), "{error}");
+        assert!(!format!("{error} {error:?} {auth:?}").contains("canary"));
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_key_that_cannot_sign_is_told_when_it_is_configured() {
+    use SigningAlgorithm::*;
+    let rsa_key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let rsa_key = rsa(Rs256, &rsa_key, &aws::RSA_PKCS1_2048_8192_SHA256);
+    let p384 = ec(Es384, &aws::ECDSA_P384_SHA384_FIXED_SIGNING, &aws::ECDSA_P384_SHA384_FIXED);
+    let garbage = pem("PRIVATE KEY", b"canary canary");
+    let short_rsa = pem("PRIVATE KEY", &STANDARD.decode(SHORT_RSA).unwrap());
+    let cut: String = p256().pem.chars().take(80).collect();
+    let wrong = [
+        (Es256, "canary".to_owned(), "private key for ES256"),
+        (Es256, String::new(), "private key for ES256"),
+        (Es256, garbage.clone(), "private key for ES256"),
+        (Rs256, garbage.clone(), "private key for RS256"),
+        (EdDsa, garbage, "private key for EdDSA"),
+        (Es256, cut, "private key for ES256"),
+        (Es256, p384.pem, "private key for ES256"),
+        (Es256, rsa_key.pem.clone(), "private key for ES256"),
+        (EdDsa, p256().pem, "private key for EdDSA"),
+        (Ps512, p256().pem, "private key for PS512"),
+        (Rs256, rsa_key.spki, "private key for RS256"),
+        (Es256, p256().spki, "private key for ES256"),
+        (Es512, p256().pem, "ES512"),
+        // AWS-LC does not read it at all.
+        (Rs512, short_rsa.clone(), "2048 bits"),
+        (Ps256, short_rsa, "2048 bits"),
+    ];
+    for (algorithm, pem, told) in wrong {
+        let auth = ClientAuth::private_key_jwt("my-id", SigningKey::from_pem(algorithm, pem));
+        let error = auth.validate().expect_err(told);
+        assert!(error.to_string().contains(told), "{error}");
+        assert!(!format!("{error} {error:?} {auth:?}").contains("canary"));
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_fails_is_told_and_may_recover() {
+    struct Failing;
+
+    impl Signer for Failing {
+        fn algorithm(&self) -> SigningAlgorithm {
+            SigningAlgorithm::Ps256
+        }
+
+        async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, BoxError> {
+            Err("the HSM is away".into())
+        }
+    }
+
+    let auth = ClientAuth::private_key_jwt("my-id", SigningKey::from_signer(Failing));
+    let error = Server::default().ask(&spry(), &auth, TokenRequest::default()).await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
+    assert!(error.is_transient());
+    assert_eq!(error.cause().unwrap().to_string(), "the HSM is away");
+}
+
+/// Behaviour 103. Behaviour 104.
+#[tokio::test]
+async fn no_error_tells_an_assertion_or_a_key() {
+    let key = p256();
+    let line = key.pem.lines().nth(1).unwrap().to_owned();
+    let server = Server::default();
+    let seen = server.clone();
+    let echo = move || {
+        let (assertion, _) = split(seen.seen().last().unwrap());
+        let body = json!({"error": "invalid_client", "error_description": format!("bad assertion {assertion}")});
+        answered(401, &[], body.to_string().into_bytes())
+    };
+    let server = server.then(echo);
+    let error = server.ask(&settings("https://a.example/t"), &key.auth(), TokenRequest::default()).await.unwrap_err();
+    let (assertion, _) = split(&server.seen()[0]);
+    assert_eq!(error.description(), Some("bad assertion [redacted]"));
+    let told = format!("{error} {error:?} {:?}", SigningKey::from_pem(key.algorithm, key.pem.as_str()));
+    assert!(!told.contains(&assertion) && !told.contains(&line), "{told}");
+}
+
+#[test]
+fn keys_are_equal_when_they_sign_the_same_way() {
+    use SigningAlgorithm::*;
+    let auth = |key: SigningKey| ClientAuth::private_key_jwt("a", key);
+    let all = [
+        auth(SigningKey::from_pem(Es256, "x")),
+        auth(SigningKey::from_pem(Es384, "x")),
+        auth(SigningKey::from_pem(Es256, "x").with_key_id("1")),
+        auth(SigningKey::from_pem(Es256, SecretSource::file("x"))),
+        auth(SigningKey::from_signer(Remote(
+            aws::EcdsaKeyPair::generate(&aws::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+        ))),
+        ClientAuth::client_secret_jwt("a", "x"),
+        ClientAuth::body("a", "x"),
+    ];
+    for (at, one) in all.iter().enumerate() {
+        for (other_at, other) in all.iter().enumerate() {
+            assert_eq!(one.is_like(other), at == other_at, "{one:?} {other:?}");
+        }
+    }
+}
+
+/// A key of 1024 bits, made for this test; nothing trusts it.
+const SHORT_RSA: &str = "\
+    MIICeQIBADANBgkqhkiG9w0BAQEFAASCAmMwggJfAgEAAoGBANgWdKf5hbpXYzGgeHtJTNvdBGtxYXJL2a2/o2N7Ls4UiC+xaSMDmErF76PLyC\
+    BTVcKOxe6qlTTlrtvPWh2Z06S3fJMxGbkLQXzMWj2v0++BGp+M8X5AHqmvIPxWVQZPmyErKp3l/CQERc6Pb16Zj48fdwcdR4nmqg8v7RUjVdWz\
+    AgMBAAECgYEA1qqoRV8bPJ0ny9tRFZkiI6GTjHFcj0FPBM7GsENlohC/ojGq8r/VgSLWCHCfZY2kOt2/QHRyOdSbO37oVVPF7Z+DPsGegkz5cK\
+    GCks4ysOgPnSqeqvD22zRo+ovu8U/maTSp/X+mVvydh86EFI8K3kViuo6wPU/w/nY/bg36n+ECQQDvD2/VfvKlP8HrPoH+7zr3i6fT7+qDRZkT\
+    m/tnK5jZ8QCaeE/Be13tF7rZi6ZoZOj9nD92wlToWh+y1qKLOFdZAkEA52ZLmFOAw48gx1E1MjZssiKaeiYpoPx358Lh6iWDpBRd6KjcHVTjvg\
+    fRBdQa49NQHyEz/xcuLrDj8HJSnPz/6wJBAKXwLi2g3+cKuZ2EFxIRlvnLq+Q2La+POPFenYSAw6nMWyHeD2Z7Lrhrd1yYThs6qGuZ8IeL3wol\
+    vMkTqWI/6okCQQCDiYzTTDRX9haF9s2se2+SW0VAxkzHrHxkjE1rkmOgc8tmJAbrzYOgVEUncQjQFSDocTFjgkPIWtlXp0T65H59AkEAppwiFj\
+    xxgON+/u6S/JL+Jk57mJtpwCctqC4wOM8T2mULCa+74w5fWhTLect08eHUDUfsEsE0fVlX6FCA5w3hpg==";
