@@ -5,7 +5,9 @@
 mod support;
 
 use support::callgrind::{count, missing, run_if_asked};
-use support::cases::{BARE, FLOOR, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, REPLAY};
+use support::cases::{
+    BARE, FLOOR, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY,
+};
 use support::figures::Figures;
 use support::requests::KINDS;
 
@@ -21,7 +23,8 @@ fn main() {
     for kind in KINDS {
         let floor = count(kind, FLOOR);
         figures.put(format!("{} {FLOOR}", kind.name()), floor);
-        for name in [BARE, NEVER, REPLAY, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY] {
+        for name in [BARE, NEVER, REPLAY, PER_TENANT, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY]
+        {
             let counted = count(kind, name);
             figures.put(format!("{} {name}", kind.name()), counted);
             println!("{:60} {:+12.2}", "   over FLOOR", counted - floor);

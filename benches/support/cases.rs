@@ -11,7 +11,7 @@ use tower::Service;
 use tower_oauth2_client::Replay;
 
 use super::baselines::{Inner, floor, naive};
-use super::ours::ours;
+use super::ours::{ours, per_tenant};
 use super::requests::{Body, Kind};
 
 pub(crate) struct Case {
@@ -36,6 +36,7 @@ pub(crate) const NEVER: &str = "ours, Replay::Never";
 pub(crate) const REPLAY: &str = "ours";
 pub(crate) const NAIVE: &str = "naive, no retry";
 pub(crate) const NAIVE_RETRY: &str = "naive";
+pub(crate) const PER_TENANT: &str = "ours, Replay::Never, a token for each tenant";
 pub(crate) const ONESHOT_BARE: &str = "oneshot: bare";
 pub(crate) const ONESHOT_FLOOR: &str = "oneshot: FLOOR";
 pub(crate) const ONESHOT_NEVER: &str = "oneshot: ours, Replay::Never";
@@ -53,6 +54,7 @@ pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
         persistent(FLOOR, kind, floor(inner.clone())),
         persistent(NEVER, kind, never.clone()),
         persistent(REPLAY, kind, replay.clone()),
+        persistent(PER_TENANT, kind, per_tenant(runtime, inner.clone())),
         persistent(NAIVE, kind, naive(inner.clone(), false)),
         persistent(NAIVE_RETRY, kind, retry.clone()),
         oneshot(ONESHOT_BARE, kind, inner.clone()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
-use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
+use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Replay, Tenant, TenantId, Token, TokenError, TokenRequest};
 
 use super::baselines::{TENANT, access_token};
 
@@ -35,4 +35,12 @@ pub(crate) fn ours<S: Clone>(runtime: &Runtime, inner: S, replay: Replay) -> Aut
 pub(crate) fn warm<S: Clone>(runtime: &Runtime, layer: AuthLayer, inner: S) -> Auth<S> {
     runtime.block_on(layer.handle().warm_up()).unwrap();
     layer.layer(inner)
+}
+
+/// A clone for one tenant, where each tenant has a token of its own; it has it already.
+pub(crate) fn per_tenant<S: Clone>(runtime: &Runtime, inner: S) -> Auth<S> {
+    let layer = layer_for(Replay::Never, Tenant::header("x-tenant-id").per_tenant_tokens());
+    let tenant = TenantId::new(TENANT).unwrap();
+    runtime.block_on(layer.handle().tenant_token(&tenant)).unwrap();
+    layer.layer(inner).for_tenant(tenant)
 }
