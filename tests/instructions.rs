@@ -10,15 +10,16 @@ use support::callgrind::{count, missing, run_if_asked};
 use support::cases::{FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, REPLAY};
 use support::requests::Kind::{P3, P8, P12};
 
-/// What is allowed over the floor: a tenth more than what was measured; the path through malloc varies by a hundred.
+/// What is allowed over the floor: a quarter more than was measured. The counts are the same on every run of one binary, but
+/// another set of compiler flags inlines differently.
 const LIMITS: [(support::requests::Kind, &str, &str, f64); 7] = [
     (P3, NEVER, FLOOR, 900.0),
     (P8, NEVER, FLOOR, 900.0),
     (P12, NEVER, FLOOR, 900.0),
-    (P3, REPLAY, FLOOR, 1750.0),
-    (P8, REPLAY, FLOOR, 2600.0),
-    (P12, REPLAY, FLOOR, 4800.0),
-    (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 1000.0),
+    (P3, REPLAY, FLOOR, 1900.0),
+    (P8, REPLAY, FLOOR, 2900.0),
+    (P12, REPLAY, FLOOR, 5200.0),
+    (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 1250.0),
 ];
 
 fn main() {
