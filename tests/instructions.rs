@@ -15,10 +15,10 @@ use support::requests::Kind::{P3, P8, P12};
 const LIMITS: [(support::requests::Kind, &str, &str, f64); 7] = [
     (P3, NEVER, FLOOR, 900.0),
     (P8, NEVER, FLOOR, 900.0),
-    (P12, NEVER, FLOOR, 900.0),
+    (P12, NEVER, FLOOR, 1150.0),
     (P3, REPLAY, FLOOR, 1900.0),
     (P8, REPLAY, FLOOR, 2900.0),
-    (P12, REPLAY, FLOOR, 5200.0),
+    (P12, REPLAY, FLOOR, 4200.0),
     (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 1250.0),
 ];
 
