@@ -77,7 +77,7 @@ impl TenantId {
     }
 }
 
-/// A copy with a reference count of its own: cloning one value on two threads costs each of them 40 ns, 17 otherwise.
+/// A copy with a reference count of its own, so that two threads that clone it do not write to one counter.
 pub(crate) fn unshared(value: &HeaderValue) -> HeaderValue {
     match HeaderValue::from_bytes(value.as_bytes()) {
         Ok(mut copy) => {

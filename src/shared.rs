@@ -12,7 +12,7 @@ use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::token::{Engine, Slot};
 
 /// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
-/// threads with a clone each do not write to one counter: 8 ns a request where two of them would.
+/// threads with a clone each do not write to one counter.
 pub(crate) type SharedHandle<S> = Arc<Arc<Shared<S>>>;
 
 /// What all clones of a service share.

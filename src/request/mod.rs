@@ -24,7 +24,7 @@ pub(crate) use tenant::TenantPolicy;
 
 /// Whether there is a header of that name, for names that are rarely there.
 ///
-/// Hashing a name takes 20 ns, mostly waiting for multiplications; comparing it with a few names takes a third of that.
+/// Comparing a name with a few others is cheaper than hashing it: some 100 instructions a request (`make bench`).
 #[inline]
 fn has_header(headers: &http::HeaderMap, name: &http::HeaderName) -> bool {
     const FEW: usize = 16;

@@ -39,7 +39,7 @@ pub(crate) enum Keeping<K> {
 
 /// Keeps what is needed to send this request twice, unless its body must be recorded.
 ///
-/// By reference, since a request that is handed on and back is copied twice (15 ns).
+/// By reference, since a request that is handed on and back is copied twice.
 ///
 /// Call it before a token is put in, and only for requests that the policy allows.
 /// Never kept: bodies nobody knows how to send twice, and requests that hand over a connection (CONNECT, `Upgrade`).
