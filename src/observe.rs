@@ -29,6 +29,10 @@ pub(crate) fn refresh_suppressed(generation: u64) {
     tracing::warn!(target: TARGET, generation, "token rejected, not refreshed: earlier refreshes did not help");
 }
 
+pub(crate) fn unusable_member(member: &'static str) {
+    tracing::warn!(target: TARGET, member, "the token endpoint sends this member with a value that cannot be used");
+}
+
 pub(crate) fn body_not_replayable(body: &'static str) {
     tracing::warn!(
         target: TARGET,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::exchange::Answer;
 use super::grant::Asking;
 use crate::extensions::Scopes;
+use crate::observe;
 use crate::secret::Secret;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind};
 
@@ -134,7 +135,7 @@ impl Reader<'_> {
             expiry::Read::Absent => None,
             expiry::Read::Unusable => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("the token endpoint sends {what} with a value that cannot be used; it is ignored");
+                    observe::unusable_member(what);
                 }
                 None
             }
