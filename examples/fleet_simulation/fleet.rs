@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, sleep_until};
-use tower::service_fn;
+use tower::{Layer, service_fn};
+use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::TestClock;
 use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
 
@@ -54,11 +55,12 @@ impl Fleet {
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         runtime.block_on(async {
             let server = Server::new(self.scenario);
+            let store = MemoryStore::with_clock(server.clock.clone());
             let ends = Instant::now() + Duration::from_secs(DAY as u64);
             let lives: Vec<_> = (0..self.processes)
                 .map(|number| {
                     let random = fastrand::Rng::with_seed(number as u64);
-                    tokio::spawn(live(self.scenario, server.clone(), random))
+                    tokio::spawn(live(self.scenario, server.clone(), store.clone(), random))
                 })
                 .collect();
             sleep_until(ends).await;
@@ -69,11 +71,11 @@ impl Fleet {
 }
 
 /// A process and its successors.
-async fn live(scenario: Scenario, server: Server, mut random: fastrand::Rng) {
+async fn live(scenario: Scenario, server: Server, store: MemoryStore, mut random: fastrand::Rng) {
     sleep(between(&mut random, 0.0..START)).await;
     loop {
         let dies = Instant::now() + between(&mut random, LIFE);
-        let process = layer(scenario, server.clone()).handle();
+        let process = layer(scenario, server.clone(), store.clone()).handle();
         while Instant::now() < dies {
             // Without a token a request fails, and its caller comes again later.
             let _ = process.token().await;
@@ -82,7 +84,7 @@ async fn live(scenario: Scenario, server: Server, mut random: fastrand::Rng) {
     }
 }
 
-fn layer(scenario: Scenario, server: Server) -> AuthLayer {
+fn layer(scenario: Scenario, server: Server, store: MemoryStore) -> AuthLayer {
     let cfg = AuthConfig::external().origin("https://api.example.com").clock(server.clock.clone());
     // Renewal at the very expiry is the one that this crate does not spread.
     let cfg = if scenario.jitter { cfg } else { cfg.refresh_at_expiry() };
@@ -91,7 +93,12 @@ fn layer(scenario: Scenario, server: Server) -> AuthLayer {
         let server = server.clone();
         async move { server.answer().await }
     });
-    AuthLayer::with_source(cfg, source)
+    if scenario.store {
+        let store = StoreLayer::new(store, StoreIdentity::named("fleet"));
+        AuthLayer::with_source(cfg, store.layer(source))
+    } else {
+        AuthLayer::with_source(cfg, source)
+    }
 }
 
 fn between(random: &mut fastrand::Rng, range: std::ops::Range<f64>) -> Duration {
