@@ -2,6 +2,7 @@
 
 mod access;
 mod fetch;
+mod file;
 mod identity;
 mod layer;
 mod memory;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::error::BoxError;
 use crate::secret::Secret;
 
+pub use file::FileStore;
 pub use identity::StoreIdentity;
 pub use layer::{StoreLayer, StoreService, StoreStats};
 pub use memory::MemoryStore;
