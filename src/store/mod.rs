@@ -1,6 +1,7 @@
 //! Keeping tokens outside the process: what a store can do, and the layer that puts one around a token source.
 
 mod access;
+mod failure;
 mod fetch;
 mod file;
 mod identity;
