@@ -70,6 +70,7 @@ mod secret;
 mod secret_source;
 mod service;
 mod shared;
+pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
