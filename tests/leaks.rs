@@ -303,7 +303,7 @@ async fn sign_ins(said: &Said) -> Vec<String> {
         |_, _| format!("https://app.example.com/{PATH}?code={CODE}"),
         |state, _| format!("code={CODE}&state={state}x"),
         |state, _| format!("code={CODE}&code={CODE}&state={state}"),
-        |state, _| format!("code={CODE}%FF&state={state}"),
+        |state, _| format!("code=&canary&state={state}"),
         |state, _| format!("code={CODE}&state={state}&iss=https://{ACCESS}.example"),
         |state, verifier| {
             format!("error={state}&error_description={CODE}+{state}+{verifier}&code={CODE}&state={state}")

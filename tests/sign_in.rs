@@ -355,6 +355,38 @@ async fn a_browser_that_goes_away_does_not_lose_the_token() {
     assert_eq!(server.token_requests(), 1);
 }
 
+/// Behaviour 85.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_replaced_meanwhile_takes_no_token_of_the_former_one() {
+    let server = server().client("other", "its secret").client("id", "rotated").latency(Duration::from_secs(5));
+    let handle = handle(&server);
+    handle.replace_credentials(ClientAuth::basic("id", "rotated")).unwrap();
+    let (early, late) = (handle.sign_in().unwrap(), handle.sign_in().unwrap());
+    let under_way = tokio::spawn({
+        let server = server.clone();
+        async move { agree(&server, early).await }
+    });
+    while server.in_flight() == 0 {
+        tokio::task::yield_now().await;
+    }
+    handle.replace_credentials(ClientAuth::basic("other", "its secret")).unwrap();
+    assert_eq!(under_way.await.unwrap().unwrap_err().kind(), SignInErrorKind::ClientReplaced);
+    assert_eq!(agree(&server, late).await.unwrap_err().kind(), SignInErrorKind::ClientReplaced);
+    assert_eq!(server.token_requests(), 1, "nothing was sent for the late one");
+    assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_rotated_meanwhile_does_no_harm() {
+    let server = AuthServer::new(TestClock::new());
+    let handle = handle(&server);
+    let sign_in = handle.sign_in().unwrap();
+    handle.replace_credentials(ClientAuth::basic("id", "rotated")).unwrap();
+    agree(&server, sign_in).await.unwrap();
+    handle.token().await.unwrap();
+    assert_eq!(server.requests()[0].header("authorization"), Some("Basic aWQ6cm90YXRlZA=="));
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_tenant_signs_in_for_its_own_token() {
     let server = server().tenant_header("x-account");

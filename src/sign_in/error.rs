@@ -41,6 +41,9 @@ pub enum SignInErrorKind {
     Refused,
     /// The authorization server could not ask the person now (`temporarily_unavailable`, `server_error`).
     Unavailable,
+    /// The client was replaced by another one since the sign-in began
+    /// ([`replace_credentials`](crate::AuthHandle::replace_credentials)): a token for the former one is not used.
+    ClientReplaced,
     /// The server does not take the code (`invalid_grant`): it was used already, took too long, or belongs to another client,
     /// redirect URI or verifier.
     CodeRefused,
@@ -62,6 +65,7 @@ impl SignInErrorKind {
                 "the authorization server refuses the sign-in; check client id, redirect URI, scopes and parameters"
             }
             Self::Unavailable => "the authorization server cannot sign anybody in now; try again later",
+            Self::ClientReplaced => "the client was replaced by another since this sign-in began; sign in again",
             Self::CodeRefused => {
                 "the code is not taken: it was used before, is too old, or belongs to another client or redirect URI; \
                  sign in again"

@@ -50,6 +50,7 @@ impl AuthHandle {
 ///
 /// It holds what proves that the browser's answer belongs to it (`state`) and that the code is ours (the code verifier).
 /// One that is dropped leaves nothing behind.
+#[must_use = "a sign-in brings nothing until `finish()`"]
 pub struct SignIn {
     handle: AuthHandle,
     tenant: Option<TenantId>,
@@ -85,8 +86,9 @@ impl SignIn {
     /// configured one.
     ///
     /// The exchange is a task of its own: dropping the future, as when a browser goes away, neither stops it nor loses the
-    /// token. It takes at most the [`token_timeout`](crate::AuthConfigBuilder::token_timeout). Layers that you put around
-    /// the endpoint ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do not see it.
+    /// token. It has one [`token_timeout`](crate::AuthConfigBuilder::token_timeout) to read the client's secret and one to be
+    /// answered. Layers that you put around the endpoint ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do
+    /// not see it.
     ///
     /// # Errors
     /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in.
@@ -155,10 +157,20 @@ impl SignIn {
     }
 
     async fn redeem(self, code: Secret<String>) -> Result<(), SignInError> {
+        self.check_client()?;
         let params = self.grant.exchange(code, &self.secrets.verifier);
         let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
         let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::failed)?;
+        self.check_client()?;
         self.hand_in(token).map_err(SignInError::failed)
+    }
+
+    /// A token for another client than the present one could not be renewed, and may have other rights.
+    fn check_client(&self) -> Result<(), SignInError> {
+        match self.endpoint.credentials().load().client_id() {
+            Some(id) if id == self.client_id => Ok(()),
+            _ => Err(SignInError::new(SignInErrorKind::ClientReplaced)),
+        }
     }
 
     fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {

@@ -1,5 +1,6 @@
 //! `AuthServer`: the scriptable authorization server.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -74,7 +75,7 @@ struct State {
     refresh_tokens: bool,
     rotation: bool,
     tenant_from: Option<TenantFrom>,
-    sign_in_error: Option<&'static str>,
+    sign_in_error: Option<Cow<'static, str>>,
     issuer: Option<String>,
     pkce_required: bool,
 }
@@ -219,8 +220,8 @@ impl AuthServer {
     }
 
     /// The browser of whoever signs in is sent back with this error (RFC 6749 §4.1.2.1).
-    pub fn refuse_sign_ins(self, error: &'static str) -> Self {
-        self.set(|state| state.sign_in_error = Some(error))
+    pub fn refuse_sign_ins(self, error: impl Into<Cow<'static, str>>) -> Self {
+        self.set(|state| state.sign_in_error = Some(error.into()))
     }
 
     /// The browser comes back with this `iss` (RFC 9207). Default: with none.
@@ -395,10 +396,11 @@ impl AuthServer {
             return Answer::new(400, "text/html", "There is no such client.");
         }
         let unknown_scope = (!self.shape.knows_scopes(&authorization.scope)).then_some("invalid_scope");
-        let error = state.sign_in_error.or(authorization.problem(state.pkce_required)).or(unknown_scope);
+        let wrong = authorization.problem(state.pkce_required).or(unknown_scope).map(Cow::Borrowed);
+        let error = state.sign_in_error.clone().or(wrong);
         let issuer = state.issuer.clone();
         let location = match error {
-            Some(error) => authorization.redirect(&[("error", error)], issuer.as_deref()),
+            Some(error) => authorization.redirect(&[("error", &error)], issuer.as_deref()),
             None => {
                 let (code, family) = state.tokens.new_code();
                 let location = authorization.redirect(&[("code", &code)], issuer.as_deref());
