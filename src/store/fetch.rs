@@ -39,6 +39,7 @@ pub(super) struct Fetch<'a, St: TokenStore, T> {
 }
 
 /// How a look at the store ends.
+#[expect(clippy::large_enum_variant, reason = "there is one for a token request, and it is taken apart at once")]
 enum Look<St: TokenStore> {
     Token(Token),
     /// It is ours to ask.

@@ -110,6 +110,8 @@ struct State {
     until: u64,
 }
 
+type Content = (Header, Secret<Vec<u8>>);
+
 struct Header {
     version: u64,
     fence: u64,
@@ -210,7 +212,7 @@ impl Place {
         Ok(!is_held || self.load()?.is_some_and(|stored| stored.version > since))
     }
 
-    fn read(&self) -> Result<Option<(Header, Secret<Vec<u8>>)>, StoreError> {
+    fn read(&self) -> Result<Option<Content>, StoreError> {
         let path = self.path("token");
         let mut file = match open(&path, false) {
             Ok(file) => file,
