@@ -30,6 +30,7 @@ pub(super) struct Directory {
     /// The leases of this process: as long as their files are open, they are locked.
     leases: Mutex<HashMap<StoreKey, (u64, File)>>,
     /// The directory was seen to be ours.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "who owns what is a matter of unix"))]
     is_own: AtomicBool,
 }
 
