@@ -283,7 +283,7 @@ pub(crate) fn lifetime_of(
 }
 
 /// By whichever clock went further: the monotonic one may have slept meanwhile, the wall clock may have been set back.
-fn elapsed(from: Now, to: Now) -> Duration {
+pub(crate) fn elapsed(from: Now, to: Now) -> Duration {
     let monotonic = to.monotonic.saturating_duration_since(from.monotonic);
     monotonic.max(to.wall.duration_since(from.wall).unwrap_or_default())
 }

@@ -14,6 +14,11 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// A copy to keep: the memory of a request's tenant would be shared with whoever made the request.
+    pub(crate) fn unshared(&self) -> Self {
+        Self { tenant: self.tenant.as_ref().map(TenantId::unshared), scopes: self.scopes.clone() }
+    }
+
     /// The partition of a layer whose tokens are shared by all tenants, with the configured scopes.
     pub(crate) fn is_main(&self) -> bool {
         self.tenant.is_none() && self.scopes.is_none()
