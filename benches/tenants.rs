@@ -36,6 +36,11 @@ fn main() {
     sign_in(&million, 0..TENANTS);
     figures.put("a new tenant: ns", start.elapsed().as_nanos() as f64 / TENANTS as f64);
     figures.put("resident bytes a tenant, with a token of 900", (resident() - before) / TENANTS as f64);
+    // The first look at a token reads the clocks.
+    let mut service = million.layer(Inner { yields: 0 });
+    for number in 0..TENANTS {
+        send(&mut service, request(Kind::P3, number));
+    }
     for kind in [Kind::P3, Kind::P8] {
         let inner = Inner { yields: 0 };
         let mut cases = vec![
@@ -86,11 +91,15 @@ fn case<S: Service<Request<Body>> + 'static>(name: &'static str, kind: Kind, mut
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            let mut request = kind.request();
-            request.extensions_mut().insert(tenant(black_box(state) % tenants));
-            send(&mut service, request);
+            send(&mut service, request(kind, black_box(state) % tenants));
         }
     })
+}
+
+fn request(kind: Kind, number: u64) -> Request<Body> {
+    let mut request = kind.request();
+    request.extensions_mut().insert(tenant(number));
+    request
 }
 
 /// What this process has in memory.

@@ -63,6 +63,10 @@ impl TenantId {
         std::str::from_utf8(self.0.as_bytes()).unwrap_or_default()
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The id as a header value, marked sensitive.
     pub(crate) fn header_value(&self) -> &HeaderValue {
         &self.0

@@ -112,7 +112,7 @@ impl Engine {
         refresh_token: Option<Secret<String>>,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        let main = Arc::new(Slot::new(Partition::default(), refresh_token));
+        let main = Arc::new(Slot::new(&Partition::default(), refresh_token));
         let others = Slots::new(policy.max_partitions, policy.partition_idle);
         Self { source, clock, policy, draw: fastrand::f64, fixed_tenant, pulse: Pulse::new(), main, others }
     }

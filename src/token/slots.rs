@@ -31,17 +31,11 @@ pub(crate) struct Slots {
 
 #[derive(Default)]
 struct Shard {
-    table: HashTable<Entry>,
+    table: HashTable<Arc<Slot>>,
     /// Where the hand is in the table.
     hand: usize,
     /// How many slots were made here; wraps.
     insertions: u32,
-}
-
-/// The hash is kept so that a table that grows need not touch each slot.
-struct Entry {
-    hash: u64,
-    slot: Arc<Slot>,
 }
 
 /// The figures of the slots that went, so that sums over all slots never fall.
@@ -52,8 +46,9 @@ pub(crate) struct Departed {
     pub(crate) suppressed: AtomicU64,
 }
 
-/// Above it more shards make no look-up faster.
-const MOST_SHARDS: usize = 64;
+/// So many that of a million slots a table that grows, for which it must look at each, stops the others for half a
+/// millisecond only.
+const MOST_SHARDS: usize = 256;
 /// How many slots a shard should have before there is another: enough for the hand to choose from.
 const SLOTS_A_SHARD: usize = 64;
 /// How many slots the hand looks at for a new one. Of so many the least recently used is nearly the least recently used of
@@ -64,7 +59,7 @@ const MOST_DROPPED: usize = 2;
 /// How many places of a table it passes for that at most: a table is never that empty for long.
 const PLACES: usize = 16 * LOOKS;
 /// How many places of each shard the hand passes in a second: a million slots in some minutes, for a thousandth of a core.
-const PLACES_A_BEAT: usize = 64;
+const PLACES_A_BEAT: usize = 16;
 
 impl Slots {
     pub(crate) fn new(max: usize, idle: Duration) -> Self {
@@ -89,12 +84,12 @@ impl Slots {
         if let Some(slot) = shard.get(hash, &partition) {
             return slot.clone();
         }
-        let slot = Arc::new(Slot::new(partition.unshared(), None));
+        let slot = Arc::new(Slot::new(&partition, None));
         shard.insertions = shard.insertions.wrapping_add(1);
         slot.touch(shard.stamp(time));
         self.count.fetch_add(1, Ordering::Relaxed);
         self.turn(&mut shard, LOOKS, PLACES, time);
-        shard.table.insert_unique(hash, Entry { hash, slot: slot.clone() }, |entry| entry.hash);
+        shard.table.insert_unique(hash, slot.clone(), |slot| self.hasher.hash_one(slot.partition()));
         slot
     }
 
@@ -107,7 +102,7 @@ impl Slots {
         let mut all = Vec::with_capacity(self.count.load(Ordering::Relaxed));
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            all.extend(shard.table.iter().map(|entry| entry.slot.clone()));
+            all.extend(shard.table.iter().cloned());
         }
         all
     }
@@ -121,7 +116,7 @@ impl Slots {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             self.turn(&mut shard, PLACES_A_BEAT, PLACES_A_BEAT, time);
-            shard.shrink();
+            shard.shrink(&self.hasher);
         }
     }
 
@@ -159,8 +154,7 @@ struct Turn {
 
 impl Shard {
     fn get(&self, hash: u64, partition: &Partition) -> Option<&Arc<Slot>> {
-        let entry = self.table.find(hash, |entry| entry.hash == hash && entry.slot.partition() == partition)?;
-        Some(&entry.slot)
+        self.table.find(hash, |slot| slot.partition().is(partition))
     }
 
     fn stamp(&self, time: u64) -> u64 {
@@ -172,7 +166,7 @@ impl Shard {
         let mut looks = 0;
         for _ in 0..self.table.num_buckets().min(turn.places) {
             self.hand = (self.hand + 1) % self.table.num_buckets();
-            let Some(Entry { slot, .. }) = self.table.get_bucket(self.hand) else { continue };
+            let Some(slot) = self.table.get_bucket(self.hand) else { continue };
             // The table's is the only reference, and nobody gets another while this shard is locked.
             if Arc::strong_count(slot) == 1 && slot.is_idle() {
                 unused.push((slot.last_used(), self.hand));
@@ -186,13 +180,13 @@ impl Shard {
         let idle = unused.partition_point(|(used, _)| *used < turn.idle_since);
         unused.truncate(idle.max(turn.over.min(MOST_DROPPED)));
         let places = unused.into_iter().map(|(_, place)| place);
-        places.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0.slot)).collect()
+        places.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0)).collect()
     }
 
     /// Gives memory back after many have gone.
-    fn shrink(&mut self) {
+    fn shrink(&mut self, hasher: &RandomState) {
         if self.table.capacity() > SLOTS_A_SHARD.max(4 * self.table.len()) {
-            self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
+            self.table.shrink_to(2 * self.table.len(), |slot| hasher.hash_one(slot.partition()));
         }
     }
 }
