@@ -90,9 +90,9 @@ pub(crate) struct Slot {
     current: ArcSwapOption<Current>,
     /// When it was used last, for the eviction.
     used: AtomicU64,
-    partition: Kept,
     /// The storm rule wants to hear of acceptances.
     watching: AtomicBool,
+    partition: Kept,
     state: Mutex<State>,
 }
 
@@ -182,8 +182,8 @@ impl Slot {
             good_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
             used: AtomicU64::new(0),
-            partition: Kept::new(partition),
             watching: AtomicBool::new(false),
+            partition: Kept::new(partition),
             state: Mutex::new(State {
                 generation: 0,
                 tokens_seen: false,
