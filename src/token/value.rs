@@ -192,6 +192,7 @@ pub enum RefreshToken {
 /// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal
 /// data.
 #[derive(Clone, Default)]
+#[allow(clippy::box_collection, reason = "each token has room for it, and most have none")]
 pub struct Extra(Option<Box<BTreeMap<String, Value>>>);
 
 impl Extra {
