@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use http::Request;
-use support::baselines::Inner;
+use support::baselines::{Inner, access_token};
 use support::cases::{Case, send};
 use support::figures::Figures;
 use support::ours::{background, layer_per_tenant};
@@ -69,8 +69,9 @@ fn main() {
 
 fn sign_in(layer: &AuthLayer, tenants: std::ops::Range<u64>) {
     let auth = layer.handle();
+    let text = access_token();
     for number in tenants {
-        let token = Token::bearer(&format!("{number:0900}")).unwrap().expires_in(Duration::from_secs(3600));
+        let token = Token::bearer(&format!("{text}{number}")).unwrap().expires_in(Duration::from_secs(3600));
         auth.hand_in_tenant(&tenant(number), token).unwrap();
     }
 }
