@@ -390,7 +390,8 @@ impl AuthHandle {
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
-    /// The same for one tenant.
+    /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
+    /// token goes with its partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
     ///
     /// # Errors
     /// As [`hand_in`](AuthHandle::hand_in).

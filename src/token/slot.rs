@@ -553,7 +553,7 @@ impl Slot {
             // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { nap.saturating_sub(LONGEST_NAP) } else { Duration::ZERO };
-            engine.pulse.beat(engine, now, LONGEST_NAP).saturating_add(millis(ahead))
+            engine.coarse_time(|| *now).saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
     }

@@ -247,10 +247,10 @@ mod tests {
     fn those_that_come_again_outlast_those_that_come_once() {
         let slots = Slots::new(1000, HOUR);
         for round in 0..100 {
-            for n in 0..200 {
+            for n in 0..100 {
                 assert!(slots.existing(&partition(n), 0).is_some() || round == 0, "tenant {n} in round {round}");
                 slots.slot(partition(n), 0);
-                slots.slot(partition(1000 + round * 200 + n), 0);
+                slots.slot(partition(1000 + round * 100 + n), 0);
             }
         }
     }
@@ -306,8 +306,9 @@ mod tests {
         assert!(slots.existing(&partition(7), hour).is_some());
         let places: usize = slots.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
         assert!(places <= MOST_SHARDS * 2 * SLOTS_A_SHARD, "{places} places");
-        slots.sweep(3 * hour);
-        slots.sweep(3 * hour);
+        for _ in 0..100 {
+            slots.sweep(3 * hour);
+        }
         assert!(slots.all().is_empty());
     }
 }
