@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -440,7 +441,8 @@ impl AuthHandle {
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
-    /// The same for one tenant.
+    /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
+    /// token goes with its partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
     ///
     /// # Errors
     /// As [`hand_in`](AuthHandle::hand_in).
@@ -500,12 +502,17 @@ impl AuthHandle {
         }
     }
 
-    /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
+    /// What happened so far: counters over all partitions, those included that were evicted; generation, expiry, failure
+    /// and pause of the main one.
     ///
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
     pub fn stats(&self) -> Stats {
         let engine = &self.setup.engine;
         let mut stats = Stats::of(engine.main(), engine);
+        let departed = engine.departed();
+        stats.token_requests += departed.token_requests.load(Ordering::Relaxed);
+        stats.token_failures += departed.failures.load(Ordering::Relaxed);
+        stats.suppressed_refreshes += departed.suppressed.load(Ordering::Relaxed);
         for slot in engine.all_slots() {
             if !Arc::ptr_eq(&slot, engine.main()) {
                 let other = slot.stats(engine);
