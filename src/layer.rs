@@ -370,7 +370,8 @@ impl AuthHandle {
     /// token.
     ///
     /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
-    /// request fetches a token, and takes it even if it is the same one.
+    /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
+    /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
     pub fn invalidate(&self) {
         self.setup.engine.all_slots().iter().for_each(|slot| slot.invalidate());
     }
