@@ -1,8 +1,18 @@
 //! Keeping tokens outside the process: what a store can do, and the layer that puts one around a token source.
 
+#[cfg(feature = "encryption")]
+mod encryption;
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
+
+#[cfg(feature = "encryption")]
+pub use encryption::{Encrypted, EncryptionKeys};
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
 
 use crate::error::BoxError;
 use crate::secret::Secret;
@@ -82,6 +92,13 @@ impl StoreKey {
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// For tests of a store of your own; the layer makes its own.
+impl From<[u8; 32]> for StoreKey {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
     }
 }
 

@@ -1,0 +1,39 @@
+//! What went wrong with Redis, in words that quote neither its address nor a password nor a value.
+
+use ::redis::{ErrorKind, RedisError};
+
+use crate::store::{StoreError, StoreErrorKind};
+
+pub(super) fn unavailable(why: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable).caused_by(why)
+}
+
+/// The library's errors may quote what Redis said, and Redis what it was sent: only their kind and code go on.
+pub(super) fn store_error(error: &RedisError) -> StoreError {
+    use StoreErrorKind::{Refused, Unavailable, Unreadable};
+    let code = error.code().unwrap_or_default();
+    let (kind, why) = match (error.kind(), code) {
+        (ErrorKind::AuthenticationFailed, _) | (_, "WRONGPASS" | "NOAUTH") => {
+            (Refused, "Redis does not accept the user name and password, or asks for them")
+        }
+        (_, "NOPERM") => {
+            (Refused, "the Redis user lacks a permission: commands, keys and channels are in the documentation")
+        }
+        (_, "MOVED" | "ASK" | "CROSSSLOT") => (Refused, "this Redis is a node of a cluster and does not have all keys"),
+        (ErrorKind::RESP3NotSupported, _) | (_, "NOPROTO") => (Refused, "Redis 6 or newer is needed, or Valkey"),
+        (_, "WRONGTYPE") => (Unreadable, "the key holds something else"),
+        (_, "OOM") => (Unavailable, "Redis is out of memory and takes no writes"),
+        (_, "READONLY") => (Unavailable, "this Redis is a replica and takes no writes"),
+        (_, "LOADING") => (Unavailable, "Redis is starting"),
+        (_, "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "MISCONF" | "NOREPLICAS") => {
+            (Unavailable, "Redis is not in a state to serve this")
+        }
+        _ if error.is_timeout() => (Unavailable, "Redis does not answer in time"),
+        _ if error.is_connection_refusal() => (Unavailable, "nobody listens at the address of Redis"),
+        (ErrorKind::InvalidClientConfig, _) => (Unavailable, "the host name of Redis cannot be resolved"),
+        (ErrorKind::Io | ErrorKind::Client, _) => (Unavailable, "the connection to Redis failed"),
+        (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => (Unavailable, "what answers is not Redis"),
+        _ => (Unavailable, "Redis answers with an error"),
+    };
+    StoreError::new(kind).caused_by(why)
+}
