@@ -127,8 +127,9 @@ fn parse(url: &str) -> Result<ConnectionInfo, ConfigError> {
         return Err(malformed("the URL of Redis has a fragment"));
     }
     let info = parsed.into_connection_info().map_err(|_| malformed("the URL of Redis has a part that is malformed"))?;
-    // Notifications come over the same connection as answers only with this protocol.
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    // Notifications come over the same connection as answers only with this protocol. The name of the library would need
+    // a permission of its own.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     Ok(info.set_redis_settings(settings))
 }
 

@@ -38,7 +38,7 @@ use crate::secret::Secret;
 /// follow Redis' clock, so that they never start again, even if Redis lost all it had.
 ///
 /// The user needs: `~oauth2-client:* &oauth2-client:* +eval +evalsha +script|load +time +hmget +hset +hdel +del
-/// +pexpireat +publish +subscribe +unsubscribe +hello +auth +select +client|setinfo`.
+/// +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`.
 ///
 /// Set `maxmemory-policy` to `noeviction` (the default) where refresh tokens are stored: one that was evicted is a
 /// sign-in that is gone. Redis replicates asynchronously: a failover may forget the last lease or save, and then two

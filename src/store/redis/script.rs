@@ -11,7 +11,8 @@
 //! | `owner`, `abandoned` | who holds it, and what the holder was told; gone once the lease was given back |
 //!
 //! Times are milliseconds of Redis' clock: those of the processes are not compared. Versions and fences grow by at least
-//! one and never fall behind that clock, so that they do not start again when Redis lost its data.
+//! one and are never less than its microseconds, so that they do not start again with the hash. (Lua counts without error
+//! to 2^53, which is the year 2255.)
 
 /// Begins each script: the time, and the fields.
 macro_rules! script {
@@ -19,12 +20,13 @@ macro_rules! script {
         concat!(
             r"
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local micros = time[1] * 1000000 + time[2]
+local now = math.floor(micros / 1000)
 local h = redis.call('HMGET', KEYS[1], 'value', 'version', 'until', 'fence', 'lease', 'owner', 'abandoned')
 local value, version, ends, fence, lease, owner, abandoned = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
 local live = value and now < tonumber(ends)
 local function number(n) return string.format('%.0f', n) end
-local function after(n) return number(math.max((tonumber(n or 0) or 0) + 1, now)) end
+local function after(n) return number(math.max((tonumber(n or 0)) + 1, micros)) end
 local function expire(at) redis.call('PEXPIREAT', KEYS[1], number(math.max(at, live and tonumber(ends) or 0))) end
 ",
             $body

@@ -2,18 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-/// The keys that somebody waits for, over one connection.
+/// For how long a subscription outlives the last one who needed it. Who waits looks again and again.
+const LINGERS: Duration = Duration::from_secs(1);
+
+/// The channels that somebody waits for, over one connection.
 #[derive(Clone, Default)]
 pub(super) struct Watches(Arc<Mutex<HashMap<String, Watched>>>);
 
 #[derive(Default)]
 struct Watched {
     waiting: usize,
+    /// As Redis confirmed it.
+    subscribed: bool,
+    lingering: bool,
     changed: Arc<Notify>,
 }
 
@@ -30,32 +37,44 @@ impl Watches {
 
     /// Takes what Redis says unasked. Called by the connection's task: must not block.
     pub(super) fn told(&self, push: &PushInfo) {
-        match push.kind {
-            // `Unsubscribe` confirms an unsubscription that may have been overtaken by a new watch: it looks again.
-            PushKind::Message | PushKind::Unsubscribe => {
-                if let Some(Value::BulkString(channel)) = push.data.first()
-                    && let Ok(channel) = std::str::from_utf8(channel)
-                    && let Some(watched) = self.lock().get(channel)
-                {
-                    watched.changed.notify_waiters();
-                }
-            }
+        let mut all = self.lock();
+        if push.kind == PushKind::Disconnection {
             // With the connection its subscriptions are gone: all look again, over the next one.
-            PushKind::Disconnection => self.lock().values().for_each(|watched| watched.changed.notify_waiters()),
+            all.values().for_each(|watched| watched.changed.notify_waiters());
+            return;
+        }
+        let Some(Value::BulkString(channel)) = push.data.first() else { return };
+        let Some(watched) = str::from_utf8(channel).ok().and_then(|channel| all.get_mut(channel)) else { return };
+        match push.kind {
+            PushKind::Subscribe => watched.subscribed = true,
+            PushKind::Message => watched.changed.notify_waiters(),
+            // The end of an earlier watch overtook the beginning of this one.
+            PushKind::Unsubscribe if watched.subscribed => {
+                watched.subscribed = false;
+                watched.changed.notify_waiters();
+            }
             _ => {}
         }
     }
 
-    /// One less; whether that was the last one.
+    /// One less. Whether somebody must see to the end of the subscription.
     fn leave(&self, channel: &str) -> bool {
         let mut all = self.lock();
         let Some(watched) = all.get_mut(channel) else { return false };
         watched.waiting -= 1;
-        let last = watched.waiting == 0;
-        if last {
+        watched.waiting == 0 && !std::mem::replace(&mut watched.lingering, true)
+    }
+
+    /// Forgets the channel unless somebody waits for it again; whether it did.
+    fn forget(&self, channel: &str) -> bool {
+        let mut all = self.lock();
+        let Some(watched) = all.get_mut(channel) else { return false };
+        watched.lingering = false;
+        let unused = watched.waiting == 0;
+        if unused {
             all.remove(channel);
         }
-        last
+        unused
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
@@ -63,7 +82,7 @@ impl Watches {
     }
 }
 
-/// Watches a key until it is dropped.
+/// Watches a channel until it is dropped.
 pub(super) struct Watch {
     watches: Watches,
     channel: String,
@@ -81,11 +100,18 @@ impl Watch {
 /// ends, and what comes over it is thrown away.
 impl Drop for Watch {
     fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.watches.leave(&self.channel) {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (mut connection, channel) = (self.connection.clone(), std::mem::take(&mut self.channel));
-        runtime.spawn(async move { connection.unsubscribe(channel).await });
+        let (watches, mut connection) = (self.watches.clone(), self.connection.clone());
+        let channel = std::mem::take(&mut self.channel);
+        runtime.spawn(async move {
+            tokio::time::sleep(LINGERS).await;
+            if watches.forget(&channel) {
+                // Without a connection there is no subscription either.
+                let _ = connection.unsubscribe(channel).await;
+            }
+        });
     }
 }

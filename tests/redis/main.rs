@@ -1,0 +1,5 @@
+//! Tokens in a real Redis: what each operation does there, and what a fleet of processes makes of it.
+
+mod conformance;
+mod server;
+mod store;

@@ -1,0 +1,166 @@
+//! A redis-server (or valkey-server) of the test's own, on loopback, that ends with the test.
+
+use std::env;
+use std::io::{Write, stderr};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+
+pub struct Redis {
+    port: u16,
+    password: Option<String>,
+    dir: tempdir::TempDir,
+    /// Watches over the server: when its input ends, because it is dropped or because the test died, it kills it.
+    keeper: Option<Child>,
+}
+
+impl Redis {
+    /// `None`, and a line that says so, where there is no server to start. A CI that can install one must.
+    pub async fn start() -> Option<Self> {
+        Self::start_with(None).await
+    }
+
+    pub async fn with_password(password: &str) -> Option<Self> {
+        Self::start_with(Some(password)).await
+    }
+
+    async fn start_with(password: Option<&str>) -> Option<Self> {
+        let Some(program) = program() else {
+            let can_install =
+                Path::new("/usr/bin/apt-get").exists() && env::var("USER").is_ok_and(|user| user == "root");
+            assert!(!(can_install && env::var("CI").is_ok()), "no redis-server; `make test` installs it");
+            // Past the capture of the test's output: a test that did not run must not look like one that passed.
+            let _ =
+                writeln!(stderr(), "NOT RUN: there is no redis-server or valkey-server here; `make test` installs it");
+            return None;
+        };
+        let mut redis =
+            Self { port: 0, password: password.map(str::to_owned), dir: tempdir::TempDir::new(), keeper: None };
+        redis.launch(&program).await;
+        Some(redis)
+    }
+
+    pub fn url(&self) -> String {
+        match &self.password {
+            None => format!("redis://127.0.0.1:{}", self.port),
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+        }
+    }
+
+    pub async fn connection(&self) -> MultiplexedConnection {
+        self.try_connection().await.unwrap()
+    }
+
+    /// Stops the server; what it held is gone.
+    pub async fn stop(&mut self) {
+        drop(self.keeper.take().unwrap().stdin.take());
+        wait_until(async || self.try_connection().await.is_err()).await;
+    }
+
+    /// Starts it again, empty, at the same address.
+    pub async fn restart(&mut self) {
+        self.spawn(&program().unwrap());
+        assert!(self.is_up().await);
+    }
+
+    async fn try_connection(&self) -> RedisResult<MultiplexedConnection> {
+        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// A port that was free a moment ago may be taken by now.
+    async fn launch(&mut self, program: &Path) {
+        for _ in 0..10 {
+            self.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            self.spawn(program);
+            if self.is_up().await {
+                return;
+            }
+        }
+        panic!("{} does not start", program.display());
+    }
+
+    fn spawn(&mut self, program: &Path) {
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", r#""$@" & server=$!; cat; kill -9 $server"#, "sh"]).arg(program);
+        keeper.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
+        keeper.arg("--dir").arg(self.dir.path());
+        if let Some(password) = &self.password {
+            keeper.args(["--requirepass", password]);
+        }
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.keeper = Some(keeper.spawn().unwrap());
+    }
+
+    async fn is_up(&self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            if let Ok(mut connection) = self.try_connection().await {
+                let pid: RedisResult<String> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
+                return pid.is_ok();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+}
+
+pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not come to pass");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let places = || env::split_paths(&path);
+    ["redis-server", "valkey-server"]
+        .iter()
+        .find_map(|name| places().map(|dir| dir.join(name)).find(|file| file.is_file()))
+}
+
+mod tempdir {
+    //! A folder that goes when it is dropped.
+
+    use std::env::temp_dir;
+    use std::fs::{create_dir, remove_dir_all};
+    use std::path::{Path, PathBuf};
+    use std::process::id;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    pub struct TempDir(PathBuf);
+
+    impl TempDir {
+        pub fn new() -> Self {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = temp_dir().join(format!("tower-oauth2-client-redis-{}-{number}", id()));
+            create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        pub fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = remove_dir_all(&self.0);
+        }
+    }
+}
