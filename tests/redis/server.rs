@@ -13,6 +13,7 @@ use redis::aio::MultiplexedConnection;
 pub struct Redis {
     port: u16,
     password: Option<String>,
+    arguments: Vec<String>,
     dir: tempdir::TempDir,
     /// Watches over the server: when its input ends, because it is dropped or because the test died, it kills it.
     keeper: Option<Child>,
@@ -21,14 +22,18 @@ pub struct Redis {
 impl Redis {
     /// `None`, and a line that says so, where there is no server to start. A CI that can install one must.
     pub async fn start() -> Option<Self> {
-        Self::start_with(None).await
+        Self::start_with(None, Vec::new()).await
     }
 
     pub async fn with_password(password: &str) -> Option<Self> {
-        Self::start_with(Some(password)).await
+        Self::start_with(Some(password), Vec::new()).await
     }
 
-    async fn start_with(password: Option<&str>) -> Option<Self> {
+    pub async fn with_arguments(arguments: Vec<String>) -> Option<Self> {
+        Self::start_with(None, arguments).await
+    }
+
+    async fn start_with(password: Option<&str>, arguments: Vec<String>) -> Option<Self> {
         let Some(program) = program() else {
             let can_install =
                 Path::new("/usr/bin/apt-get").exists() && env::var("USER").is_ok_and(|user| user == "root");
@@ -38,8 +43,13 @@ impl Redis {
                 writeln!(stderr(), "NOT RUN: there is no redis-server or valkey-server here; `make test` installs it");
             return None;
         };
-        let mut redis =
-            Self { port: 0, password: password.map(str::to_owned), dir: tempdir::TempDir::new(), keeper: None };
+        let mut redis = Self {
+            port: 0,
+            password: password.map(str::to_owned),
+            arguments,
+            dir: tempdir::TempDir::new(),
+            keeper: None,
+        };
         redis.launch(&program).await;
         Some(redis)
     }
@@ -74,7 +84,7 @@ impl Redis {
     /// A port that was free a moment ago may be taken by now.
     async fn launch(&mut self, program: &Path) {
         for _ in 0..10 {
-            self.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            self.port = free_port();
             self.spawn(program);
             if self.is_up().await {
                 return;
@@ -87,7 +97,7 @@ impl Redis {
         let mut keeper = Command::new("sh");
         keeper.args(["-c", r#""$@" & server=$!; cat; kill -9 $server"#, "sh"]).arg(program);
         keeper.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
-        keeper.arg("--dir").arg(self.dir.path());
+        keeper.arg("--dir").arg(self.dir.path()).args(&self.arguments);
         if let Some(password) = &self.password {
             keeper.args(["--requirepass", password]);
         }
@@ -117,6 +127,10 @@ impl Drop for Redis {
     }
 }
 
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
 pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
@@ -133,7 +147,7 @@ fn program() -> Option<PathBuf> {
         .find_map(|name| places().map(|dir| dir.join(name)).find(|file| file.is_file()))
 }
 
-mod tempdir {
+pub mod tempdir {
     //! A folder that goes when it is dropped.
 
     use std::env::temp_dir;

@@ -10,11 +10,12 @@ use tower_oauth2_client::store::{
 };
 
 use crate::conformance::{acquire, conforms, key, save, text, value};
-use crate::server::{Redis, wait_until};
+use crate::server::tempdir::TempDir;
+use crate::server::{Redis, free_port, wait_until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn keys(seed: u8) -> EncryptionKeys {
+pub fn keys(seed: u8) -> EncryptionKeys {
     EncryptionKeys::new([Secret::new(std::array::from_fn(|at| seed ^ at as u8))]).unwrap()
 }
 
@@ -268,6 +269,30 @@ async fn nobody_listens() {
     let (kind, shown) = kind(&store).await;
     assert_eq!(kind, StoreErrorKind::Unavailable);
     assert!(shown.contains("nobody listens") && !shown.contains("127.0.0.1"), "{shown}");
-    assert!(!store.renew(&key(1), Fence(1), HOUR).await.is_ok());
+    assert!(store.renew(&key(1), Fence(1), HOUR).await.is_err());
     assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn over_tls_with_certificates_that_are_checked() {
+    let (dir, port) = (TempDir::new(), free_port());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key_file) = (file("cert.pem", &made.cert.pem()), file("key.pem", &made.signing_key.serialize_pem()));
+    let arguments = format!("--tls-port {port} --tls-cert-file {cert} --tls-key-file {key_file} --tls-auth-clients no");
+    let Some(_redis) = Redis::with_arguments(arguments.split(' ').map(str::to_owned).collect()).await else { return };
+    let at = |host: &str| RedisStore::builder(&format!("rediss://{host}:{port}"));
+
+    let good = at("localhost").root_certificates(made.cert.pem()).build(keys(1)).unwrap();
+    acquire(&good, &key(1), HOUR).await;
+    let wrong_name = at("127.0.0.1").root_certificates(made.cert.pem()).build(keys(1)).unwrap();
+    for store in [at("localhost").build(keys(1)).unwrap(), wrong_name] {
+        let (kind, shown) = kind(&store).await;
+        assert_eq!(kind, StoreErrorKind::Unavailable);
+        assert!(shown.contains("TLS"), "{shown}");
+    }
 }

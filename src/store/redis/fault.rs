@@ -1,5 +1,9 @@
 //! What went wrong with Redis, in words that quote neither its address nor a password nor a value.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use ::redis::{ErrorKind, RedisError};
 
 use crate::store::{StoreError, StoreErrorKind};
@@ -30,10 +34,20 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         }
         _ if error.is_timeout() => (Unavailable, "Redis does not answer in time"),
         _ if error.is_connection_refusal() => (Unavailable, "nobody listens at the address of Redis"),
+        _ if is_tls(error) => (Unavailable, "TLS with Redis fails: it speaks none, or its certificate is not trusted"),
         (ErrorKind::InvalidClientConfig, _) => (Unavailable, "the host name of Redis cannot be resolved"),
         (ErrorKind::Io | ErrorKind::Client, _) => (Unavailable, "the connection to Redis failed"),
         (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => (Unavailable, "what answers is not Redis"),
         _ => (Unavailable, "Redis answers with an error"),
     };
     StoreError::new(kind).caused_by(why)
+}
+
+/// The library keeps the cause in an `Arc`, and that is the cause it shows.
+fn is_tls(error: &RedisError) -> bool {
+    let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>()) else {
+        return false;
+    };
+    let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>())
 }
