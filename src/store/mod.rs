@@ -1,21 +1,35 @@
 //! Keeping tokens outside the process: what a store can do, and the layer that puts one around a token source.
 
+mod access;
 #[cfg(feature = "encryption")]
 mod encryption;
+mod fetch;
+mod identity;
+mod layer;
+mod memory;
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
-
-#[cfg(feature = "encryption")]
-pub use encryption::{Encrypted, EncryptionKeys};
-#[cfg(feature = "redis")]
-pub use redis::{RedisStore, RedisStoreBuilder};
 
 use crate::error::BoxError;
 use crate::secret::Secret;
+
+#[cfg(feature = "encryption")]
+pub use encryption::{Encrypted, EncryptionKeys};
+pub use identity::StoreIdentity;
+pub use layer::{StoreLayer, StoreService, StoreStats};
+pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
+
+pub(crate) use fetch::NotStored;
+pub(crate) use identity::{Client, Digest};
+pub(crate) use layer::Keeper;
 
 /// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make
 /// one token request.
@@ -78,13 +92,50 @@ pub trait TokenStore: Send + Sync + 'static {
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send;
 }
 
+/// A store that several layers share.
+impl<S: TokenStore> TokenStore for Arc<S> {
+    fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+        S::load(self, key)
+    }
+
+    fn save(
+        &self,
+        key: &StoreKey,
+        value: &Value,
+        expected: Version,
+        fence: Fence,
+    ) -> impl Future<Output = Result<Saved, StoreError>> + Send {
+        S::save(self, key, value, expected, fence)
+    }
+
+    fn lease(&self, key: &StoreKey, duration: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send {
+        S::lease(self, key, duration)
+    }
+
+    fn renew(
+        &self,
+        key: &StoreKey,
+        fence: Fence,
+        duration: Duration,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        S::renew(self, key, fence, duration)
+    }
+
+    fn release(&self, key: &StoreKey, fence: Fence) -> impl Future<Output = Result<(), StoreError>> + Send {
+        S::release(self, key, fence)
+    }
+
+    fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send {
+        S::changed(self, key, since)
+    }
+}
+
 /// Under what a token is stored: a digest of everything that makes one token differ from another. It tells nothing of
 /// what it was made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoreKey([u8; 32]);
 
 impl StoreKey {
-    #[allow(dead_code, reason = "made by the layer, which comes next")]
     pub(crate) fn new(digest: [u8; 32]) -> Self {
         Self(digest)
     }

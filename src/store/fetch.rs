@@ -1,0 +1,351 @@
+//! One token request through a store: look, take the lease, look again, ask the source, store, answer.
+//!
+//! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. Whoever has the lease looks
+//! again, since its holder before may have just finished. What the source brought is stored before it is used, so that a
+//! crash cannot leave a refresh token spent that others still hold. A store that fails is gone without.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use super::access::{Access, Figures, Found, Tenure};
+use super::record::Record;
+use super::{Saved, StoreError, StoreKey, TokenStore, Version};
+use crate::clock::Clock;
+use crate::observe;
+use crate::secret::Secret;
+use crate::token::{
+    Custody, RefreshToken, Terms, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, useful_for,
+};
+
+/// Why a new token is not in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotStored {
+    /// The store failed.
+    StoreFailed,
+    /// Somebody else has stored another meanwhile.
+    Outrun,
+}
+
+pub(super) struct Fetch<'a, St: TokenStore, T> {
+    pub(super) access: &'a Access<St>,
+    pub(super) source: &'a T,
+    pub(super) request: TokenRequest,
+    pub(super) terms: Arc<Terms>,
+    pub(super) key: StoreKey,
+}
+
+/// How a look at the store ends.
+enum Look<St: TokenStore> {
+    Token(Token),
+    /// It is ours to ask.
+    Ask(Tenure<St>, Found),
+    OutOfTime,
+}
+
+/// A refresh token to try.
+struct Candidate {
+    refresh_token: Option<Secret<String>>,
+    answer_lost: bool,
+}
+
+impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
+    pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
+        let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
+        Self { access, source, terms: request.terms(), request, key }
+    }
+
+    pub(super) async fn run(self) -> Result<Token, TokenError> {
+        if self.access.is_resting(self.clock()) {
+            return self.without_store().await;
+        }
+        match self.look().await {
+            Ok(Look::Token(token)) => {
+                observe::token_from_store();
+                Figures::count(&self.access.figures().found);
+                Ok(token)
+            }
+            Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
+            Ok(Look::OutOfTime) => Err(TokenError::new(TokenErrorKind::Timeout)
+                .with_detail("another process is asking for this token and has not finished")),
+            Err(_) => self.without_store().await,
+        }
+    }
+
+    async fn look(&self) -> Result<Look<St>, StoreError> {
+        let mut first = None;
+        loop {
+            let found = self.access.load(self.clock(), &self.key).await?;
+            let first = *first.get_or_insert(found.version);
+            if let Some(token) = self.usable(&found, first) {
+                return Ok(Look::Token(token));
+            }
+            if let Some(mut tenure) = self.access.lease(self.clock(), &self.key).await? {
+                let found = self.access.load(self.clock(), &self.key).await?;
+                if let Some(token) = self.usable(&found, first) {
+                    tenure.told();
+                    tenure.end().await;
+                    return Ok(Look::Token(token));
+                }
+                return Ok(Look::Ask(tenure, found));
+            }
+            // A little before the engine gives up, which would count the refresh token as spent.
+            let deadline = self.terms.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.terms.deadline);
+            if timeout_at(deadline, self.access.changed(&self.key, found.version)).await.is_err() {
+                return Ok(Look::OutOfTime);
+            }
+        }
+    }
+
+    /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
+    fn usable(&self, found: &Found, first: Version) -> Option<Token> {
+        let record = found.record.as_ref()?;
+        let token = record.token.clone()?;
+        let handed_in = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Slot);
+        if handed_in.is_some_and(|ours| record.refresh_token.as_ref().is_none_or(|theirs| !is_same(ours, theirs))) {
+            // Somebody has signed in anew, and the store does not know yet.
+            return None;
+        }
+        if let (Some(ours), Some(theirs)) = (self.access.identity.made_by(), &record.made_by)
+            && ours != *theirs
+        {
+            return None;
+        }
+        if let Some(previous) = &self.request.previous {
+            // The same once more is an answer only if somebody has just asked and got it.
+            let asked_again = found.version != first;
+            let older = !matches!(previous.custody, Custody::Store { .. }) && token.asked_at < previous.asked_at;
+            if older || (previous.is_same_as(&token) && !asked_again) {
+                return None;
+            }
+        }
+        let left = useful_for(&token, &self.terms.lifetime, &self.clock().now());
+        left.is_none_or(|left| !left.is_zero()).then(|| stored(token, record))
+    }
+
+    /// Asks the source under the lease, with each refresh token that is worth it.
+    async fn ask(&self, mut tenure: Tenure<St>, mut found: Found) -> Result<Token, TokenError> {
+        let mut candidates = self.candidates(&found, tenure.abandoned);
+        let mut tried: Vec<Secret<String>> = Vec::new();
+        loop {
+            let candidate = candidates.next().unwrap_or(Candidate { refresh_token: None, answer_lost: false });
+            let mut record = Record { made_by: self.access.identity.made_by(), ..Record::default() };
+            let asked_at = self.clock().now().wall;
+            if candidate.refresh_token.is_some() {
+                tenure.untold();
+            }
+            let request = TokenRequest {
+                refresh_token: candidate.refresh_token.clone(),
+                refresh_answer_lost: candidate.answer_lost,
+                ..self.request.clone()
+            };
+            let result = tenure.during(self.source.fetch(request)).await;
+            match result {
+                Ok(mut token) => {
+                    token.asked_at = Some(asked_at);
+                    let before = found.record.as_ref();
+                    let used = candidate.refresh_token;
+                    record.single_use = match (&token.refresh_token, &used) {
+                        (RefreshToken::Replace(new), Some(old)) => !is_same(new, old),
+                        (RefreshToken::Keep, Some(_)) => false,
+                        _ => before.is_none_or(|before| before.single_use),
+                    };
+                    record.refresh_token = match &token.refresh_token {
+                        RefreshToken::Replace(new) => Some(new.clone()),
+                        RefreshToken::Keep => used,
+                        RefreshToken::Drop => candidates.next().and_then(|other| other.refresh_token),
+                    };
+                    record.token = Some(token.clone());
+                    return Ok(self.store(tenure, found, token, record).await);
+                }
+                Err(error) if error.refresh_token_dead => {
+                    tried.extend(candidate.refresh_token);
+                    // Somebody may have stored another one meanwhile, lease or no lease.
+                    if let Ok(now) = self.access.load(self.clock(), &self.key).await {
+                        found = now;
+                    }
+                    let is_new = |candidate: &Candidate| {
+                        let new = |token: &Secret<String>| !tried.iter().any(|tried| is_same(tried, token));
+                        candidate.refresh_token.as_ref().is_some_and(new)
+                    };
+                    let mut again = self.candidates(&found, false).filter(is_new).collect::<Vec<_>>().into_iter();
+                    if tried.len() < 2 && again.len() > 0 {
+                        candidates = again;
+                        continue;
+                    }
+                    match again.next() {
+                        Some(_) => tenure.told(),
+                        None => self.forget_refresh_token(&mut tenure, found).await,
+                    }
+                    tenure.end().await;
+                    return Err(look_again_soon(error));
+                }
+                Err(error) => {
+                    if error.refresh_answer_lost || candidate.answer_lost {
+                        self.note_lost_answer(&mut tenure, found, candidate.refresh_token).await;
+                    } else {
+                        tenure.told();
+                    }
+                    tenure.end().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The refresh tokens to try, the most promising one first. One that was handed in is newer than what the store has;
+    /// one that the configuration brought is older; a copy of the store's is of use only where the store has lost its own.
+    fn candidates(&self, found: &Found, abandoned: bool) -> std::vec::IntoIter<Candidate> {
+        let stored = found.record.as_ref().and_then(|record| {
+            let refresh_token = Some(record.refresh_token.clone()?);
+            Some(Candidate { refresh_token, answer_lost: record.answer_lost || abandoned })
+        });
+        let answer_lost = match self.request.custody {
+            Custody::Slot | Custody::Configuration => self.request.refresh_answer_lost,
+            Custody::Store { single_use } => single_use,
+        };
+        let ours = self.request.refresh_token.clone();
+        let ours = ours.map(|token| Candidate { refresh_token: Some(token), answer_lost });
+        let candidates = match self.request.custody {
+            Custody::Slot => [ours, stored],
+            Custody::Configuration if stored.is_none() => [ours, None],
+            Custody::Store { .. } if found.record.is_none() => [ours, None],
+            Custody::Configuration | Custody::Store { .. } => [stored, None],
+        };
+        candidates.into_iter().flatten().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Stores what the source brought, and says what to use: that, or what somebody else has stored meanwhile.
+    async fn store(&self, mut tenure: Tenure<St>, found: Found, ours: Token, record: Record) -> Token {
+        let lives_for = self.lives_for(&record);
+        let mut saved = tenure.save(self.clock(), &record, lives_for, found.version).await;
+        if saved.is_err() {
+            // A second attempt, as so much is at stake.
+            saved = tenure.save(self.clock(), &record, lives_for, found.version).await;
+        }
+        match saved {
+            Ok(Saved::Done(_)) => {
+                Figures::count(&self.access.figures().stored);
+                tenure.told();
+                tenure.end().await;
+                stored(ours, &record)
+            }
+            Ok(Saved::Conflict | Saved::Fenced) => {
+                // Never overwritten: what is there is newer, or it is ours and only the answer was lost.
+                tenure.told();
+                let theirs = self.access.load(self.clock(), &self.key).await.ok();
+                let theirs = theirs.and_then(|theirs| match &theirs.record {
+                    Some(Record { token: Some(token), .. }) if token.is_same_as(&ours) => {
+                        Some(stored(ours.clone(), &record))
+                    }
+                    _ => self.usable(&theirs, found.version),
+                });
+                tenure.end().await;
+                if theirs.is_none() {
+                    self.not_stored(NotStored::Outrun);
+                }
+                theirs.unwrap_or(ours)
+            }
+            Err(_) => {
+                if record.refresh_token.is_none() {
+                    tenure.told();
+                }
+                self.not_stored(NotStored::StoreFailed);
+                tenure.end().await;
+                ours
+            }
+        }
+    }
+
+    fn not_stored(&self, reason: NotStored) {
+        Figures::count(&self.access.figures().not_stored);
+        observe::not_stored(reason);
+    }
+
+    /// The refresh token found is dead, and nobody has another.
+    async fn forget_refresh_token(&self, tenure: &mut Tenure<St>, found: Found) {
+        let Some(record) = found.record.filter(|record| record.refresh_token.is_some()) else {
+            return tenure.told();
+        };
+        let record = Record { refresh_token: None, answer_lost: false, ..record };
+        if tenure.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
+            tenure.told();
+        }
+    }
+
+    /// Lets the next holder know, whoever it is. What was handed in here is nobody else's to know of.
+    async fn note_lost_answer(&self, tenure: &mut Tenure<St>, found: Found, sent: Option<Secret<String>>) {
+        if self.request.custody == Custody::Slot || found.record.as_ref().is_some_and(|record| record.answer_lost) {
+            return tenure.told();
+        }
+        let record = Record { refresh_token: sent, answer_lost: true, ..found.record.unwrap_or_default() };
+        if tenure.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
+            tenure.told();
+        }
+    }
+
+    fn lives_for(&self, record: &Record) -> Duration {
+        lives_for(record, &self.terms, self.access.settings.keep)
+    }
+
+    /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
+    async fn without_store(&self) -> Result<Token, TokenError> {
+        Figures::count(&self.access.figures().without_store);
+        let may_be_spent = match self.request.custody {
+            Custody::Slot => false,
+            // A store that was there when we started may know of its successors.
+            Custody::Configuration => true,
+            Custody::Store { single_use } => single_use,
+        };
+        let mut request = self.request.clone();
+        let withheld = request.refresh_token.take_if(|_| may_be_spent).is_some();
+        let asked_at = self.clock().now().wall;
+        match self.source.fetch(request).await {
+            Ok(mut token) => {
+                token.asked_at = Some(asked_at);
+                Ok(token)
+            }
+            Err(error) if withheld && error.kind() == TokenErrorKind::SignInAgain => {
+                Err(TokenError::new(TokenErrorKind::CredentialsUnavailable).with_detail(
+                    "the refresh token is in the token store, which cannot be used now; an old copy must not be sent",
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.terms.clock
+    }
+}
+
+const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
+
+/// For how long what is stored is worth something.
+pub(super) fn lives_for(record: &Record, terms: &Terms, keep: Duration) -> Duration {
+    match &record.token {
+        _ if record.refresh_token.is_some() => keep,
+        Some(token) => useful_for(token, &terms.lifetime, &terms.clock.now()).unwrap_or(keep),
+        None => keep,
+    }
+}
+
+/// A token as its slot takes it in: the refresh token it comes with is a copy.
+pub(super) fn stored(mut token: Token, record: &Record) -> Token {
+    token.custody = Custody::Store { single_use: record.single_use };
+    if let Some(refresh_token) = &record.refresh_token {
+        token.refresh_token = RefreshToken::Replace(refresh_token.clone());
+    }
+    token
+}
+
+/// Somebody may sign in elsewhere, and the store then has it: nobody should wait long to hear of it.
+fn look_again_soon(error: TokenError) -> TokenError {
+    const SOON: Duration = Duration::from_secs(1);
+    if error.kind() == TokenErrorKind::SignInAgain { error.with_retry_after(SOON) } else { error }
+}
+
+fn is_same(one: &Secret<String>, other: &Secret<String>) -> bool {
+    one.expose() == other.expose()
+}

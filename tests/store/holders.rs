@@ -1,0 +1,1 @@
+//! What happens when whoever has the lease does not come to its end.
