@@ -11,7 +11,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(150);
 const SOON: Duration = Duration::from_secs(5);
 
-pub async fn conforms(store: &impl TokenStore) {
+pub(crate) async fn conforms(store: &impl TokenStore) {
     saving(store, &key(1)).await;
     leasing(store, &key(2)).await;
     a_stale_holder(store, &key(3)).await;
@@ -22,22 +22,22 @@ pub async fn conforms(store: &impl TokenStore) {
     one_of_many(store, &key(8)).await;
 }
 
-pub fn key(seed: u8) -> StoreKey {
+pub(crate) fn key(seed: u8) -> StoreKey {
     StoreKey::from([seed; 32])
 }
 
-pub fn value(text: &str, lives_for: Duration) -> Value {
+pub(crate) fn value(text: &str, lives_for: Duration) -> Value {
     Value { bytes: Secret::new(text.as_bytes().to_vec()), lives_for }
 }
 
-pub async fn acquire(store: &impl TokenStore, key: &StoreKey, duration: Duration) -> (Fence, bool) {
+pub(crate) async fn acquire(store: &impl TokenStore, key: &StoreKey, duration: Duration) -> (Fence, bool) {
     match store.lease(key, duration).await.unwrap() {
         Lease::Acquired { fence, abandoned } => (fence, abandoned),
         Lease::Held => panic!("somebody has the lease"),
     }
 }
 
-pub async fn save(
+pub(crate) async fn save(
     store: &impl TokenStore,
     key: &StoreKey,
     text: &str,
@@ -50,7 +50,7 @@ pub async fn save(
     }
 }
 
-pub async fn text(store: &impl TokenStore, key: &StoreKey) -> Option<(String, Version)> {
+pub(crate) async fn text(store: &impl TokenStore, key: &StoreKey) -> Option<(String, Version)> {
     let stored = store.load(key).await.unwrap()?;
     Some((String::from_utf8(stored.bytes.expose().clone()).unwrap(), stored.version))
 }

@@ -4,4 +4,5 @@ mod conformance;
 mod fleet;
 mod server;
 mod store;
+mod trouble;
 mod worker;

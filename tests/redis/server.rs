@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 
-pub struct Redis {
+pub(crate) struct Redis {
     port: u16,
     password: Option<String>,
     arguments: Vec<String>,
@@ -21,15 +21,15 @@ pub struct Redis {
 
 impl Redis {
     /// `None`, and a line that says so, where there is no server to start. A CI that can install one must.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         Self::start_with(None, Vec::new()).await
     }
 
-    pub async fn with_password(password: &str) -> Option<Self> {
+    pub(crate) async fn with_password(password: &str) -> Option<Self> {
         Self::start_with(Some(password), Vec::new()).await
     }
 
-    pub async fn with_arguments(arguments: Vec<String>) -> Option<Self> {
+    pub(crate) async fn with_arguments(arguments: Vec<String>) -> Option<Self> {
         Self::start_with(None, arguments).await
     }
 
@@ -54,25 +54,25 @@ impl Redis {
         Some(redis)
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match &self.password {
             None => format!("redis://127.0.0.1:{}", self.port),
             Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
         }
     }
 
-    pub async fn connection(&self) -> MultiplexedConnection {
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
         self.try_connection().await.unwrap()
     }
 
     /// Stops the server; what it held is gone.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         drop(self.keeper.take().unwrap().stdin.take());
         wait_until(async || self.try_connection().await.is_err()).await;
     }
 
     /// Starts it again, empty, at the same address.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.spawn(&program().unwrap());
         assert!(self.is_up().await);
     }
@@ -127,11 +127,11 @@ impl Drop for Redis {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
         assert!(start.elapsed() < Duration::from_secs(20), "it does not come to pass");
@@ -147,7 +147,7 @@ fn program() -> Option<PathBuf> {
         .find_map(|name| places().map(|dir| dir.join(name)).find(|file| file.is_file()))
 }
 
-pub mod tempdir {
+pub(crate) mod tempdir {
     //! A folder that goes when it is dropped.
 
     use std::env::temp_dir;
@@ -156,10 +156,10 @@ pub mod tempdir {
     use std::process::id;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    pub struct TempDir(PathBuf);
+    pub(crate) struct TempDir(PathBuf);
 
     impl TempDir {
-        pub fn new() -> Self {
+        pub(crate) fn new() -> Self {
             static NUMBER: AtomicU32 = AtomicU32::new(0);
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let path = temp_dir().join(format!("tower-oauth2-client-redis-{}-{number}", id()));
@@ -167,7 +167,7 @@ pub mod tempdir {
             Self(path)
         }
 
-        pub fn path(&self) -> &Path {
+        pub(crate) fn path(&self) -> &Path {
             &self.0
         }
     }

@@ -15,7 +15,7 @@ use crate::server::{Redis, free_port, wait_until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub fn keys(seed: u8) -> EncryptionKeys {
+pub(crate) fn keys(seed: u8) -> EncryptionKeys {
     EncryptionKeys::new([Secret::new(std::array::from_fn(|at| seed ^ at as u8))]).unwrap()
 }
 

@@ -28,43 +28,43 @@ use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth};
 use crate::store::keys;
 
 /// The shortest there is, so that the tests need not wait long for the end of a dead process' lease.
-pub const LEASE: Duration = Duration::from_secs(1);
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 const MARK: &str = "worker: ";
 
 /// What a process of the fleet is to do.
 #[derive(Clone, Default)]
-pub struct Setup {
-    pub redis: String,
-    pub token_url: String,
+pub(crate) struct Setup {
+    pub(crate) redis: String,
+    pub(crate) token_url: String,
     /// The refresh token that everybody is configured with; empty: client credentials.
-    pub refresh_token: String,
+    pub(crate) refresh_token: String,
     /// Where to stand still, once: `before` the token request goes out, `after` its answer came in.
-    pub pause: &'static str,
+    pub(crate) pause: &'static str,
 }
 
 /// What came of the requests.
 #[derive(Debug)]
-pub struct Done {
-    pub ok: usize,
-    pub failed: usize,
+pub(crate) struct Done {
+    pub(crate) ok: usize,
+    pub(crate) failed: usize,
     /// Of those that failed: worth trying again.
-    pub retryable: usize,
-    pub tokens: BTreeSet<String>,
-    pub milliseconds: u64,
+    pub(crate) retryable: usize,
+    pub(crate) tokens: BTreeSet<String>,
+    pub(crate) milliseconds: u64,
     /// Tokens that were not stored, since somebody else had stored another.
-    pub not_stored: u64,
+    pub(crate) not_stored: u64,
 }
 
 /// A process, killed when dropped.
-pub struct Worker {
+pub(crate) struct Worker {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Worker {
-    pub async fn spawn(setup: &Setup) -> Self {
+    pub(crate) async fn spawn(setup: &Setup) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["worker::process", "--exact", "--nocapture", "--ignored"]);
         command.env("WORKER_REDIS", &setup.redis).env("WORKER_TOKEN_URL", &setup.token_url);
@@ -77,16 +77,16 @@ impl Worker {
         worker
     }
 
-    pub async fn requests(&mut self, count: usize) -> Done {
+    pub(crate) async fn requests(&mut self, count: usize) -> Done {
         self.say(&format!("requests {count}")).await;
         self.done().await
     }
 
-    pub async fn say(&mut self, line: &str) {
+    pub(crate) async fn say(&mut self, line: &str) {
         self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    pub async fn done(&mut self) -> Done {
+    pub(crate) async fn done(&mut self) -> Done {
         let line = self.hear("done ").await;
         let mut parts = line.split(' ').map(str::to_owned);
         let mut number = || parts.next().unwrap().parse().unwrap();
@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// The rest of the first line that begins so.
-    pub async fn hear(&mut self, begins: &str) -> String {
+    pub(crate) async fn hear(&mut self, begins: &str) -> String {
         let hear = async {
             loop {
                 let line = self.output.next_line().await.unwrap().expect("the worker has ended");
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     /// `KILL`, `STOP`, `CONT`.
-    pub async fn signal(&mut self, signal: &str) {
+    pub(crate) async fn signal(&mut self, signal: &str) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().await.unwrap().success());
         if signal == "KILL" {
@@ -195,7 +195,11 @@ struct PausingClient {
 
 impl PausingClient {
     async fn pause(&self, here: &str) {
-        if std::mem::take(&mut *self.pause.lock().unwrap()) == here {
+        let pauses = {
+            let mut pause = self.pause.lock().unwrap();
+            *pause == here && !std::mem::take(&mut *pause).is_empty()
+        };
+        if pauses {
             println!("{MARK}paused");
             self.go.notified().await;
         }
