@@ -34,6 +34,8 @@ pub(super) struct Fetch<'a, St: TokenStore, T> {
     pub(super) request: TokenRequest,
     pub(super) terms: Arc<Terms>,
     pub(super) key: StoreKey,
+    /// Refresh tokens that were tried.
+    dead: Vec<Secret<String>>,
 }
 
 /// How a look at the store ends.
@@ -44,7 +46,15 @@ enum Look<St: TokenStore> {
     OutOfTime,
 }
 
+/// Why the source brought no token.
+enum Refused {
+    AtLast(TokenError),
+    /// This refresh token is dead, and there is another.
+    Dead(Secret<String>),
+}
+
 /// A refresh token to try.
+#[derive(Default)]
 struct Candidate {
     refresh_token: Option<Secret<String>>,
     answer_lost: bool,
@@ -53,23 +63,32 @@ struct Candidate {
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-        Self { access, source, terms: request.terms(), request, key }
+        Self { access, source, terms: request.terms(), request, key, dead: Vec::new() }
     }
 
-    pub(super) async fn run(self) -> Result<Token, TokenError> {
+    pub(super) async fn run(mut self) -> Result<Token, TokenError> {
         if self.access.is_resting(self.clock()) {
             return self.without_store().await;
         }
-        match self.look().await {
-            Ok(Look::Token(token)) => {
-                observe::token_from_store();
-                Figures::count(&self.access.figures().found);
-                Ok(token)
+        loop {
+            let asked = match self.look().await {
+                Ok(Look::Token(token)) => {
+                    observe::token_from_store();
+                    Figures::count(&self.access.figures().found);
+                    return Ok(token);
+                }
+                Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
+                Ok(Look::OutOfTime) => Err(Refused::AtLast(
+                    TokenError::new(TokenErrorKind::Timeout)
+                        .with_detail("another process is asking for this token and has not finished"),
+                )),
+                Err(_) => return self.without_store().await,
+            };
+            match asked {
+                Ok(token) => return Ok(token),
+                Err(Refused::AtLast(error)) => return Err(error),
+                Err(Refused::Dead(refresh_token)) => self.dead.push(refresh_token),
             }
-            Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
-            Ok(Look::OutOfTime) => Err(TokenError::new(TokenErrorKind::Timeout)
-                .with_detail("another process is asking for this token and has not finished")),
-            Err(_) => self.without_store().await,
         }
     }
 
@@ -102,7 +121,11 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     fn usable(&self, found: &Found, first: Version) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
-        let handed_in = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Slot);
+        let handed_in = self
+            .request
+            .refresh_token
+            .as_ref()
+            .filter(|token| self.request.custody == Custody::Slot && !self.is_dead(token));
         if handed_in.is_some_and(|ours| record.refresh_token.as_ref().is_none_or(|theirs| !is_same(ours, theirs))) {
             // Somebody has signed in anew, and the store does not know yet.
             return None;
@@ -124,79 +147,80 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         left.is_none_or(|left| !left.is_zero()).then(|| stored(token, record))
     }
 
-    /// Asks the source under the lease, with each refresh token that is worth it.
-    async fn ask(&self, mut tenure: Tenure<St>, mut found: Found) -> Result<Token, TokenError> {
-        let mut candidates = self.candidates(&found, tenure.abandoned);
-        let mut tried: Vec<Secret<String>> = Vec::new();
-        loop {
-            let candidate = candidates.next().unwrap_or(Candidate { refresh_token: None, answer_lost: false });
-            let mut record = Record { made_by: self.access.identity.made_by(), ..Record::default() };
-            let asked_at = self.clock().now().wall;
-            if candidate.refresh_token.is_some() {
-                tenure.untold();
+    /// Asks the source under the lease.
+    async fn ask(&self, mut tenure: Tenure<St>, found: Found) -> Result<Token, Refused> {
+        let mut candidates = self.candidates(&found, tenure.abandoned).into_iter();
+        let Candidate { refresh_token, answer_lost } = candidates.next().unwrap_or_default();
+        let asked_at = self.clock().now().wall;
+        let made_by = self.access.identity.made_by();
+        if refresh_token.is_some() {
+            tenure.untold();
+        }
+        let request = TokenRequest {
+            refresh_token: refresh_token.clone(),
+            refresh_answer_lost: answer_lost,
+            ..self.request.clone()
+        };
+        match tenure.during(self.source.fetch(request)).await {
+            Ok(mut token) => {
+                token.asked_at = Some(asked_at);
+                let new = match &token.refresh_token {
+                    RefreshToken::Replace(new) => Some(new.clone()),
+                    RefreshToken::Keep => refresh_token.clone(),
+                    RefreshToken::Drop => candidates.next().and_then(|other| other.refresh_token),
+                };
+                let single_use = match (&new, &refresh_token) {
+                    (Some(new), Some(old)) => !is_same(new, old),
+                    _ => found.record.as_ref().is_none_or(|before| before.single_use),
+                };
+                let token_kept = Some(token.clone());
+                let record = Record { token: token_kept, made_by, refresh_token: new, answer_lost: false, single_use };
+                Ok(self.store(tenure, found.version, token, record, refresh_token).await)
             }
-            let request = TokenRequest {
-                refresh_token: candidate.refresh_token.clone(),
-                refresh_answer_lost: candidate.answer_lost,
-                ..self.request.clone()
-            };
-            let result = tenure.during(self.source.fetch(request)).await;
-            match result {
-                Ok(mut token) => {
-                    token.asked_at = Some(asked_at);
-                    let before = found.record.as_ref();
-                    let used = candidate.refresh_token;
-                    record.single_use = match (&token.refresh_token, &used) {
-                        (RefreshToken::Replace(new), Some(old)) => !is_same(new, old),
-                        (RefreshToken::Keep, Some(_)) => false,
-                        _ => before.is_none_or(|before| before.single_use),
-                    };
-                    record.refresh_token = match &token.refresh_token {
-                        RefreshToken::Replace(new) => Some(new.clone()),
-                        RefreshToken::Keep => used,
-                        RefreshToken::Drop => candidates.next().and_then(|other| other.refresh_token),
-                    };
-                    record.token = Some(token.clone());
-                    return Ok(self.store(tenure, found, token, record).await);
+            Err(error) if error.refresh_token_dead => Err(self.after_dead(tenure, found, refresh_token, error).await),
+            Err(error) => {
+                if error.refresh_answer_lost || answer_lost {
+                    self.note_lost_answer(&mut tenure, found, refresh_token).await;
+                } else {
+                    tenure.told();
                 }
-                Err(error) if error.refresh_token_dead => {
-                    tried.extend(candidate.refresh_token);
-                    // Somebody may have stored another one meanwhile, lease or no lease.
-                    if let Ok(now) = self.access.load(self.clock(), &self.key).await {
-                        found = now;
-                    }
-                    let is_new = |candidate: &Candidate| {
-                        let new = |token: &Secret<String>| !tried.iter().any(|tried| is_same(tried, token));
-                        candidate.refresh_token.as_ref().is_some_and(new)
-                    };
-                    let mut again = self.candidates(&found, false).filter(is_new).collect::<Vec<_>>().into_iter();
-                    if tried.len() < 2 && again.len() > 0 {
-                        candidates = again;
-                        continue;
-                    }
-                    match again.next() {
-                        Some(_) => tenure.told(),
-                        None => self.forget_refresh_token(&mut tenure, found).await,
-                    }
-                    tenure.end().await;
-                    return Err(look_again_soon(error));
-                }
-                Err(error) => {
-                    if error.refresh_answer_lost || candidate.answer_lost {
-                        self.note_lost_answer(&mut tenure, found, candidate.refresh_token).await;
-                    } else {
-                        tenure.told();
-                    }
-                    tenure.end().await;
-                    return Err(error);
-                }
+                tenure.end().await;
+                Err(Refused::AtLast(error))
             }
         }
     }
 
+    /// Before anything is forgotten: somebody may have stored another one meanwhile, lease or no lease.
+    async fn after_dead(
+        &self,
+        mut tenure: Tenure<St>,
+        found: Found,
+        dead: Option<Secret<String>>,
+        error: TokenError,
+    ) -> Refused {
+        let found = self.access.load(self.clock(), &self.key).await.unwrap_or(found);
+        let is_dead = |token: &Secret<String>| dead.as_ref().is_some_and(|dead| is_same(dead, token));
+        let other = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !is_dead(token));
+        let refused = match dead {
+            // Under a lease taken anew: this one may be lost, or how would there be another?
+            Some(dead) if self.dead.is_empty() && self.candidates(&found, false).iter().any(other) => {
+                tenure.told();
+                Refused::Dead(dead)
+            }
+            _ => {
+                if !self.candidates(&found, false).iter().any(other) {
+                    self.forget_refresh_token(&mut tenure, found).await;
+                }
+                Refused::AtLast(look_again_soon(error))
+            }
+        };
+        tenure.end().await;
+        refused
+    }
+
     /// The refresh tokens to try, the most promising one first. One that was handed in is newer than what the store has;
     /// one that the configuration brought is older; a copy of the store's is of use only where the store has lost its own.
-    fn candidates(&self, found: &Found, abandoned: bool) -> std::vec::IntoIter<Candidate> {
+    fn candidates(&self, found: &Found, abandoned: bool) -> Vec<Candidate> {
         let stored = found.record.as_ref().and_then(|record| {
             let refresh_token = Some(record.refresh_token.clone()?);
             Some(Candidate { refresh_token, answer_lost: record.answer_lost || abandoned })
@@ -213,54 +237,68 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             Custody::Store { .. } if found.record.is_none() => [ours, None],
             Custody::Configuration | Custody::Store { .. } => [stored, None],
         };
-        candidates.into_iter().flatten().collect::<Vec<_>>().into_iter()
+        let alive = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !self.is_dead(token));
+        candidates.into_iter().flatten().filter(alive).collect()
+    }
+
+    fn is_dead(&self, refresh_token: &Secret<String>) -> bool {
+        self.dead.iter().any(|dead| is_same(dead, refresh_token))
     }
 
     /// Stores what the source brought, and says what to use: that, or what somebody else has stored meanwhile.
-    async fn store(&self, mut tenure: Tenure<St>, found: Found, ours: Token, record: Record) -> Token {
+    async fn store(
+        &self,
+        mut tenure: Tenure<St>,
+        expected: Version,
+        ours: Token,
+        record: Record,
+        used: Option<Secret<String>>,
+    ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut saved = tenure.save(self.clock(), &record, lives_for, found.version).await;
+        let mut saved = tenure.save(self.clock(), &record, lives_for, expected).await;
         if saved.is_err() {
-            // A second attempt, as so much is at stake.
-            saved = tenure.save(self.clock(), &record, lives_for, found.version).await;
+            // Once more, as so much is at stake.
+            saved = tenure.save(self.clock(), &record, lives_for, expected).await;
         }
-        match saved {
+        let (token, problem) = match saved {
             Ok(Saved::Done(_)) => {
                 Figures::count(&self.access.figures().stored);
                 tenure.told();
-                tenure.end().await;
-                stored(ours, &record)
+                (stored(ours, &record), None)
             }
             Ok(Saved::Conflict | Saved::Fenced) => {
                 // Never overwritten: what is there is newer, or it is ours and only the answer was lost.
                 tenure.told();
-                let theirs = self.access.load(self.clock(), &self.key).await.ok();
-                let theirs = theirs.and_then(|theirs| match &theirs.record {
-                    Some(Record { token: Some(token), .. }) if token.is_same_as(&ours) => {
-                        Some(stored(ours.clone(), &record))
-                    }
-                    _ => self.usable(&theirs, found.version),
-                });
-                tenure.end().await;
-                if theirs.is_none() {
-                    self.not_stored(NotStored::Outrun);
+                match self.theirs(&ours, &record, used.as_ref()).await {
+                    Some(theirs) => (theirs, None),
+                    None => (ours, Some(NotStored::Outrun)),
                 }
-                theirs.unwrap_or(ours)
             }
             Err(_) => {
-                if record.refresh_token.is_none() {
+                if used.is_none() {
                     tenure.told();
                 }
-                self.not_stored(NotStored::StoreFailed);
-                tenure.end().await;
-                ours
+                (ours, Some(NotStored::StoreFailed))
             }
+        };
+        tenure.end().await;
+        if let Some(reason) = problem {
+            Figures::count(&self.access.figures().not_stored);
+            observe::not_stored(reason);
         }
+        token
     }
 
-    fn not_stored(&self, reason: NotStored) {
-        Figures::count(&self.access.figures().not_stored);
-        observe::not_stored(reason);
+    /// What is stored in place of ours, if it is of use.
+    async fn theirs(&self, ours: &Token, record: &Record, used: Option<&Secret<String>>) -> Option<Token> {
+        let found = self.access.load(self.clock(), &self.key).await.ok()?;
+        let theirs = found.record.as_ref()?;
+        if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
+            return Some(stored(ours.clone(), record));
+        }
+        // If they still have the refresh token that we used, only we have its successor.
+        let is_spent = |token: &Secret<String>| used.is_some_and(|used| is_same(used, token) && record.single_use);
+        if theirs.refresh_token.as_ref().is_some_and(is_spent) { None } else { self.usable(&found, Version::default()) }
     }
 
     /// The refresh token found is dead, and nobody has another.
@@ -269,7 +307,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             return tenure.told();
         };
         let record = Record { refresh_token: None, answer_lost: false, ..record };
-        if tenure.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
+        // Kept for long, so that nobody tries a copy of it.
+        if tenure.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
             tenure.told();
         }
     }

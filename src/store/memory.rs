@@ -80,6 +80,12 @@ impl MemoryStore {
         Self { entries: Arc::default(), news: Arc::default(), clock: Arc::new(clock) }
     }
 
+    /// Forgets everything, leases too, as a server that is restarted without a disk.
+    pub fn clear(&self) {
+        self.lock().clear();
+        self.news.notify_waiters();
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreKey, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -422,8 +422,8 @@ mod tests {
         assert_eq!(aged(opaque(), 3000), Some(secs(570)), "an hour is assumed");
         assert_eq!(aged(jwt_ending(now, 600), 3000), Some(secs(570)));
         assert_eq!(aged(jwt_ending(now, -1), 3600), Some(Duration::ZERO));
-        let ahead = now.wall + HOUR;
-        let from_a_clock_ahead = Token { asked_at: Some(ahead), ..opaque().expires_in(HOUR) };
+        let mut from_a_clock_ahead = opaque().expires_in(HOUR);
+        from_a_clock_ahead.asked_at = Some(now.wall + HOUR);
         assert_eq!(useful_for(&from_a_clock_ahead, &policy, &now), Some(secs(3570)));
         let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..policy.clone() };
         assert_eq!(useful_for(&opaque(), &until_rejected, &now), None);

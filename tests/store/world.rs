@@ -12,7 +12,7 @@ use tower_oauth2_client::store::{
     Fence, Lease, MemoryStore, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version,
 };
 use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
-use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth};
+use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Secret};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -104,6 +104,8 @@ pub(crate) struct Flaky {
 struct State {
     troubles: Vec<(Call, Trouble)>,
     calls: Vec<Call>,
+    last_key: Option<StoreKey>,
+    save_takes: Duration,
 }
 
 impl Flaky {
@@ -114,6 +116,11 @@ impl Flaky {
     /// From now on this call fails so, until [`heal`](Self::heal).
     pub(crate) fn trouble(&self, call: Call, trouble: Trouble) {
         self.state.lock().unwrap().troubles.push((call, trouble));
+    }
+
+    /// Another store in its place, for those who have this one.
+    pub(crate) fn forget_everything(&self) {
+        self.inner.clear();
     }
 
     pub(crate) fn down(&self, trouble: Trouble) {
@@ -128,6 +135,25 @@ impl Flaky {
 
     pub(crate) fn calls(&self, call: Call) -> usize {
         self.state.lock().unwrap().calls.iter().filter(|made| **made == call).count()
+    }
+
+    /// Each save takes so long.
+    pub(crate) fn slow_save(&self, takes: Duration) {
+        self.state.lock().unwrap().save_takes = takes;
+    }
+
+    /// The key that was loaded last.
+    pub(crate) fn last_key(&self) -> StoreKey {
+        self.state.lock().unwrap().last_key.unwrap()
+    }
+
+    /// Stores these bytes, as somebody else.
+    pub(crate) async fn overwrite(&self, key: &StoreKey, bytes: &[u8]) {
+        let Lease::Acquired { fence, .. } = self.inner.lease(key, SECOND).await.unwrap() else { panic!("held") };
+        let version = self.inner.load(key).await.unwrap().map_or(Version(0), |stored| stored.version);
+        let value = Value { bytes: Secret::new(bytes.to_vec()), lives_for: 1000 * HOUR };
+        self.inner.save(key, &value, version, fence).await.unwrap();
+        self.inner.release(key, fence).await.unwrap();
     }
 
     async fn play<T>(&self, call: Call, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -148,11 +174,17 @@ impl Flaky {
 
 impl TokenStore for Flaky {
     async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, StoreError> {
+        self.state.lock().unwrap().last_key = Some(*key);
         self.play(Call::Load, self.inner.load(key)).await
     }
 
     async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {
-        self.play(Call::Save, self.inner.save(key, value, expected, fence)).await
+        let takes = self.state.lock().unwrap().save_takes;
+        let work = async {
+            tokio::time::sleep(takes).await;
+            self.inner.save(key, value, expected, fence).await
+        };
+        self.play(Call::Save, work).await
     }
 
     async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {
