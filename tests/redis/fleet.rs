@@ -55,12 +55,14 @@ async fn expire_and_storm(world: &World, setup: &Setup) -> Vec<Done> {
     expire().await;
 
     world.long_lived();
-    let (before, start) = (world.auth.token_requests(), Instant::now());
+    let (before, commands, start) = (world.auth.token_requests(), world.redis.commands().await, Instant::now());
     let done = join_all(fleet.iter_mut().map(|worker| worker.requests(REQUESTS))).await;
     let requests: usize = done.iter().map(|done| done.ok).sum();
     let token_requests = world.auth.token_requests() - before;
     println!(
-        "{PROCESSES} processes, {requests} requests with an expired token: {token_requests} token request, {:?}",
+        "{PROCESSES} processes, {requests} requests with an expired token: {token_requests} token request, {} commands \
+         to Redis, {:?}",
+        world.redis.commands().await - commands,
         start.elapsed()
     );
     assert_eq!((requests, token_requests), (PROCESSES * REQUESTS, 1));
@@ -158,6 +160,20 @@ async fn the_holder_dies_before_the_token_request_and_there_is_no_other_grant() 
     assert_eq!(world.auth.refresh_token_reuses(), 0);
 }
 
+/// Behaviour 86: the refresh token is spent, what replaced it died with its holder, and there is no other grant. That is
+/// found out once, for all who wait, and said in a way that nobody retries.
+#[tokio::test]
+async fn the_holder_dies_with_the_only_refresh_token() {
+    let Some(world) = World::new().await else { return };
+    let setup = Setup { refresh_token: world.auth.sign_in("id", ""), ..world.setup() };
+    let (mut holding, mut waiting) = one_holds_and_one_waits(&world, &setup, "after").await;
+    let before = world.auth.token_requests();
+    holding.signal("KILL").await;
+    let done = waiting.done().await;
+    assert_eq!((done.ok, done.failed, done.retryable), (0, 100, 0));
+    assert_eq!(world.auth.token_requests() - before, 1);
+}
+
 /// Behaviour 87.
 #[tokio::test]
 async fn a_holder_that_slept_through_its_lease_stores_nothing() {
@@ -176,4 +192,24 @@ async fn a_holder_that_slept_through_its_lease_stores_nothing() {
     let newcomer = Worker::spawn(&world.setup()).await.requests(1).await;
     assert_eq!(tokens(&[newcomer]), [&of_the_successor], "the late holder has overwritten it");
     assert_eq!(world.auth.refresh_token_reuses(), 0);
+}
+
+/// Behaviour 83: its refresh token is dead, since its successor has spent it; there is another one in the store.
+#[tokio::test]
+async fn a_holder_that_slept_before_its_token_request_takes_what_is_stored() {
+    let Some(world) = World::new().await else { return };
+    let setup = Setup { refresh_token: world.auth.sign_in("id", ""), ..world.setup() };
+    let (mut sleeping, mut waiting) = one_holds_and_one_waits(&world, &setup, "before").await;
+    sleeping.signal("STOP").await;
+    sleeping.say("continue").await;
+    assert_eq!(waiting.done().await.ok, 100);
+    let of_the_successor = world.auth.last_token().unwrap();
+
+    // A server that takes nothing else with a refresh token that comes twice.
+    world.auth.script([Fault::error("invalid_grant")]);
+    sleeping.signal("CONT").await;
+    let late = sleeping.done().await;
+    assert_eq!(late.ok, 1, "{late:?}");
+    let newcomer = Worker::spawn(&setup).await.requests(1).await;
+    assert_eq!(tokens(&[late, newcomer]), [&of_the_successor]);
 }

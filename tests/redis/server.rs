@@ -65,6 +65,14 @@ impl Redis {
         self.try_connection().await.unwrap()
     }
 
+    /// How many commands it has carried out, those within scripts and this one among them.
+    pub(crate) async fn commands(&self) -> u64 {
+        let mut connection = self.connection().await;
+        let info: String = redis::cmd("INFO").arg("stats").query_async(&mut connection).await.unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        line.unwrap().parse().unwrap()
+    }
+
     /// Stops the server; what it held is gone.
     pub(crate) async fn stop(&mut self) {
         drop(self.keeper.take().unwrap().stdin.take());
@@ -95,7 +103,7 @@ impl Redis {
 
     fn spawn(&mut self, program: &Path) {
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", r#""$@" & server=$!; cat; kill -9 $server"#, "sh"]).arg(program);
+        keeper.args(["-c", r#""$@" & server=$!; cat; kill -9 $server; wait"#, "sh"]).arg(program);
         keeper.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
         keeper.arg("--dir").arg(self.dir.path()).args(&self.arguments);
         if let Some(password) = &self.password {

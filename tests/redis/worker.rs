@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -51,9 +51,6 @@ pub(crate) struct Done {
     /// Of those that failed: worth trying again.
     pub(crate) retryable: usize,
     pub(crate) tokens: BTreeSet<String>,
-    pub(crate) milliseconds: u64,
-    /// Tokens that were not stored, since somebody else had stored another.
-    pub(crate) not_stored: u64,
 }
 
 /// A process, killed when dropped.
@@ -90,15 +87,8 @@ impl Worker {
         let line = self.hear("done ").await;
         let mut parts = line.split(' ').map(str::to_owned);
         let mut number = || parts.next().unwrap().parse().unwrap();
-        let (ok, failed, retryable, milliseconds, not_stored) = (number(), number(), number(), number(), number());
-        Done {
-            ok: ok as usize,
-            failed: failed as usize,
-            retryable: retryable as usize,
-            milliseconds,
-            not_stored,
-            tokens: parts.collect(),
-        }
+        let (ok, failed, retryable) = (number(), number(), number());
+        Done { ok, failed, retryable, tokens: parts.collect() }
     }
 
     /// The rest of the first line that begins so.
@@ -143,12 +133,9 @@ async fn process() {
         pause: Arc::new(Mutex::new(set("WORKER_PAUSE"))),
         go: go.clone(),
     };
-    let mut store = None;
+    let store = RedisStore::new(&redis, keys(1)).unwrap();
     let layer = AuthLayer::with_endpoint(config, client, |endpoint| {
-        let layer = StoreLayer::new(RedisStore::new(&redis, keys(1)).unwrap(), endpoint.identity()).lease(LEASE);
-        let source = layer.layer(endpoint);
-        store = Some(layer);
-        source
+        StoreLayer::new(store, endpoint.identity()).lease(LEASE).layer(endpoint)
     });
     let tokens = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = tokens.clone();
@@ -167,9 +154,8 @@ async fn process() {
         }
         let Some(count) = line.strip_prefix("requests ") else { continue };
         let count: usize = count.parse().unwrap();
-        let (service, tokens, store) = (service.clone(), tokens.clone(), store.clone().unwrap());
+        let (service, tokens) = (service.clone(), tokens.clone());
         tokio::spawn(async move {
-            let start = Instant::now();
             let request = || Request::get("https://api.example.com/").body(Full::<Bytes>::default()).unwrap();
             let results: Vec<_> = stream::iter(0..count)
                 .map(|_| service.clone().oneshot(request()))
@@ -178,9 +164,8 @@ async fn process() {
                 .await;
             let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
             let (failed, retryable) = (errors.len(), errors.iter().filter(|error| error.is_retryable()).count());
-            let (took, not_stored) = (start.elapsed().as_millis(), store.stats().not_stored);
             let tokens = std::mem::take(&mut *tokens.lock().unwrap()).into_iter().collect::<Vec<_>>().join(" ");
-            println!("{MARK}done {} {failed} {retryable} {took} {not_stored} {tokens}", count - failed);
+            println!("{MARK}done {} {failed} {retryable} {tokens}", count - failed);
         });
     }
 }
