@@ -18,7 +18,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use tower_oauth2_client::BoxError;
 
 use fleet::{Fleet, Outcome, PROCESSES, REQUESTS};
-use server::Redis;
+use server::{Redis, program};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -36,7 +36,8 @@ async fn run() -> Result<ExitCode, BoxError> {
     let (redis, url) = match env::var("REDIS_URL") {
         Ok(url) => (None, url),
         Err(_) => {
-            let Some(redis) = Redis::start().await else {
+            let redis = if program().is_some() { Redis::start().await } else { None };
+            let Some(redis) = redis else {
                 println!("Install Redis or Valkey (Debian: apt install redis-server), or set REDIS_URL.");
                 return Ok(ExitCode::SUCCESS);
             };

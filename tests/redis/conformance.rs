@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tokio::time::{sleep, timeout};
 use tower_oauth2_client::Secret;
-use tower_oauth2_client::store::{Fence, Lease, Saved, StoreKey, TokenStore, Value, Version};
+use tower_oauth2_client::store::{Fence, Lease, MemoryStore, Saved, StoreKey, TokenStore, Value, Version};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(150);
@@ -20,6 +20,11 @@ pub(crate) async fn conforms(store: &impl TokenStore) {
     a_value_ends(store, &key(6)).await;
     watching(store, &key(7)).await;
     one_of_many(store, &key(8)).await;
+}
+
+#[tokio::test]
+async fn in_memory() {
+    conforms(&MemoryStore::new()).await;
 }
 
 pub(crate) fn key(seed: u8) -> StoreKey {

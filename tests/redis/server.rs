@@ -5,6 +5,7 @@ use std::io::{Write, stderr};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
@@ -35,12 +36,7 @@ impl Redis {
 
     async fn start_with(password: Option<&str>, arguments: Vec<String>) -> Option<Self> {
         let Some(program) = program() else {
-            let can_install =
-                Path::new("/usr/bin/apt-get").exists() && env::var("USER").is_ok_and(|user| user == "root");
-            assert!(!(can_install && env::var("CI").is_ok()), "no redis-server; `make test` installs it");
-            // Past the capture of the test's output: a test that did not run must not look like one that passed.
-            let _ =
-                writeln!(stderr(), "NOT RUN: there is no redis-server or valkey-server here; `make test` installs it");
+            missing();
             return None;
         };
         let mut redis = Self {
@@ -147,7 +143,32 @@ pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn program() -> Option<PathBuf> {
+/// A test that did not run must not look like one that passed: says so past the capture of its output, and fails where
+/// there is no excuse.
+fn missing() {
+    static SAID: Once = Once::new();
+    let can_install = is_root() && Path::new("/usr/bin/apt-get").exists();
+    assert!(!(can_install && env::var("CI").is_ok()), "there is no redis-server; `make test` installs it");
+    SAID.call_once(|| {
+        let _ = writeln!(
+            stderr(),
+            "\nTHE TESTS THAT NEED REDIS DID NOT RUN: there is no redis-server or valkey-server; `make test` installs it\n"
+        );
+    });
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
+pub(crate) fn program() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let places = || env::split_paths(&path);
     ["redis-server", "valkey-server"]
