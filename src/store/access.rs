@@ -200,6 +200,30 @@ impl<St: TokenStore> Tenure<St> {
         self.access.in_time(clock, "save", self.access.store.save(&self.key, &value, expected, self.fence)).await
     }
 
+    /// Goes on trying for a minute, and keeps the lease for so long.
+    pub(super) async fn save_later(
+        mut self,
+        clock: Arc<dyn Clock>,
+        record: Record,
+        lives_for: Duration,
+        expected: Version,
+    ) {
+        const ATTEMPTS: u32 = 30;
+        const PAUSE: Duration = Duration::from_secs(2);
+        let trying = async {
+            for _ in 0..ATTEMPTS {
+                sleep(PAUSE).await;
+                // Refused is as good as done: the store has this one after all, or a newer one.
+                if self.save(&*clock, &record, lives_for, expected).await.is_ok() {
+                    return true;
+                }
+            }
+            false
+        };
+        self.told = self.during(trying).await;
+        self.end().await;
+    }
+
     /// From now on the store does not tell everything.
     pub(super) fn untold(&mut self) {
         self.told = false;

@@ -275,18 +275,26 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 }
             }
             Err(_) => {
-                if used.is_none() {
-                    tenure.told();
+                if used.is_some() {
+                    // The others still have the refresh token that is spent.
+                    tokio::spawn(tenure.save_later(self.terms.clock.clone(), record, lives_for, expected));
+                    self.not_stored(NotStored::StoreFailed);
+                    return ours;
                 }
+                tenure.told();
                 (ours, Some(NotStored::StoreFailed))
             }
         };
         tenure.end().await;
         if let Some(reason) = problem {
-            Figures::count(&self.access.figures().not_stored);
-            observe::not_stored(reason);
+            self.not_stored(reason);
         }
         token
+    }
+
+    fn not_stored(&self, reason: NotStored) {
+        Figures::count(&self.access.figures().not_stored);
+        observe::not_stored(reason);
     }
 
     /// What is stored in place of ours, if it is of use.
@@ -338,14 +346,15 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             Custody::Store { single_use } => single_use,
         };
         let mut request = self.request.clone();
-        let withheld = request.refresh_token.take_if(|_| may_be_spent).is_some();
+        request.refresh_token.take_if(|_| may_be_spent);
+        let has_refresh_token = request.refresh_token.is_some();
         let asked_at = self.clock().now().wall;
         match self.source.fetch(request).await {
             Ok(mut token) => {
                 token.asked_at = Some(asked_at);
                 Ok(token)
             }
-            Err(error) if withheld && error.kind() == TokenErrorKind::SignInAgain => {
+            Err(error) if error.kind() == TokenErrorKind::SignInAgain && !has_refresh_token => {
                 Err(TokenError::new(TokenErrorKind::CredentialsUnavailable).with_detail(
                     "the refresh token is in the token store, which cannot be used now; an old copy must not be sent",
                 ))

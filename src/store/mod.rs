@@ -1,9 +1,39 @@
-//! Keeping tokens outside the process: what a store can do, and the layer that puts one around a token source.
+//! Tokens outside the process: so that they survive a restart, and so that a fleet makes one token request.
+//!
+//! [`AuthLayer::with_store`](crate::AuthLayer::with_store) puts a store around the token endpoint, and [`StoreLayer`]
+//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests, `RedisStore` (feature
+//! `redis`) for processes on many machines; [`TokenStore`] is the trait for your own. `Encrypted` (feature `encryption`)
+//! keeps from a store what it stores.
+//!
+//! # What happens
+//! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
+//! looks again, asks the authorization server, stores the answer, and only then uses it; the others wait for the store to
+//! change. Tokens are renewed at about 80 % of their life as ever; whoever comes first asks for all, and the others find
+//! its token when their turn comes.
+//!
+//! The store has the newest refresh token; processes have copies. A copy is sent only under the lease and only if the store
+//! has lost its own. One that was handed in ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)) is newer than the
+//! store's until it was redeemed; [`AuthHandle::keep`](crate::AuthHandle::keep) stores it at once.
+//!
+//! # What failures cost
+//! | failure | what happens |
+//! |---|---|
+//! | the store cannot be reached, or takes longer than a second | tokens that are alive stay in use; new ones are asked for by each process for itself, as without a store, and the store is left alone for 1 s, doubling to 30 s |
+//! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a pause: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was handed in here, is sent |
+//! | a process dies with the lease | the others wait for its lease to end (10 s). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
+//! | a process sleeps through the end of its lease | its token is not stored: it uses what its successor has stored, or its own |
+//! | a new token cannot be stored | it is used by this process, which goes on trying for a minute where a refresh token was redeemed. If it dies in that time, the others see a process that died with the lease |
+//! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
+//! | a value is damaged, of another key, or of a newer version of this crate | as if the store could not be reached, for this token only; it is never overwritten |
+//! | the authorization server fails | each process that waits asks for itself, one after the other, and remembers the failure as ever |
+//!
+//! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
 
 mod access;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod fetch;
+mod file;
 mod identity;
 mod layer;
 mod memory;
@@ -21,6 +51,7 @@ use crate::secret::Secret;
 
 #[cfg(feature = "encryption")]
 pub use encryption::{Encrypted, EncryptionKeys};
+pub use file::FileStore;
 pub use identity::StoreIdentity;
 pub use layer::{StoreLayer, StoreService, StoreStats};
 pub use memory::MemoryStore;

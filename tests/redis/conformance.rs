@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tokio::time::{sleep, timeout};
 use tower_oauth2_client::Secret;
-use tower_oauth2_client::store::{Fence, Lease, MemoryStore, Saved, StoreKey, TokenStore, Value, Version};
+use tower_oauth2_client::store::{Fence, FileStore, Lease, MemoryStore, Saved, StoreKey, TokenStore, Value, Version};
+
+use crate::server::tempdir::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(150);
@@ -25,6 +27,12 @@ pub(crate) async fn conforms(store: &impl TokenStore) {
 #[tokio::test]
 async fn in_memory() {
     conforms(&MemoryStore::new()).await;
+}
+
+#[tokio::test]
+async fn in_files() {
+    let dir = TempDir::new();
+    conforms(&FileStore::new(dir.path().join("tokens"))).await;
 }
 
 pub(crate) fn key(seed: u8) -> StoreKey {

@@ -176,6 +176,7 @@ async fn what_is_wrong_is_said_without_a_password() {
     let mut connection = redis.connection().await;
     let port = redis.url().rsplit(':').next().unwrap().to_owned();
     let at = |user: &str| RedisStore::new(&format!("redis://{user}127.0.0.1:{port}"), keys(1)).unwrap();
+    at(":canary@").check().await.unwrap();
     acquire(&at(":canary@"), &key(2), HOUR).await;
 
     let acl = "ACL SETUSER reader on >canary ~other:* &* +@all";
@@ -187,6 +188,7 @@ async fn what_is_wrong_is_said_without_a_password() {
     for (user, words) in
         [("", "user name and password"), (":canary-wrong@", "user name and password"), ("reader:canary@", "permission")]
     {
+        assert_eq!(at(user).check().await.unwrap_err().kind(), StoreErrorKind::Refused);
         let (kind, shown) = kind(&at(user)).await;
         assert_eq!(kind, StoreErrorKind::Refused, "{shown}");
         assert!(shown.contains(words) && !shown.contains("canary") && !shown.contains(&port), "{shown}");

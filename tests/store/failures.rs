@@ -168,3 +168,21 @@ async fn a_sign_in_that_cannot_be_stored_says_so_and_counts() {
     let stats = process.handle.stats().store.unwrap();
     assert_eq!((stats.stored, stats.not_stored, world.auth.refresh_token_reuses()), (1, 1, 0));
 }
+
+/// Behaviour 80.
+#[tokio::test(start_paused = true)]
+async fn a_redeemed_refresh_token_reaches_the_store_as_soon_as_it_is_back() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(3, || world.signed_in(&first));
+    join_all(processes.iter().map(Process::get)).await;
+    sleep(HOUR).await;
+    world.store.trouble(Call::Save, Trouble::Fail);
+    let renewed = processes[0].token().await;
+    sleep(20 * SECOND).await;
+    world.store.heal();
+    // The others wait for it, rather than spend the former one a second time.
+    assert_eq!(processes[1].token().await, renewed);
+    assert_eq!(processes[2].token().await, renewed);
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
+}

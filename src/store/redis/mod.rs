@@ -80,6 +80,15 @@ impl RedisStore {
         Self::builder(url).build(keys)
     }
 
+    /// Whether Redis can be reached and lets us read. A good thing to ask at start-up, since a store that fails later is
+    /// gone without, with a warning only.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.load(&StoreKey::new([0; 32])).await.map(|_| ())
+    }
+
     /// A store with a prefix, a timeout or certificates of its own.
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url)
