@@ -5,4 +5,5 @@ mod fleet;
 mod server;
 mod store;
 mod trouble;
+mod way;
 mod worker;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{Write, stderr};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -55,6 +55,10 @@ impl Redis {
             None => format!("redis://127.0.0.1:{}", self.port),
             Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
         }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {

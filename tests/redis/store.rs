@@ -12,6 +12,7 @@ use tower_oauth2_client::store::{
 use crate::conformance::{acquire, conforms, key, save, text, value};
 use crate::server::tempdir::TempDir;
 use crate::server::{Redis, free_port, wait_until};
+use crate::way::Way;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -126,10 +127,27 @@ async fn a_silent_redis_is_given_up() {
     for _ in 0..2 {
         let start = Instant::now();
         assert_eq!(store.load(&key(1)).await.unwrap_err().kind(), StoreErrorKind::Unavailable);
-        assert!((200..320).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((200..1000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
     wait_until(async || store.load(&key(1)).await.is_ok()).await;
     assert_eq!(store.lease(&key(1), HOUR).await.unwrap(), Lease::Held);
+}
+
+/// Partitions: what was sent over the connection never arrives, and nobody says so.
+#[tokio::test]
+async fn a_connection_that_died_in_silence_is_replaced() {
+    let Some(redis) = Redis::start().await else { return };
+    let way = Way::to(&redis).await;
+    let store = RedisStore::builder(&way.url()).timeout(Duration::from_millis(200)).build(keys(1)).unwrap();
+    store.check().await.unwrap();
+    way.lose();
+    assert_eq!(store.check().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    store.check().await.unwrap();
+
+    // The same for a caller who is less patient than the store.
+    way.lose();
+    assert!(timeout(Duration::from_millis(100), store.check()).await.is_err());
+    store.check().await.unwrap();
 }
 
 #[tokio::test]
@@ -152,7 +170,7 @@ async fn who_waits_is_told_at_once_and_watches_no_longer_than_that() {
     let start = Instant::now();
     save(&there, &key(1), "one", Version::default(), fence).await.unwrap();
     let (here, told) = waiting.await.unwrap();
-    assert!(told - start < Duration::from_millis(500), "{:?}: that was no notification", told - start);
+    assert!(told - start < Duration::from_millis(900), "{:?}: that was no notification", told - start);
     wait_until(async || channels(&mut connection.clone()).await == 0).await;
 
     // With the connection the notifications are gone: whoever waits looks again.
@@ -160,7 +178,7 @@ async fn who_waits_is_told_at_once_and_watches_no_longer_than_that() {
     let waiting = tokio::spawn(async move { here.changed(&key(1), version).await });
     wait_until(async || channels(&mut connection.clone()).await == 1).await;
     let _: u64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async(&mut connection).await.unwrap();
-    timeout(Duration::from_millis(500), waiting).await.unwrap().unwrap();
+    timeout(Duration::from_millis(900), waiting).await.unwrap().unwrap();
 }
 
 async fn kind(store: &RedisStore) -> (StoreErrorKind, String) {

@@ -16,7 +16,7 @@ use crate::fleet::expire;
 use crate::server::Redis;
 use crate::store::keys;
 
-const TIMEOUT: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A process of a fleet, without a process of its own.
 struct Process {

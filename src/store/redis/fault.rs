@@ -8,6 +8,8 @@ use ::redis::{ErrorKind, RedisError};
 
 use crate::store::{StoreError, StoreErrorKind};
 
+pub(super) const SILENT: &str = "Redis does not answer in time";
+
 pub(super) fn unavailable(why: &'static str) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable).caused_by(why)
 }
@@ -32,7 +34,7 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         (_, "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "MISCONF" | "NOREPLICAS") => {
             (Unavailable, "Redis is not in a state to serve this")
         }
-        _ if error.is_timeout() => (Unavailable, "Redis does not answer in time"),
+        _ if error.is_timeout() => (Unavailable, SILENT),
         _ if error.is_connection_refusal() => (Unavailable, "nobody listens at the address of Redis"),
         _ if is_tls(error) => (Unavailable, "TLS with Redis fails: it speaks none, or its certificate is not trusted"),
         (ErrorKind::InvalidClientConfig, _) => (Unavailable, "the host name of Redis cannot be resolved"),

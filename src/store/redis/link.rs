@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, FromRedisValue, PushInfo, RedisError, ScriptInvocation};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::fault::{store_error, unavailable};
+use super::fault::{SILENT, store_error, unavailable};
 use super::watch::Watches;
 use crate::store::StoreError;
 
@@ -43,6 +43,27 @@ impl Attempt {
     }
 }
 
+/// An operation that nobody waits for any more: its time is over, or its caller has gone.
+struct Unfinished<'a> {
+    link: &'a Link,
+    attempt: Attempt,
+    since: Instant,
+    done: bool,
+}
+
+/// What was silent for so long may be dead, and nobody would be told: a firewall has forgotten the connection, the other
+/// machine has gone. A new connection costs little.
+const SUSPICIOUS: Duration = Duration::from_millis(50);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let nobody_drives = self.attempt.connected.peek().is_none();
+        if !self.done && (nobody_drives || self.since.elapsed() >= SUSPICIOUS) {
+            self.link.drop_attempt(self.attempt.number);
+        }
+    }
+}
+
 /// A connection that stood when it was handed out.
 #[derive(Clone)]
 pub(super) struct Connected {
@@ -62,24 +83,20 @@ impl Link {
     /// # Errors
     /// All of it must be done within the timeout.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut attempt = self.attempt();
+        let mut unfinished = Unfinished { link: self, attempt: self.attempt(), since: Instant::now(), done: false };
+        let attempt = &mut unfinished.attempt;
         let twice = async {
-            match self.run_over(&attempt, script).await {
+            match self.run_over(attempt, script).await {
                 Err(error) if !attempt.fresh && error.is_connection_dropped() => {
-                    attempt = self.attempt();
-                    self.run_over(&attempt, script).await
+                    *attempt = self.attempt();
+                    self.run_over(attempt, script).await
                 }
                 result => result,
             }
         };
-        match tokio::time::timeout(self.timeout, twice).await {
-            Ok(result) => result.map_err(|error| store_error(&error)),
-            Err(_) => {
-                // What is silent may be dead: the next operation tries a new connection.
-                self.drop_attempt(attempt.number);
-                Err(unavailable("Redis does not answer in time"))
-            }
-        }
+        let result = tokio::time::timeout(self.timeout, twice).await.map_err(|_| unavailable(SILENT))?;
+        unfinished.done = true;
+        result.map_err(|error| store_error(&error))
     }
 
     /// The connection, opened if need be.
