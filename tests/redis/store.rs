@@ -55,7 +55,11 @@ async fn all_there_is_of_a_key_is_in_one_slot_and_ends() {
     let left = milliseconds_left(&mut connection, &name).await;
     assert!((day..day + 5001).contains(&left), "{left}: so long is it remembered that nobody gave it back");
 
-    save(&store, &key(1), "one", Version::default(), fence).await.unwrap();
+    let long = value("one", HOUR * 1000);
+    assert!(matches!(store.save(&key(1), &long, Version::default(), fence).await, Ok(Saved::Done(_))));
+    assert!(milliseconds_left(&mut connection, &name).await > HOUR.as_millis() as i64 * 999);
+    let (version, short) = (text(&store, &key(1)).await.unwrap().1, value("one", HOUR));
+    assert!(matches!(store.save(&key(1), &short, version, fence).await, Ok(Saved::Done(_))));
     store.release(&key(1), fence).await.unwrap();
     let left = milliseconds_left(&mut connection, &name).await;
     assert!((3_590_000..=3_600_000).contains(&left), "{left}");
@@ -131,6 +135,25 @@ async fn a_silent_redis_is_given_up() {
     }
     wait_until(async || store.load(&key(1)).await.is_ok()).await;
     assert_eq!(store.lease(&key(1), HOUR).await.unwrap(), Lease::Held);
+}
+
+/// What was done is not done again, and not taken for somebody else's doing.
+#[tokio::test]
+async fn an_answer_that_was_lost() {
+    let Some(redis) = Redis::start().await else { return };
+    let way = Way::to(&redis).await;
+    let store = RedisStore::new(&way.url(), keys(1)).unwrap();
+    store.check().await.unwrap();
+    way.cut_answer();
+    let (fence, abandoned) = acquire(&store, &key(1), HOUR).await;
+    assert!(!abandoned);
+
+    way.cut_answer();
+    let version = save(&store, &key(1), "one", Version::default(), fence).await.unwrap();
+    assert_eq!(text(&store, &key(1)).await, Some(("one".to_owned(), version)));
+    way.cut_answer();
+    store.release(&key(1), fence).await.unwrap();
+    acquire(&store, &key(1), HOUR).await;
 }
 
 /// Partitions: what was sent over the connection never arrives, and nobody says so.
