@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::access::{Access, Figures, Found, Tenure};
+use super::failure::Failure;
 use super::record::Record;
 use super::{Saved, StoreError, StoreKey, TokenStore, Version};
 use crate::clock::Clock;
@@ -41,6 +42,8 @@ pub(super) struct Fetch<'a, St: TokenStore, T> {
 /// How a look at the store ends.
 enum Look<St: TokenStore> {
     Token(Token),
+    /// Somebody asked a moment ago, in vain.
+    Failed(TokenError),
     /// It is ours to ask.
     Ask(Tenure<St>, Found),
     OutOfTime,
@@ -78,6 +81,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     return Ok(token);
                 }
                 Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
+                Ok(Look::Failed(error)) => return Err(error),
                 Ok(Look::OutOfTime) => Err(Refused::AtLast(
                     TokenError::new(TokenErrorKind::Timeout)
                         .with_detail("another process is asking for this token and has not finished"),
@@ -100,14 +104,19 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             if let Some(token) = self.usable(&found, first) {
                 return Ok(Look::Token(token));
             }
+            if let Some(error) = self.failure(&found) {
+                return Ok(Look::Failed(error));
+            }
             if let Some(mut tenure) = self.access.lease(self.clock(), &self.key).await? {
                 let found = self.access.load(self.clock(), &self.key).await?;
-                if let Some(token) = self.usable(&found, first) {
-                    tenure.told();
-                    tenure.end().await;
-                    return Ok(Look::Token(token));
-                }
-                return Ok(Look::Ask(tenure, found));
+                let look = match (self.usable(&found, first), self.failure(&found)) {
+                    (Some(token), _) => Look::Token(token),
+                    (None, Some(error)) => Look::Failed(error),
+                    (None, None) => return Ok(Look::Ask(tenure, found)),
+                };
+                tenure.told();
+                tenure.end().await;
+                return Ok(look);
             }
             // A little before the engine gives up, which would count the refresh token as spent.
             let deadline = self.terms.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.terms.deadline);
@@ -121,13 +130,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     fn usable(&self, found: &Found, first: Version) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
-        let handed_in = self
-            .request
-            .refresh_token
-            .as_ref()
-            .filter(|token| self.request.custody == Custody::Slot && !self.is_dead(token));
-        if handed_in.is_some_and(|ours| record.refresh_token.as_ref().is_none_or(|theirs| !is_same(ours, theirs))) {
-            // Somebody has signed in anew, and the store does not know yet.
+        if self.is_signed_in_anew(record) {
             return None;
         }
         if let (Some(ours), Some(theirs)) = (self.access.identity.made_by(), &record.made_by)
@@ -145,6 +148,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         let left = useful_for(&token, &self.terms.lifetime, &self.clock().now());
         left.is_none_or(|left| !left.is_zero()).then(|| stored(token, record))
+    }
+
+    /// The failure found, if it concerns us and is not over.
+    fn failure(&self, found: &Found) -> Option<TokenError> {
+        let record = found.record.as_ref()?;
+        let failure = record.failure.as_ref().filter(|_| !self.is_signed_in_anew(record))?;
+        failure.error_at(self.access.identity.made_by().as_ref(), self.clock().now().wall)
+    }
+
+    /// Whether we bring a refresh token of a sign-in that the store does not know yet.
+    fn is_signed_in_anew(&self, record: &Record) -> bool {
+        let is_theirs = |ours| record.refresh_token.as_ref().is_some_and(|theirs| is_same(ours, theirs));
+        let ours = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Slot);
+        ours.is_some_and(|ours| !self.is_dead(ours) && !is_theirs(ours))
     }
 
     /// Asks the source under the lease.
@@ -174,16 +191,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     _ => found.record.as_ref().is_none_or(|before| before.single_use),
                 };
                 let token_kept = Some(token.clone());
-                let record = Record { token: token_kept, made_by, refresh_token: new, answer_lost: false, single_use };
+                let record = Record {
+                    token: token_kept,
+                    made_by,
+                    refresh_token: new,
+                    answer_lost: false,
+                    single_use,
+                    failure: None,
+                };
                 Ok(self.store(tenure, found.version, token, record, refresh_token).await)
             }
             Err(error) if error.refresh_token_dead => Err(self.after_dead(tenure, found, refresh_token, error).await),
             Err(error) => {
-                if error.refresh_answer_lost || answer_lost {
-                    self.note_lost_answer(&mut tenure, found, refresh_token).await;
-                } else {
-                    tenure.told();
-                }
+                let answer_lost = error.refresh_answer_lost || answer_lost;
+                self.note_failure(&mut tenure, found, &error, answer_lost, refresh_token).await;
                 tenure.end().await;
                 Err(Refused::AtLast(error))
             }
@@ -321,12 +342,28 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    /// Lets the next holder know, whoever it is. What was handed in here is nobody else's to know of.
-    async fn note_lost_answer(&self, tenure: &mut Tenure<St>, found: Found, sent: Option<Secret<String>>) {
-        if self.request.custody == Custody::Slot || found.record.as_ref().is_some_and(|record| record.answer_lost) {
-            return tenure.told();
+    /// Lets the others know, so that they do not ask in turn and to no avail, and that a refresh token may be spent. One
+    /// that was handed in here is nobody else's to know of.
+    async fn note_failure(
+        &self,
+        tenure: &mut Tenure<St>,
+        found: Found,
+        error: &TokenError,
+        answer_lost: bool,
+        sent: Option<Secret<String>>,
+    ) {
+        let before = found.record.unwrap_or_default();
+        let answer_lost = answer_lost && self.request.custody != Custody::Slot && !before.answer_lost;
+        if !answer_lost {
+            tenure.told();
         }
-        let record = Record { refresh_token: sent, answer_lost: true, ..found.record.unwrap_or_default() };
+        let made_by = self.access.identity.made_by();
+        let failure = Failure::of(error, before.failure.as_ref(), made_by, self.clock().now().wall);
+        if failure.is_none() && !answer_lost {
+            return;
+        }
+        let record = Record { failure, ..before };
+        let record = if answer_lost { Record { refresh_token: sent, answer_lost: true, ..record } } else { record };
         if tenure.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
             tenure.told();
         }
@@ -372,9 +409,10 @@ const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// For how long what is stored is worth something.
 pub(super) fn lives_for(record: &Record, terms: &Terms, keep: Duration) -> Duration {
+    let least = if record.failure.is_some() { Failure::LONGEST } else { Duration::ZERO };
     match &record.token {
         _ if record.refresh_token.is_some() => keep,
-        Some(token) => useful_for(token, &terms.lifetime, &terms.clock.now()).unwrap_or(keep),
+        Some(token) => useful_for(token, &terms.lifetime, &terms.clock.now()).map_or(keep, |left| left.max(least)),
         None => keep,
     }
 }

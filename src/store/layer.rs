@@ -103,7 +103,7 @@ impl<St: TokenStore> StoreLayer<St> {
         let made_by = self.0.identity.made_by();
         let record = |before: Option<Record>| {
             let before = before.unwrap_or_default();
-            let record = Record { token: Some(token.clone()), made_by, ..before };
+            let record = Record { token: Some(token.clone()), made_by: made_by.clone(), failure: None, ..before };
             match &token.refresh_token {
                 RefreshToken::Keep => record,
                 RefreshToken::Replace(new) => {

@@ -32,6 +32,7 @@
 mod access;
 #[cfg(feature = "encryption")]
 mod encryption;
+mod failure;
 mod fetch;
 mod file;
 mod identity;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::failure::Failure;
 use super::{StoreError, StoreErrorKind, Value};
 use crate::extensions::Scopes;
 use crate::secret::Secret;
@@ -28,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) answer_lost: bool,
     /// The server replaces the refresh token each time, as far as is known.
     pub(crate) single_use: bool,
+    /// The last token request failed.
+    pub(crate) failure: Option<Failure>,
 }
 
 impl Record {
@@ -54,6 +57,7 @@ impl Record {
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().as_str().into()),
             answer_lost: self.answer_lost,
             single_use: self.single_use,
+            failure: self.failure.clone(),
         };
         // Measured first: a buffer that grows leaves copies of secrets behind.
         let mut length = Count(0);
@@ -87,6 +91,7 @@ impl Record {
             refresh_token: written.refresh_token.map(|token| Secret::from(token.into_owned())),
             answer_lost: written.answer_lost,
             single_use: written.single_use,
+            failure: written.failure,
         })
     }
 }
@@ -105,6 +110,8 @@ struct Written<'a> {
     answer_lost: bool,
     #[serde(default)]
     single_use: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
 }
 
 /// Times in milliseconds.
@@ -146,11 +153,11 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn millis_since_epoch(moment: SystemTime) -> u64 {
+pub(super) fn millis_since_epoch(moment: SystemTime) -> u64 {
     millis(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-fn moment(millis: u64) -> Option<SystemTime> {
+pub(super) fn moment(millis: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
@@ -172,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::token::{TokenError, TokenErrorKind};
 
     fn full() -> Record {
         let second = Duration::from_secs(1);
@@ -189,6 +197,7 @@ mod tests {
             refresh_token: Some(Secret::from("r\u{1F511}")),
             answer_lost: true,
             single_use: true,
+            failure: Failure::of(&TokenError::new(TokenErrorKind::Refused), None, None, SystemTime::UNIX_EPOCH),
         }
     }
 
@@ -208,7 +217,9 @@ mod tests {
         );
         assert_eq!((one.scopes(), one.extra().get("clinics")), (other.scopes(), other.extra().get("clinics")));
         assert_eq!(after.refresh_token.unwrap().expose(), "r\u{1F511}");
-        assert!(after.answer_lost && after.single_use && after.made_by == before.made_by);
+        assert!(
+            after.answer_lost && after.single_use && after.made_by == before.made_by && after.failure == before.failure
+        );
 
         assert_eq!(bytes(&empty).expose(), br#"{"v":1,"answer_lost":false,"single_use":false}"#);
         assert!(Record::from_bytes(br#"{"v":1}"#).unwrap().token.is_none());

@@ -448,8 +448,10 @@ impl Slot {
 
     fn take_in(&self, state: &mut State, engine: &Engine, token: Token, asked: Now, arrived: Now) -> Landing {
         state.rotate(&token);
-        // Processes with a store renew together, and once: there is no crowd to spread.
-        let first = !state.tokens_seen && !matches!(token.custody, Custody::Store { .. });
+        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
+        // renew together, and once: there is no crowd to spread.
+        let crowd = !state.tokens_seen || state.failure.is_some();
+        let first = crowd && !matches!(token.custody, Custody::Store { .. });
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
         let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
             Ok(lifetime) => lifetime,
@@ -961,6 +963,44 @@ mod tests {
         sleep(Duration::from_millis(300)).await;
         assert!(slot.ready().is_none(), "the pause is over and nobody was told");
         assert_eq!(slot.stats(&engine).failures, 1);
+    }
+
+    /// Behaviour 73.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_token_after_a_failure_is_spread_like_the_first_of_a_process() {
+        let down = Arc::new(AtomicBool::new(false));
+        let source = tower::service_fn({
+            let (down, tokens) = (down.clone(), Arc::new(AtomicUsize::new(0)));
+            move |_: TokenRequest| {
+                let new = token(&tokens.fetch_add(1, Ordering::Relaxed).to_string());
+                let down = down.load(Ordering::Relaxed);
+                async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
+            }
+        });
+        let mut engine = Engine::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None, None);
+        engine.draw = || 0.0;
+        let engine = Arc::new(engine);
+        let slot = engine.main();
+        let renewed_after = || {
+            let current = slot.current.load_full().unwrap();
+            current.lifetime.next_boundary(&engine.clock.now()).unwrap().as_secs_f64().round()
+        };
+        let fetch = || async {
+            slot.invalidate();
+            let _ = wait(slot.read(&engine)).await;
+        };
+        fetch().await;
+        assert_eq!(renewed_after(), 1260.0, "35 % of an hour");
+        fetch().await;
+        assert_eq!(renewed_after(), 2880.0, "80 %");
+        down.store(true, Ordering::Relaxed);
+        advance(Duration::from_secs(3000)).await;
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        down.store(false, Ordering::Relaxed);
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        assert_eq!(renewed_after(), 1259.0, "a second ago");
     }
 
     #[test]

@@ -55,15 +55,16 @@ async fn expire_and_storm(world: &World, setup: &Setup) -> Vec<Done> {
     expire().await;
 
     world.long_lived();
-    let (before, commands, start) = (world.auth.token_requests(), world.redis.commands().await, Instant::now());
+    let (before, operations, start) = (world.auth.token_requests(), world.redis.operations().await, Instant::now());
     let done = join_all(fleet.iter_mut().map(|worker| worker.requests(REQUESTS))).await;
     let requests: usize = done.iter().map(|done| done.ok).sum();
     let token_requests = world.auth.token_requests() - before;
+    let took = start.elapsed();
+    let operations = world.redis.operations().await - operations;
     println!(
-        "{PROCESSES} processes, {requests} requests with an expired token: {token_requests} token request, {} commands \
-         to Redis, {:?}",
-        world.redis.commands().await - commands,
-        start.elapsed()
+        "{PROCESSES} processes, {requests} requests with an expired token: {token_requests} token request, {took:?}; \
+         Redis: {operations} operations, {} bytes",
+        world.redis.bytes().await
     );
     assert_eq!((requests, token_requests), (PROCESSES * REQUESTS, 1));
     done

@@ -65,12 +65,27 @@ impl Redis {
         self.try_connection().await.unwrap()
     }
 
-    /// How many commands it has carried out, those within scripts and this one among them.
-    pub(crate) async fn commands(&self) -> u64 {
+    /// How often it was asked to do something for a store: scripts and subscriptions.
+    pub(crate) async fn operations(&self) -> u64 {
         let mut connection = self.connection().await;
-        let info: String = redis::cmd("INFO").arg("stats").query_async(&mut connection).await.unwrap();
-        let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
-        line.unwrap().parse().unwrap()
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let calls = |line: &str| {
+            let (command, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let counts = ["evalsha", "subscribe", "unsubscribe"].contains(&command);
+            counts.then(|| rest.split(',').next()?.parse::<u64>().ok()).flatten()
+        };
+        stats.lines().filter_map(calls).sum()
+    }
+
+    /// How many bytes all keys take.
+    pub(crate) async fn bytes(&self) -> u64 {
+        let mut connection = self.connection().await;
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        let mut bytes = 0;
+        for key in keys {
+            bytes += redis::cmd("MEMORY").arg("USAGE").arg(key).query_async::<u64>(&mut connection).await.unwrap();
+        }
+        bytes
     }
 
     /// Stops the server; what it held is gone.

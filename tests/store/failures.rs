@@ -3,9 +3,10 @@
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tower_oauth2_client::store::TokenStore;
-use tower_oauth2_client::{RefreshToken, Secret, Token, TokenErrorKind};
+use tower_oauth2_client::test_util::Fault;
+use tower_oauth2_client::{AuthConfig, ClientAuth, RefreshToken, Secret, Token, TokenErrorKind};
 
-use crate::world::{Call, HOUR, Process, SECOND, Trouble, World};
+use crate::world::{Call, HOUR, Process, SECOND, TOKEN_URL, Trouble, World};
 
 const CALLS: [Call; 6] = [Call::Load, Call::Save, Call::Lease, Call::Renew, Call::Release, Call::Changed];
 const TROUBLES: [Trouble; 3] = [Trouble::Fail, Trouble::LoseAnswer, Trouble::Hang];
@@ -167,6 +168,54 @@ async fn a_sign_in_that_cannot_be_stored_says_so_and_counts() {
     process.token().await;
     let stats = process.handle.stats().store.unwrap();
     assert_eq!((stats.stored, stats.not_stored, world.auth.refresh_token_reuses()), (1, 1, 0));
+}
+
+/// Behaviour 25, for a fleet: who waited for somebody else's token request in vain does not repeat it in turn.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_is_asked_by_one_process_a_pause() {
+    let world = World::new();
+    world.auth.always(Fault::Status(500));
+    let processes = world.processes(20, || world.config());
+    for _ in 0..600 {
+        for result in join_all(processes.iter().map(|process| process.handle.token())).await {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Unavailable);
+            assert!(error.retry_after().is_some_and(|pause| pause <= 60 * SECOND));
+        }
+        sleep(SECOND).await;
+    }
+    // 1, 2, 4, … seconds, then one a minute.
+    let requests = world.auth.token_requests();
+    assert!((12..=17).contains(&requests), "{requests} token requests in ten minutes");
+    world.auth.always(Fault::Pass);
+    sleep(61 * SECOND).await;
+    assert_eq!(join_all(processes.iter().map(Process::get)).await, [200; 20]);
+    assert_eq!(world.auth.token_requests(), requests + 1);
+    // What is over is forgotten: the next failure begins with a short pause.
+    world.auth.always(Fault::Status(500));
+    sleep(HOUR).await;
+    let error = processes[0].handle.token().await.unwrap_err();
+    assert!(error.retry_after().is_some_and(|pause| pause <= SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_refused_stop_nobody_who_has_others() {
+    let world = World::new();
+    let wrong = world.process(
+        AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic("id", "wrong"))
+            .origin("https://api.example.com")
+            .clock(world.clock.clone()),
+    );
+    world.auth.script([Fault::error("invalid_client")]);
+    assert_eq!(wrong.handle.token().await.unwrap_err().kind(), TokenErrorKind::BadCredentials);
+    let same = world.process(
+        AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic("id", "wrong"))
+            .origin("https://api.example.com")
+            .clock(world.clock.clone()),
+    );
+    assert_eq!(same.handle.token().await.unwrap_err().kind(), TokenErrorKind::BadCredentials);
+    assert_eq!(world.auth.token_requests(), 1, "whoever has the same secret need not try it");
+    assert_eq!(world.process(world.config()).get().await, 200);
 }
 
 /// Behaviour 80.

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tower_oauth2_client::{RefreshToken, Secret, Token, TokenErrorKind};
+use tower_oauth2_client::{RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
 
 use crate::world::{Call, HOUR, SECOND, World};
 
@@ -43,6 +43,20 @@ async fn a_rotating_refresh_token_is_redeemed_once_an_expiry_however_many_share_
         assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (round, 0));
         sleep(2 * HOUR).await;
     }
+}
+
+/// Behaviour 89.
+#[tokio::test(start_paused = true)]
+async fn whoever_gets_the_lease_late_looks_again_before_it_asks() {
+    let world = World::new();
+    world.store.slow_lease(SECOND / 2);
+    let processes = world.processes(2, || world.config());
+    let (one, other) = tokio::join!(processes[0].token(), async {
+        // It finds nothing, and gets the lease after the other has given it back.
+        sleep(SECOND / 4).await;
+        processes[1].token().await
+    });
+    assert_eq!((one == other, world.auth.token_requests()), (true, 1));
 }
 
 /// All the same at the refresh point, where nobody waits.
@@ -188,4 +202,28 @@ impl World {
         let start = std::time::Duration::from_secs(1_767_225_600);
         self.clock.now().wall.duration_since(std::time::SystemTime::UNIX_EPOCH + start).unwrap().as_secs() / 60
     }
+}
+
+/// Behaviour 93.
+#[tokio::test(start_paused = true)]
+async fn tenants_whose_refresh_tokens_are_stored_can_be_forgotten_and_come_back() {
+    const TENANTS: usize = 500;
+    let world = World::new();
+    let tenant = |number: usize| TenantId::new(number.to_string()).unwrap();
+    let tenants = Tenant::header("x-account").per_tenant_tokens();
+    let process = world.process(world.signed_in("none").tenant(tenants).max_partitions(16));
+    for number in 0..TENANTS {
+        let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
+        let token = Token::bearer(&format!("of-{number}")).unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
+        process.handle.keep_tenant(&tenant(number), token).await.unwrap();
+    }
+    assert!(process.handle.stats().partitions < 100, "{}", process.handle.stats().partitions);
+    for number in 0..TENANTS {
+        let token = process.handle.tenant_token(&tenant(number)).await.unwrap();
+        assert_eq!(token.access_token(), format!("of-{number}"));
+    }
+    assert_eq!(world.auth.token_requests(), 0);
+    sleep(HOUR).await;
+    process.handle.tenant_token(&tenant(7)).await.unwrap();
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (1, 0));
 }

@@ -259,6 +259,7 @@ async fn only_a_refresh_token_that_is_dead_and_alone_is_forgotten() {
     // Behaviour 84: other refusals wipe nothing.
     world.auth.script([Fault::error("invalid_request")]);
     assert_eq!(processes[0].handle.token().await.unwrap_err().kind(), TokenErrorKind::Refused);
+    sleep(31 * SECOND).await;
     processes[1].token().await;
 
     sleep(HOUR).await;

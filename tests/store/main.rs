@@ -6,4 +6,5 @@ mod failures;
 mod files;
 mod fleet;
 mod holders;
+mod secrets;
 mod world;

@@ -106,6 +106,7 @@ struct State {
     calls: Vec<Call>,
     last_key: Option<StoreKey>,
     save_takes: Duration,
+    lease_takes: Duration,
 }
 
 impl Flaky {
@@ -140,6 +141,11 @@ impl Flaky {
     /// Each save takes so long.
     pub(crate) fn slow_save(&self, takes: Duration) {
         self.state.lock().unwrap().save_takes = takes;
+    }
+
+    /// Each lease takes so long to be had.
+    pub(crate) fn slow_lease(&self, takes: Duration) {
+        self.state.lock().unwrap().lease_takes = takes;
     }
 
     /// The key that was loaded last.
@@ -188,7 +194,12 @@ impl TokenStore for Flaky {
     }
 
     async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {
-        self.play(Call::Lease, self.inner.lease(key, duration)).await
+        let takes = self.state.lock().unwrap().lease_takes;
+        let work = async {
+            tokio::time::sleep(takes).await;
+            self.inner.lease(key, duration).await
+        };
+        self.play(Call::Lease, work).await
     }
 
     async fn renew(&self, key: &StoreKey, fence: Fence, duration: Duration) -> Result<bool, StoreError> {
