@@ -146,20 +146,17 @@ impl EncryptionKeys {
 
     fn open(&self, key: &StoreKey, sealed: &[u8]) -> Result<Secret<Vec<u8>>, StoreError> {
         let unreadable = |why: &'static str| StoreError::new(StoreErrorKind::Unreadable).caused_by(why);
-        let [format, rest @ ..] =
-            sealed.strip_prefix(MAGIC).ok_or_else(|| unreadable("it is not a value that this crate encrypted"))?
-        else {
-            return Err(unreadable("it is cut off"));
-        };
-        if *format > FORMAT {
+        let rest =
+            sealed.strip_prefix(MAGIC).ok_or_else(|| unreadable("it is not a value that this crate encrypted"))?;
+        if rest.first().is_some_and(|format| *format > FORMAT) {
             return Err(StoreError::new(StoreErrorKind::Newer));
         }
-        let parts = rest.split_first_chunk::<ID_LEN>();
-        let parts = parts.and_then(|(id, rest)| Some((id, rest.split_first_chunk::<NONCE_LEN>()?)));
-        let Some((id, (nonce, cipher_text))) = parts else { return Err(unreadable("it is cut off")) };
+        let parts = sealed.split_first_chunk::<HEADER_LEN>();
+        let parts = parts.and_then(|(header, rest)| Some((header, rest.split_first_chunk::<NONCE_LEN>()?)));
+        let Some((header, (nonce, cipher_text))) = parts else { return Err(unreadable("it is cut off")) };
 
-        let bound = bound_to(&sealed[..HEADER_LEN], key);
-        let mut candidates = self.0.iter().filter(|key| key.id == *id).peekable();
+        let bound = bound_to(header, key);
+        let mut candidates = self.0.iter().filter(|key| header.ends_with(&key.id)).peekable();
         if candidates.peek().is_none() {
             return Err(unreadable("it was encrypted with a key that is not in the list"));
         }

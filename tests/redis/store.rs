@@ -44,6 +44,21 @@ async fn it_conforms() {
     conforms(&clear.build_without_encryption_so_that_redis_sees_every_token().unwrap()).await;
 }
 
+/// What a script may do in a cluster is less: it names its keys, and they are in one slot.
+#[tokio::test]
+async fn it_conforms_in_a_cluster() {
+    let Some(redis) = Redis::with_arguments(["--cluster-enabled", "yes"].map(str::to_owned).to_vec()).await else {
+        return;
+    };
+    let mut connection = redis.connection().await;
+    assert_eq!(store(&redis).check().await.unwrap_err().kind(), StoreErrorKind::Unavailable, "nobody has the slots");
+    let slots = ["ADDSLOTSRANGE", "0", "16383"];
+    let _: () = redis::cmd("CLUSTER").arg(&slots).query_async(&mut connection).await.unwrap();
+    let store = store(&redis);
+    wait_until(async || store.check().await.is_ok()).await;
+    conforms(&store).await;
+}
+
 #[tokio::test]
 async fn all_there_is_of_a_key_is_in_one_slot_and_ends() {
     let Some(redis) = Redis::start().await else { return };
