@@ -57,6 +57,12 @@ impl Redis {
         }
     }
 
+    /// What follows this one of the arguments given.
+    pub(crate) fn argument(&self, name: &str) -> &str {
+        let at = self.arguments.iter().position(|argument| argument == name).unwrap();
+        &self.arguments[at + 1]
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }

@@ -44,19 +44,46 @@ async fn it_conforms() {
     conforms(&clear.build_without_encryption_so_that_redis_sees_every_token().unwrap()).await;
 }
 
-/// What a script may do in a cluster is less: it names its keys, and they are in one slot.
+/// What a script may do in a cluster is less: it names its keys, and they are in one slot. Here of two nodes.
 #[tokio::test]
 async fn it_conforms_in_a_cluster() {
-    let Some(redis) = Redis::with_arguments(["--cluster-enabled", "yes"].map(str::to_owned).to_vec()).await else {
-        return;
+    let node = async || {
+        let arguments = format!("--cluster-enabled yes --cluster-port {}", free_port());
+        Redis::with_arguments(arguments.split(' ').map(str::to_owned).collect()).await
     };
-    let mut connection = redis.connection().await;
-    assert_eq!(store(&redis).check().await.unwrap_err().kind(), StoreErrorKind::Unavailable, "nobody has the slots");
-    let slots = ["ADDSLOTSRANGE", "0", "16383"];
-    let _: () = redis::cmd("CLUSTER").arg(&slots).query_async(&mut connection).await.unwrap();
-    let store = store(&redis);
+    let (Some(one), Some(other)) = (node().await, node().await) else { return };
+    let builder = || RedisStore::builder(&one.url()).timeout(Duration::from_secs(3));
+    let store = builder().cluster([&*other.url()]).build(keys(1)).unwrap();
+    assert_eq!(store.check().await.unwrap_err().kind(), StoreErrorKind::Unavailable, "nobody has the slots");
+
+    let cluster = async |node: &Redis, words: &str| {
+        let mut command = redis::cmd("CLUSTER");
+        words.split(' ').for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async::<redis::Value>(&mut node.connection().await).await.unwrap()
+    };
+    cluster(&one, "ADDSLOTSRANGE 0 8191").await;
+    cluster(&other, "ADDSLOTSRANGE 8192 16383").await;
+    let (ip, port) = (other.addr().ip(), other.addr().port());
+    cluster(&one, &format!("MEET {ip} {port} {}", other.argument("--cluster-port"))).await;
+    for node in [&one, &other] {
+        let is_well = async || format!("{:?}", cluster(node, "INFO").await).contains("cluster_state:ok");
+        wait_until(is_well).await;
+    }
     wait_until(async || store.check().await.is_ok()).await;
     conforms(&store).await;
+
+    // Told of one node only, half of the keys are elsewhere.
+    let alone = builder().build(keys(1)).unwrap();
+    let mut refused = 0;
+    for seed in 0..20 {
+        if let Err(error) = alone.load(&key(seed)).await {
+            assert_eq!(error.kind(), StoreErrorKind::Refused);
+            refused += 1;
+        }
+    }
+    assert!((1..20).contains(&refused), "{refused}");
 }
 
 #[tokio::test]

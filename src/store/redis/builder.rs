@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::cluster::ClusterClient;
 use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
+use super::connection::Server;
 use super::link::Link;
 use super::{Hashes, Kept, RedisStore};
 use crate::error::ConfigError;
@@ -28,6 +30,8 @@ use crate::store::{Encrypted, EncryptionKeys};
 #[must_use]
 pub struct RedisStoreBuilder {
     url: Secret<String>,
+    /// Further nodes, if it is a cluster.
+    cluster: Option<Vec<Secret<String>>>,
     prefix: String,
     timeout: Duration,
     root_certificates: Option<Vec<u8>>,
@@ -37,6 +41,7 @@ impl RedisStoreBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.into(),
+            cluster: None,
             prefix: "oauth2-client:".to_owned(),
             timeout: Duration::from_secs(1),
             root_certificates: None,
@@ -47,6 +52,19 @@ impl RedisStoreBuilder {
     /// it is and permissions can name it. Stores share tokens where address, prefix and configuration are the same.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// The address is that of a node of a cluster; the other nodes are asked for. Further nodes to begin with, in case that
+    /// one is down when a process starts, are given here, with the same password.
+    ///
+    /// ```
+    /// use tower_oauth2_client::store::RedisStore;
+    ///
+    /// let builder = RedisStore::builder("redis://node-1.example.com").cluster(["redis://node-2.example.com"]);
+    /// ```
+    pub fn cluster<'a>(mut self, further_nodes: impl IntoIterator<Item = &'a str>) -> Self {
+        self.cluster = Some(further_nodes.into_iter().map(Secret::from).collect());
         self
     }
 
@@ -90,26 +108,44 @@ impl RedisStoreBuilder {
         if self.timeout.is_zero() {
             return Err(ConfigError::new("the timeout of the Redis store is zero", "give at least some milliseconds"));
         }
-        let info = parse(self.url.expose())?;
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let server = self.server()?;
+        Ok(Hashes { link: Arc::new(Link::new(server, self.timeout)), prefix: self.prefix.into() })
+    }
+
+    fn server(&self) -> Result<Server, ConfigError> {
+        let first = parse(self.url.expose())?;
+        let tls = matches!(first.addr(), ConnectionAddr::TcpTls { .. });
         if tls {
             crypto();
         }
-        let client = match self.root_certificates {
-            Some(pem) if tls => {
-                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })
-            }
-            Some(_) => {
-                return Err(ConfigError::new(
-                    "root certificates are given for a Redis without TLS",
-                    "begin its URL with rediss://",
-                ));
-            }
-            None => Client::open(info),
+        let certificates = self.root_certificates.clone();
+        let certificates = certificates.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) });
+        if certificates.is_some() && !tls {
+            return Err(ConfigError::new(
+                "root certificates are given for a Redis without TLS",
+                "begin its URL with rediss://",
+            ));
+        }
+        let not_pem = || ConfigError::new("the root certificates for Redis do not parse", "give them in PEM");
+        let Some(further) = &self.cluster else {
+            return Ok(Server::Single(match certificates {
+                Some(certificates) => Client::build_with_tls(first, certificates).map_err(|_| not_pem())?,
+                None => Client::open(first).map_err(|_| not_pem())?,
+            }));
         };
-        let client =
-            client.map_err(|_| ConfigError::new("the root certificates for Redis do not parse", "give them in PEM"))?;
-        Ok(Hashes { link: Arc::new(Link::new(client, self.timeout)), prefix: self.prefix.into() })
+        let further = further.iter().map(|url| parse(url.expose())).collect::<Result<Vec<_>, _>>()?;
+        let nodes = std::iter::once(first).chain(further);
+        let mut cluster = ClusterClient::builder(nodes);
+        if let Some(certificates) = certificates {
+            cluster = cluster.certs(certificates);
+        }
+        let cluster = cluster.build().map_err(|_| {
+            ConfigError::new(
+                "the nodes of the Redis cluster do not fit together, or the root certificates do not parse",
+                "give each node the same scheme, user, password and database, and certificates in PEM",
+            )
+        })?;
+        Ok(Server::Cluster(cluster))
     }
 }
 
@@ -197,6 +233,8 @@ mod tests {
         let builder = || RedisStore::builder("redis://localhost");
         assert!(build(builder().prefix("a{b}")).is_err());
         assert!(build(builder().timeout(Duration::ZERO)).is_err());
+        assert!(build(builder().cluster(["redis://:another@localhost"])).is_err());
+        assert!(build(builder().cluster(["redis://localhost:1"])).is_ok());
         assert!(build(builder().root_certificates("x")).is_err());
         assert!(build(RedisStore::builder("rediss://localhost").root_certificates("x")).is_err());
     }

@@ -25,7 +25,9 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         (_, "NOPERM") => {
             (Refused, "the Redis user lacks a permission: commands, keys and channels are in the documentation")
         }
-        (_, "MOVED" | "ASK" | "CROSSSLOT") => (Refused, "this Redis is a node of a cluster and does not have all keys"),
+        (_, "MOVED" | "ASK" | "CROSSSLOT") => {
+            (Refused, "this Redis is a node of a cluster: say so when building the store")
+        }
         (ErrorKind::RESP3NotSupported, _) | (_, "NOPROTO") => (Refused, "Redis 6 or newer is needed, or Valkey"),
         (_, "WRONGTYPE") => (Unreadable, "the key holds something else"),
         (_, "OOM") => (Unavailable, "Redis is out of memory and takes no writes"),
@@ -38,6 +40,7 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         _ if error.is_connection_refusal() => (Unavailable, "nobody listens at the address of Redis"),
         _ if is_tls(error) => (Unavailable, "TLS with Redis fails: it speaks none, or its certificate is not trusted"),
         (ErrorKind::InvalidClientConfig, _) => (Unavailable, "the host name of Redis cannot be resolved"),
+        (ErrorKind::ClusterConnectionNotFound, _) => (Unavailable, "no node of the Redis cluster can be reached"),
         (ErrorKind::Io | ErrorKind::Client, _) => (Unavailable, "the connection to Redis failed"),
         (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => (Unavailable, "what answers is not Redis"),
         _ => (Unavailable, "Redis answers with an error"),

@@ -4,17 +4,17 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, FromRedisValue, PushInfo, RedisError, ScriptInvocation};
+use ::redis::{FromRedisValue, RedisError, ScriptInvocation};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
+use super::connection::{Connection, Server};
 use super::fault::{SILENT, store_error, unavailable};
 use super::watch::Watches;
 use crate::store::StoreError;
 
 pub(super) struct Link {
-    client: Client,
+    server: Server,
     timeout: Duration,
     newest: Mutex<Newest>,
 }
@@ -68,13 +68,13 @@ impl Drop for Unfinished<'_> {
 #[derive(Clone)]
 pub(super) struct Connected {
     pub(super) number: u64,
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Connection,
     pub(super) watches: Watches,
 }
 
 impl Link {
-    pub(super) fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout, newest: Mutex::default() }
+    pub(super) fn new(server: Server, timeout: Duration) -> Self {
+        Self { server, timeout, newest: Mutex::default() }
     }
 
     /// Runs a script. Scripts do the same once or twice: if the connection turns out to be dead (servers and firewalls
@@ -139,17 +139,9 @@ impl Link {
     }
 
     fn open(&self, number: u64) -> Connecting {
-        let (client, watches) = (self.client.clone(), Watches::default());
-        let told = watches.clone();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            .set_push_sender(move |push: PushInfo| {
-                told.told(&push);
-                Ok::<_, std::convert::Infallible>(())
-            });
+        let (server, timeout, watches) = (self.server.clone(), self.timeout, Watches::default());
         let open = async move {
-            let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let connection = server.open(timeout, watches.clone()).await?;
             Ok(Connected { number, connection, watches })
         };
         open.boxed().shared()

@@ -1,6 +1,7 @@
 //! `RedisStore`: tokens shared by processes through Redis or Valkey.
 
 mod builder;
+mod connection;
 mod fault;
 mod link;
 mod script;
@@ -34,11 +35,11 @@ use crate::secret::Secret;
 ///
 /// # In Redis
 /// Each key of the store is one hash, `oauth2-client:{…}`, with an expiry, and one notification channel of the same name.
-/// The braces make a cluster keep it in one slot. Each operation is one script, which is atomic. Fences and versions
+/// The braces make a cluster keep it in one slot ([`RedisStoreBuilder::cluster`]). Each operation is one script, which is atomic. Fences and versions
 /// follow Redis' clock, so that they never start again, even if Redis lost all it had.
 ///
 /// The user needs: `~oauth2-client:* &oauth2-client:* +eval +evalsha +script|load +time +hmget +hset +hdel +del
-/// +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`.
+/// +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`; in a cluster `+cluster|slots` too.
 ///
 /// Set `maxmemory-policy` to `noeviction` (the default) where refresh tokens are stored: one that was evicted is a
 /// sign-in that is gone. Redis replicates asynchronously: a failover may forget the last lease or save, and then two

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use ::redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
+
+use super::connection::Connection;
 
 /// For how long a subscription outlives the last one who needed it. Who waits looks again and again.
 const LINGERS: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ struct Watched {
 
 impl Watches {
     /// Begins to watch a channel: what is told from now on is not missed, once the connection has subscribed to it.
-    pub(super) fn watch(&self, channel: String, connection: MultiplexedConnection) -> Watch {
+    pub(super) fn watch(&self, channel: String, connection: Connection) -> Watch {
         let mut all = self.lock();
         let watched = all.entry(channel.clone()).or_default();
         watched.waiting += 1;
@@ -86,7 +87,7 @@ impl Watches {
 pub(super) struct Watch {
     watches: Watches,
     channel: String,
-    connection: MultiplexedConnection,
+    connection: Connection,
     changed: Arc<Notify>,
 }
 
@@ -110,7 +111,7 @@ impl Drop for Watch {
             tokio::time::sleep(LINGERS).await;
             if watches.forget(&channel) {
                 // Without a connection there is no subscription either.
-                let _ = connection.unsubscribe(channel).await;
+                let _ = connection.unsubscribe(&channel).await;
             }
         });
     }
