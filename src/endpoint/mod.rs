@@ -40,16 +40,16 @@ mod wire;
 
 pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
-pub use grant::TokenExchange;
+pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use signing::{Signer, SigningAlgorithm, SigningKey};
 
-pub(crate) use answer::AnswerSettings;
+pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use direct::Direct;
-pub(crate) use grant::Grant;
+pub(crate) use grant::{Grant, Issuer};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
@@ -234,7 +234,7 @@ where
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result

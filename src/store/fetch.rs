@@ -40,6 +40,7 @@ pub(super) struct Fetch<'a, St: TokenStore, T> {
 }
 
 /// How a look at the store ends.
+#[expect(clippy::large_enum_variant, reason = "there is one for a token request, and it is taken apart at once")]
 enum Look<St: TokenStore> {
     Token(Token),
     /// Somebody asked a moment ago, in vain.
@@ -222,21 +223,18 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let found = self.access.load(self.clock(), &self.key).await.unwrap_or(found);
         let is_dead = |token: &Secret<String>| dead.as_ref().is_some_and(|dead| is_same(dead, token));
         let other = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !is_dead(token));
-        let refused = match dead {
-            // Under a lease taken anew: this one may be lost, or how would there be another?
-            Some(dead) if self.dead.is_empty() && self.candidates(&found, false).iter().any(other) => {
-                tenure.told();
-                Refused::Dead(dead)
-            }
-            _ => {
-                if !self.candidates(&found, false).iter().any(other) {
-                    self.forget_refresh_token(&mut tenure, found).await;
-                }
-                Refused::AtLast(look_again_soon(error))
-            }
-        };
+        let is_another_there = self.candidates(&found, false).iter().any(other);
+        if is_another_there {
+            tenure.told();
+        } else {
+            self.forget_refresh_token(&mut tenure, found).await;
+        }
         tenure.end().await;
-        refused
+        match dead {
+            // Once, and under a lease taken anew: this one may be lost, or how would there be another?
+            Some(dead) if is_another_there && self.dead.is_empty() => Refused::Dead(dead),
+            _ => Refused::AtLast(look_again_soon(error)),
+        }
     }
 
     /// The refresh tokens to try, the most promising one first. One that was handed in is newer than what the store has;

@@ -134,18 +134,25 @@ impl RedisStoreBuilder {
             }));
         };
         let further = further.iter().map(|url| parse(url.expose())).collect::<Result<Vec<_>, _>>()?;
-        let nodes = std::iter::once(first).chain(further);
-        let mut cluster = ClusterClient::builder(nodes);
-        if let Some(certificates) = certificates {
-            cluster = cluster.certs(certificates);
-        }
-        let cluster = cluster.build().map_err(|_| {
+        let unfit = || {
             ConfigError::new(
                 "the nodes of the Redis cluster do not fit together, or the root certificates do not parse",
                 "give each node the same scheme, user, password and database, and certificates in PEM",
             )
-        })?;
-        Ok(Server::Cluster(cluster))
+        };
+        // The library compares only what the first one has.
+        let (user, password) = (first.redis_settings().username(), first.redis_settings().password());
+        let fits = |node: &ConnectionInfo| {
+            node.redis_settings().username() == user && node.redis_settings().password() == password
+        };
+        if !further.iter().all(fits) {
+            return Err(unfit());
+        }
+        let mut cluster = ClusterClient::builder(std::iter::once(first).chain(further));
+        if let Some(certificates) = certificates {
+            cluster = cluster.certs(certificates);
+        }
+        Ok(Server::Cluster(cluster.build().map_err(|_| unfit())?))
     }
 }
 
