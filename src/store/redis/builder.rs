@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ::redis::cluster::ClusterClient;
 use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::connection::Server;
 use super::link::Link;
@@ -118,7 +120,12 @@ impl RedisStoreBuilder {
         if tls {
             crypto();
         }
+        let not_pem = || ConfigError::new("the root certificates for Redis do not parse", "give them in PEM");
         let certificates = self.root_certificates.clone();
+        if certificates.as_ref().is_some_and(|pem| CertificateDer::pem_slice_iter(pem).next().is_none()) {
+            // Without any nothing would be trusted, and each connection fail.
+            return Err(not_pem());
+        }
         let certificates = certificates.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) });
         if certificates.is_some() && !tls {
             return Err(ConfigError::new(
@@ -126,7 +133,6 @@ impl RedisStoreBuilder {
                 "begin its URL with rediss://",
             ));
         }
-        let not_pem = || ConfigError::new("the root certificates for Redis do not parse", "give them in PEM");
         let Some(further) = &self.cluster else {
             return Ok(Server::Single(match certificates {
                 Some(certificates) => Client::build_with_tls(first, certificates).map_err(|_| not_pem())?,
