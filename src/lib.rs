@@ -43,6 +43,8 @@
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
 //! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
+//! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
+//! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
