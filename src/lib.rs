@@ -60,6 +60,8 @@ mod error;
 mod extensions;
 mod future;
 mod layer;
+#[cfg(feature = "jwt")]
+mod local_key;
 mod message;
 mod observe;
 pub mod providers;
@@ -77,11 +79,13 @@ pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
 pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
 #[cfg(feature = "jwt")]
-pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
+pub use endpoint::{Signer, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use future::ResponseFuture;
 pub use layer::{AuthHandle, AuthLayer, Stats};
+#[cfg(feature = "jwt")]
+pub use local_key::SigningAlgorithm;
 pub use message::{HttpRequest, HttpResponse};
 pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
 pub use response::Forbidden;

@@ -38,7 +38,7 @@ pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
 pub use grant::TokenExchange;
 #[cfg(feature = "jwt")]
-pub use signing::{Signer, SigningAlgorithm, SigningKey};
+pub use signing::{Signer, SigningKey};
 
 pub(crate) use answer::AnswerSettings;
 #[cfg(feature = "reqwest")]
