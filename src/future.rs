@@ -7,6 +7,10 @@
 //! ```
 //!
 //! A request is resent at most once by construction: nothing leads from `Resent` back.
+//!
+//! With DPoP a server may want a nonce in the proof; then the sending is made once more, in [`Repeat`]. That is no resend:
+//! the token is the same, and `Sent` comes back as `Sent`, `Resent` as `Resent`. A request has one chance to do that,
+//! which its `Proven` carries along and which is gone once spent.
 
 use std::fmt;
 use std::future::Future;
@@ -21,10 +25,16 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::prove::Proven;
 use crate::request::Keeping;
-use crate::response::{Drain, Verdict, Watch};
+use crate::response::{Drain, Verdict};
 use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
+
+#[cfg_attr(not(feature = "dpop"), path = "future/no_repeat.rs")]
+mod repeat;
+
+use repeat::{Repeat, Repeated};
 
 pin_project! {
     /// The response future of [`Auth`](crate::Auth).
@@ -62,8 +72,10 @@ pin_project! {
         Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// Rejected: waits for another token, then for readiness.
         Recovering { recovery: Box<Recovery<S, R, T>> },
+        /// The server wants a nonce in the proof: waits for readiness, and sends with the same token.
+        Repeating { repeat: Box<Repeat<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: F, resent: Resent<S, T> },
+        Resent { #[pin] future: F, resent: Resent<S, R, T> },
         Done,
     }
 }
@@ -115,9 +127,22 @@ where
                 },
                 StateProj::Sent { future, sent } => {
                     let mut response = ready!(future.poll(cx)).map_err(service_error)?;
+                    sent.shared.setup.proving.learn(&sent.proven, response.headers());
                     match sent.judge(&response) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
-                        Verdict::Unknown => {}
+                        Verdict::NonceWanted if sent.may_repeat(&response) => {
+                            let StateOwned::Sent { sent, .. } = state.as_mut().project_replace(State::Done) else {
+                                continue;
+                            };
+                            match Repeat::of_sent(sent, response) {
+                                Ok(repeat) => {
+                                    state.set(State::Repeating { repeat: Box::new(repeat) });
+                                    continue;
+                                }
+                                Err(response) => return Poll::Ready(Ok(response)),
+                            }
+                        }
+                        Verdict::Unknown | Verdict::NonceWanted => {}
                         Verdict::Rejected { says_invalid } => {
                             // The first future goes *before* we wait for a token: its permit, at a limit of one, may be
                             // the one that the token request or the resend needs.
@@ -150,8 +175,23 @@ where
                 },
                 StateProj::Resent { future, resent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    return Poll::Ready(Ok(resent.finish(response)));
+                    resent.shared.setup.proving.learn(&resent.proven, response.headers());
+                    if !resent.may_repeat(&response) {
+                        return Poll::Ready(Ok(resent.finish(response)));
+                    }
+                    let StateOwned::Resent { resent, .. } = state.as_mut().project_replace(State::Done) else {
+                        continue;
+                    };
+                    match Repeat::of_resent(resent, response) {
+                        Ok(repeat) => State::Repeating { repeat: Box::new(repeat) },
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
                 }
+                StateProj::Repeating { repeat } => match ready!(repeat.poll(cx)) {
+                    Ok(Repeated::Sent(future, sent)) => State::Sent { future, sent },
+                    Ok(Repeated::Resent(future, resent)) => State::Resent { future, resent },
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
                 // Polled after completion: a caller's mistake, answered by never answering, not by a panic.
                 StateProj::Done => return Poll::Pending,
             };
@@ -168,6 +208,7 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
     generation: u64,
     kept: Option<R::Kept>,
     resend: Resending<R, T>,
+    proven: Proven,
     waited: bool,
 }
 
@@ -178,8 +219,9 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         generation: u64,
         kept: Option<R::Kept>,
         resend: Resending<R, T>,
+        proven: Proven,
     ) -> Self {
-        Self { shared, slot, generation, kept, resend, waited: false }
+        Self { shared, slot, generation, kept, resend, proven, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
@@ -187,7 +229,11 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
     }
 
     fn judge(&self, response: &T) -> Verdict {
-        self.shared.judge(response, self.slot(), self.generation)
+        self.shared.judge(response, self.slot(), self.generation, &self.proven)
+    }
+
+    fn may_repeat(&self, response: &T) -> bool {
+        self.kept.is_some() && self.proven.may_repeat(response.headers())
     }
 }
 
@@ -278,11 +324,13 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                             kept
                         }
                     };
-                    self.shared.setup.injection.apply(header, request.headers_mut());
+                    let setup = &self.shared.setup;
+                    let proven = setup.proving.prove(&mut request, &header, &setup.origins, Proven::default())?;
+                    setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
                     let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;
-                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
+                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, proven, waited: true };
                     return Poll::Ready(Ok((future, sent)));
                 }
             }
@@ -305,7 +353,8 @@ where
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    watch: Option<Watch<T>>,
+    resend: Resending<R, T>,
+    proven: Proven,
     step: RecoveryStep<S, R, T::Body>,
 }
 
@@ -323,8 +372,8 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S, S::Response>),
+enum Recovered<S: Service<R>, R: HttpRequest> {
+    Resent(S::Future, Resent<S, R, S::Response>),
     Original(S::Response),
 }
 
@@ -370,7 +419,8 @@ where
         }
         Ok(Self {
             rejected: sent.generation,
-            watch: sent.resend.watch,
+            resend: sent.resend,
+            proven: sent.proven,
             shared: sent.shared,
             slot,
             kept: sent.kept,
@@ -408,7 +458,17 @@ where
                         return self.original(None);
                     };
                     request.mark_resend();
-                    self.shared.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
+                    let setup = &self.shared.setup;
+                    if setup.proving.is_on() {
+                        (request, self.kept) = self.resend.keep_again(request, setup.replay.cap);
+                    }
+                    let header = current.token.header_value().clone();
+                    let former = std::mem::take(&mut self.proven);
+                    match setup.proving.prove(&mut request, &header, &setup.origins, former) {
+                        Ok(proven) => self.proven = proven,
+                        Err(_) => return self.original(None),
+                    }
+                    setup.injection.apply(header, request.headers_mut());
                     self.outcome.generation = current.generation;
                     let Some(response) = self.response.take() else { return Poll::Pending };
                     RecoveryStep::Draining { drain: Box::pin(Drain::new(response.into_body())), request: Some(request) }
@@ -423,9 +483,15 @@ where
                     let Some(request) = request.take() else { return Poll::Pending };
                     let future = spare.call(request);
                     self.outcome.resent = true;
-                    let outcome = std::mem::take(&mut self.outcome);
-                    let (shared, slot) = (self.shared.clone(), self.slot.clone());
-                    let resent = Resent { shared, slot, outcome, starter: self.starter, watch: self.watch };
+                    let resent = Resent {
+                        shared: self.shared.clone(),
+                        slot: self.slot.clone(),
+                        kept: self.kept.take(),
+                        resend: self.resend,
+                        proven: std::mem::take(&mut self.proven),
+                        outcome: std::mem::take(&mut self.outcome),
+                        starter: self.starter,
+                    };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -441,21 +507,34 @@ where
 }
 
 /// What is remembered of a second sending.
-struct Resent<S, T> {
+struct Resent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
+    /// For a proof with a nonce only.
+    kept: Option<R::Kept>,
+    resend: Resending<R, T>,
+    proven: Proven,
     outcome: AuthOutcome,
     starter: bool,
-    watch: Option<Watch<T>>,
 }
 
-impl<S, T: HttpResponse> Resent<S, T> {
+impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
+    fn may_repeat(&self, response: &T) -> bool {
+        self.kept.is_some()
+            && self.proven.may_repeat(response.headers())
+            && matches!(self.judge(response), Verdict::NonceWanted)
+    }
+
+    fn judge(&self, response: &T) -> Verdict {
+        self.shared.judge(response, &self.slot, self.outcome.generation, &self.proven)
+    }
+
     /// Whatever the second response is, it goes out.
     fn finish(&mut self, mut response: T) -> T {
-        if let Some(watch) = self.shared.watcher(self.watch, &self.slot, self.outcome.generation) {
+        if let Some(watch) = self.shared.watcher(self.resend.watch, &self.slot, self.outcome.generation) {
             response = watch(response);
         }
-        if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
+        if matches!(self.judge(&response), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
             } else {

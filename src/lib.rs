@@ -41,6 +41,7 @@
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
 //! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
+//! | `dpop` | | tokens bound to a key ([`DpopKey`], RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
@@ -55,15 +56,21 @@
 
 mod clock;
 mod config;
+#[cfg(feature = "dpop")]
+mod dpop;
 mod endpoint;
 mod error;
 mod extensions;
 mod future;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod layer;
 #[cfg(feature = "jwt")]
 mod local_key;
 mod message;
 mod observe;
+#[cfg_attr(not(feature = "dpop"), path = "prove_nothing.rs")]
+mod prove;
 pub mod providers;
 mod request;
 mod response;
@@ -77,6 +84,8 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
+#[cfg(feature = "dpop")]
+pub use dpop::DpopKey;
 pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningKey};

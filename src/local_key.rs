@@ -3,6 +3,9 @@
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner};
 
+#[cfg(feature = "dpop")]
+use zeroize::Zeroizing;
+
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
@@ -40,6 +43,60 @@ impl LocalKey {
     pub(crate) fn hmac_sha256(secret: &Secret<String>) -> Self {
         let key = EncodingKey::from_secret(secret.expose().as_bytes());
         Self { algorithm: jsonwebtoken::Algorithm::HS256, key }
+    }
+
+    /// A new key on P-256 (FIPS 186-5 A.2.2: random bits, drawn again if they are out of range).
+    ///
+    /// # Errors
+    /// There is no randomness, or nothing to compute the public half with.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn generate_es256() -> Result<Self, ConfigError> {
+        // Out of range is one in four thousand million.
+        Self::draw_es256().or_else(|_| Self::draw_es256())
+    }
+
+    #[cfg(feature = "dpop")]
+    fn draw_es256() -> Result<Self, ConfigError> {
+        /// PKCS#8 around a `ECPrivateKey` without its public half (RFC 5915 §3), up to the private one.
+        const HEAD: [u8; 35] = [
+            0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+            0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
+        ];
+        let mut der = Zeroizing::new([0; HEAD.len() + 32]);
+        let (head, private) = der.split_at_mut(HEAD.len());
+        head.copy_from_slice(&HEAD);
+        getrandom::fill(private)
+            .map_err(|_| ConfigError::new("the operating system gives no random numbers", "bring a key of your own"))?;
+        let key = Self { algorithm: jsonwebtoken::Algorithm::ES256, key: EncodingKey::from_ec_der(&*der) };
+        key.check()?;
+        Ok(key)
+    }
+
+    /// Its public half as a JWK: the required members and no others, in the order of RFC 7638 §3.
+    ///
+    /// # Errors
+    /// It has none.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn jwk(&self) -> Result<String, ConfigError> {
+        use base64::Engine as _;
+        use jsonwebtoken::{Algorithm, jwk::EllipticCurve};
+
+        let text = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let number = |bytes: &[u8]| text(bytes.get(leading_zeros(bytes)..).unwrap_or_default());
+        let utils = &backend()?.key_utils;
+        let der = self.key.as_bytes();
+        let jwk = match self.algorithm {
+            Algorithm::ES256 | Algorithm::ES384 => {
+                let curve = if self.algorithm == Algorithm::ES256 { "P-256" } else { "P-384" };
+                (utils.ec_pub_components_from_private_key)(der, self.algorithm)
+                    .map(|(_, x, y)| format!(r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#, text(&x), text(&y)))
+            }
+            Algorithm::EdDSA => (utils.ed_pub_components_from_private_key)(der, &EllipticCurve::Ed25519)
+                .map(|x| format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, text(&x))),
+            _ => (utils.rsa_pub_components_from_private_key)(der)
+                .map(|(n, e)| format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, number(&e), number(&n))),
+        };
+        jwk.map_err(|_| not_a_key(self.algorithm))
     }
 
     /// # Errors
@@ -152,9 +209,12 @@ fn not_a_key(algorithm: jsonwebtoken::Algorithm) -> ConfigError {
 /// Shorter ones are not allowed (RFC 7518 §3.3), and the shortest have no room for the hash, which some signers meet with
 /// a panic.
 fn require_2048_bits(modulus: &[u8]) -> Result<(), ConfigError> {
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    if modulus.len() - zeros < 256 {
+    if modulus.len() - leading_zeros(modulus) < 256 {
         return Err(ConfigError::new("the RSA key has fewer than 2048 bits", "make a longer one (RFC 7518 §3.3)"));
     }
     Ok(())
+}
+
+fn leading_zeros(number: &[u8]) -> usize {
+    number.iter().take_while(|byte| **byte == 0).count()
 }

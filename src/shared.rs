@@ -7,6 +7,7 @@ use crate::endpoint::Credentials;
 use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::prove::{Proven, Proving};
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::token::{Engine, Slot};
@@ -46,8 +47,14 @@ impl<S> Shared<S> {
     }
 
     #[inline]
-    pub(crate) fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
-        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
+    pub(crate) fn judge<T: HttpResponse>(
+        &self,
+        response: &T,
+        slot: &Arc<Slot>,
+        generation: u64,
+        proven: &Proven,
+    ) -> Verdict {
+        judge(response.status(), response.headers(), proven.scheme(), &self.setup.rejection, || {
             slot.is_past_margin(&self.setup.engine, generation)
         })
     }
@@ -73,16 +80,10 @@ pub(crate) struct Setup {
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
     pub(crate) injection: Injection,
+    pub(crate) proving: Proving,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
     pub(crate) credentials: Option<Credentials>,
-}
-
-impl Setup {
-    /// The scheme whose challenges concern us.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
-    }
 }
 
 /// What may happen after a rejection.
@@ -112,5 +113,13 @@ impl<R: HttpRequest, T> Resending<R, T> {
             return Keeping::Done(None);
         }
         request.keep(self.ops)
+    }
+
+    /// The same for a sending after the first. What comes back is to be sent.
+    pub(crate) fn keep_again(&self, request: R, cap: usize) -> (R, Option<R::Kept>) {
+        match self.keep(&request) {
+            Keeping::Done(kept) => (request, kept),
+            Keeping::ByRecording => request.record(self.ops, cap),
+        }
     }
 }

@@ -8,12 +8,16 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+#[cfg(feature = "dpop")]
+use http::{Method, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
 use crate::clock::Clock;
+#[cfg(feature = "dpop")]
+use crate::dpop::{About, Prover};
 use crate::error::BoxError;
 use crate::secret_source::unavailable;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
@@ -73,6 +77,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
+    #[cfg(feature = "dpop")]
+    prover: Option<Prover>,
 }
 
 impl Shared {
@@ -80,6 +86,40 @@ impl Shared {
     fn may_wait(&self) -> bool {
         self.settings.grant.may_wait() || self.credentials.load().may_wait()
     }
+
+    /// For one exchange; `None` where tokens are not bound to a key.
+    #[cfg(feature = "dpop")]
+    fn proof(&self, asking: Asking) -> Result<Option<HeaderValue>, TokenError> {
+        let Some(prover) = &self.prover else { return Ok(None) };
+        let url = self.settings.url_of(asking);
+        let (origin, now) = (origin_of(url), self.clock.now().wall);
+        let about = About { method: &Method::POST, origin: &origin, path: url.path(), token: None, now };
+        prover.prove(about).map(Some)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn proof(&self, _: Asking) -> Result<Option<HeaderValue>, TokenError> {
+        Ok(None)
+    }
+
+    /// Whether an answer brought a nonce for the next proof.
+    #[cfg(feature = "dpop")]
+    fn learn_nonce(&self, asking: Asking, headers: &HeaderMap) -> bool {
+        let learn = |prover: &Prover| prover.learn(&origin_of(self.settings.url_of(asking)), headers);
+        self.prover.as_ref().is_some_and(learn)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn learn_nonce(&self, _: Asking, _: &HeaderMap) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "dpop")]
+fn origin_of(url: &Uri) -> String {
+    // Both are there: the URL was checked when it was parsed.
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
 }
 
 impl<C> TokenEndpoint<C> {
@@ -89,7 +129,15 @@ impl<C> TokenEndpoint<C> {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { client, shared: Arc::new(Shared { settings, credentials, clock, warned: AtomicBool::new(false) }) }
+        let shared = Shared {
+            #[cfg(feature = "dpop")]
+            prover: settings.dpop.clone().map(Prover::new),
+            settings,
+            credentials,
+            clock,
+            warned: AtomicBool::new(false),
+        };
+        Self { client, shared: Arc::new(shared) }
     }
 }
 
@@ -119,7 +167,8 @@ where
         } else {
             Exchanger::new(ready, true)
         };
-        let mut call = Call { exchanger, shared: self.shared.clone(), request, read_again: false };
+        let shared = self.shared.clone();
+        let mut call = Call { exchanger, shared, request, read_again: false, nonce_given: false };
         Box::pin(async move { call.run().await })
     }
 }
@@ -131,6 +180,8 @@ struct Call<C> {
     request: TokenRequest,
     /// The secret was read a second time.
     read_again: bool,
+    /// The last answer brought a nonce for proofs.
+    nonce_given: bool,
 }
 
 impl<C, RB> Call<C>
@@ -166,12 +217,19 @@ where
         }
     }
 
-    /// One exchange; another if the server refuses the client and its secret is another by now.
+    /// One exchange; another if the server wants its nonce in the proof, and another if it refuses the client and its
+    /// secret is another by now.
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
         let material = self.gather(asking, &auth).await?;
-        let result = self.exchange(asking, &material).await;
+        let mut result = self.exchange(asking, &material).await;
+        if self.nonce_given && matches!(&result, Err(error) if wants_nonce(error)) {
+            result = match self.gather(asking, &auth).await {
+                Ok(again) => self.exchange(asking, &again).await,
+                Err(_) => result,
+            };
+        }
         let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
@@ -188,7 +246,7 @@ where
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
             let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
-            Ok(Material { grant, presented })
+            Ok(Material { grant, presented, proof: self.shared.proof(asking)? })
         };
         let timeout = settings.timeout;
         tokio::time::timeout(timeout, work)
@@ -197,11 +255,14 @@ where
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
-        let Shared { settings, clock, warned, .. } = &*self.shared;
+        let shared = self.shared.clone();
+        let Shared { settings, clock, warned, .. } = &*shared;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
+        self.nonce_given = answer.as_ref().is_ok_and(|answer| shared.learn_nonce(asking, &answer.headers));
         let reader = Reader {
             settings: &settings.answer,
+            binds_tokens: settings.binds_tokens(),
             asking,
             dead_refresh_codes: &settings.dead_refresh_codes,
             required_scopes: settings
@@ -226,6 +287,13 @@ where
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }
+}
+
+/// RFC 9449 §8.
+fn wants_nonce(error: &TokenError) -> bool {
+    let refused = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED];
+    error.code().is_some_and(|code| code.as_str() == "use_dpop_nonce")
+        && error.status().is_some_and(|status| refused.contains(&status))
 }
 
 fn drop_refresh_token(mut token: Token) -> Token {

@@ -104,6 +104,54 @@ impl OriginPolicy {
         }
     }
 
+    /// Where an admitted request goes: the one origin of the list that fits what it says of that. `assumed` decides where
+    /// several do.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn place<'a>(
+        &'a self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        assumed: Option<&'a Origin>,
+    ) -> Option<&'a Origin> {
+        let Some(authority) = uri.authority() else { return self.place_parts(None, None, None, headers, assumed) };
+        let (host, port) = host_and_port(authority.as_str())?;
+        self.place_parts(uri.scheme_str(), Some(host), port, headers, assumed)
+    }
+
+    /// The same for a URL type other than `http::Uri`.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn place_parts<'a>(
+        &'a self,
+        scheme: Option<&str>,
+        host: Option<&str>,
+        port: Option<u16>,
+        headers: &HeaderMap,
+        assumed: Option<&'a Origin>,
+    ) -> Option<&'a Origin> {
+        let target = match host {
+            Some(host) => Some(Target { scheme, host, port }),
+            None => host_header(headers).ok()?,
+        };
+        let fits = |origin: &&Origin| target.is_none_or(|target| origin.covers(&target));
+        let mut fitting = self.allowed.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Some(only),
+            (Some(_), Some(_)) => assumed.filter(fits),
+            (None, _) => None,
+        }
+    }
+
+    /// # Errors
+    /// Not an origin, or none that may receive tokens.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn listed(&self, origin: &str) -> Result<Origin, ConfigError> {
+        let origin = Origin::parse(origin)?;
+        if self.allowed.contains(&origin) {
+            return Ok(origin);
+        }
+        Err(ConfigError::new("the origin that proofs assume may not receive tokens", "add it with `.origin(..)` too"))
+    }
+
     fn admit(&self, target: Target<'_>) -> Result<Admission, Error> {
         if self.allowed.iter().any(|origin| origin.covers(&target)) {
             return Ok(Admission::Credentials);

@@ -15,6 +15,7 @@ const NOW: u64 = 1_736_951_400;
 
 struct Setup {
     settings: AnswerSettings,
+    binds_tokens: bool,
     asking: Asking,
     dead: Vec<String>,
     required: Option<Scopes>,
@@ -25,6 +26,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             settings: AnswerSettings::default(),
+            binds_tokens: false,
             asking: Asking::Primary,
             dead: Vec::new(),
             required: None,
@@ -44,6 +46,7 @@ impl Setup {
         let status = StatusCode::from_u16(status).unwrap();
         let reader = Reader {
             settings: &self.settings,
+            binds_tokens: self.binds_tokens,
             asking: self.asking,
             dead_refresh_codes: &self.dead,
             required_scopes: self.required.as_ref(),
@@ -478,6 +481,7 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
     for _ in 0..3 {
         let reader = Reader {
             settings: &settings,
+            binds_tokens: false,
             asking: Asking::Primary,
             dead_refresh_codes: &[],
             required_scopes: None,

@@ -1,0 +1,136 @@
+//! `Proving`: puts a proof on each request whose token is bound to a key (RFC 9449 §7; feature `dpop`).
+//!
+//! Without the feature `prove_nothing.rs` stands here, so that nobody else needs to ask for it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::clock::Clock;
+use crate::dpop::{About, DpopKey, PROOF, Prover};
+use crate::error::Error;
+use crate::message::HttpRequest;
+use crate::request::{Origin, OriginPolicy};
+
+/// What makes the proofs of a layer's requests; nothing where no key is configured.
+#[derive(Default)]
+pub(crate) struct Proving(Option<Box<Requests>>);
+
+struct Requests {
+    prover: Prover,
+    clock: Arc<dyn Clock>,
+    /// Where a request goes that does not say.
+    assumed: Option<Origin>,
+}
+
+/// What is remembered of a request for its proof; nothing if it needed none.
+#[derive(Default)]
+pub(crate) struct Proven(Option<Box<Bound>>);
+
+struct Bound {
+    token: HeaderValue,
+    origin: String,
+    chance: Option<Chance>,
+}
+
+/// To send a request once more because of a nonce. A request has one, whatever else becomes of it.
+struct Chance;
+
+const NO_PLACE: &str =
+    "does not say where it goes, which its proof must name: of several origins choose with `.dpop_origin(..)`";
+
+impl Proving {
+    pub(crate) fn new(key: DpopKey, clock: Arc<dyn Clock>, assumed: Option<Origin>) -> Self {
+        Self(Some(Box::new(Requests { prover: Prover::new(key), clock, assumed })))
+    }
+
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a proof can name where this request goes.
+    #[inline]
+    pub(crate) fn check<R: HttpRequest>(&self, request: &R, origins: &OriginPolicy) -> Result<(), Error> {
+        match &self.0 {
+            None => Ok(()),
+            Some(requests) => requests.place(request, origins).map(drop),
+        }
+    }
+
+    /// Puts a proof on a request for a bound token. `former`: of an earlier sending of the same request.
+    #[inline]
+    pub(crate) fn prove<R: HttpRequest>(
+        &self,
+        request: &mut R,
+        token: &HeaderValue,
+        origins: &OriginPolicy,
+        former: Proven,
+    ) -> Result<Proven, Error> {
+        match &self.0 {
+            None => Ok(Proven(None)),
+            Some(requests) => requests.prove(request, token, origins, former),
+        }
+    }
+
+    /// Remembers the nonce of an answer.
+    #[inline]
+    pub(crate) fn learn(&self, proven: &Proven, headers: &HeaderMap) {
+        if let (Some(bound), Some(requests)) = (&proven.0, &self.0) {
+            requests.prover.learn(&bound.origin, headers);
+        }
+    }
+}
+
+impl Requests {
+    fn place<'a, R: HttpRequest>(&'a self, request: &R, origins: &'a OriginPolicy) -> Result<&'a Origin, Error> {
+        request
+            .place(origins, self.assumed.as_ref())
+            .ok_or_else(|| Error::Origin { origin: "the request".into(), reason: NO_PLACE })
+    }
+
+    #[cold]
+    fn prove<R: HttpRequest>(
+        &self,
+        request: &mut R,
+        token: &HeaderValue,
+        origins: &OriginPolicy,
+        former: Proven,
+    ) -> Result<Proven, Error> {
+        let Some(bare) = token.to_str().ok().and_then(bound_token) else { return Ok(Proven(None)) };
+        let origin = self.place(request, origins)?.to_string();
+        let path = Some(request.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
+        let now = self.clock.now().wall;
+        let about = About { method: request.method(), origin: &origin, path, token: Some(bare), now };
+        let proof = self.prover.prove(about).map_err(|error| Error::Token(Arc::new(error)))?;
+        request.headers_mut().insert(PROOF, proof);
+        let chance = former.0.map_or(Some(Chance), |bound| bound.chance);
+        Ok(Proven(Some(Box::new(Bound { token: token.clone(), origin, chance }))))
+    }
+}
+
+/// The token of `DPoP …`.
+fn bound_token(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("DPoP").then_some(token)
+}
+
+impl Proven {
+    /// The scheme whose challenges concern us: that of the token which was sent.
+    #[inline]
+    pub(crate) fn scheme(&self) -> &'static [u8] {
+        if self.0.is_some() { b"DPoP" } else { b"Bearer" }
+    }
+
+    /// Whether the request may be sent once more with the nonce that this answer brings.
+    #[inline]
+    pub(crate) fn may_repeat(&self, headers: &HeaderMap) -> bool {
+        self.0.as_ref().is_some_and(|bound| bound.chance.is_some()) && Prover::offers_nonce(headers)
+    }
+
+    /// The token to send once more; the chance is spent by this.
+    pub(crate) fn spend(&mut self) -> Option<HeaderValue> {
+        let bound = self.0.as_mut()?;
+        bound.chance.take().map(|Chance| bound.token.clone())
+    }
+}
