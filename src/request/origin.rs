@@ -372,6 +372,43 @@ mod tests {
 
     use super::*;
 
+    #[cfg(feature = "dpop")]
+    #[test]
+    fn a_request_goes_to_the_one_origin_that_fits() {
+        let place = |origins: &[&str], assumed: Option<&str>, uri: &str, host: Option<&str>| {
+            let policy = policy(origins);
+            let assumed = assumed.map(|assumed| policy.listed(assumed).unwrap());
+            let host = host.map(|host| (HOST, host.parse().unwrap()));
+            let place = policy.place(&uri.parse().unwrap(), &HeaderMap::from_iter(host), assumed.as_ref());
+            place.map(ToString::to_string)
+        };
+        let (a, b) = ("https://a.example", "https://b.example:8443");
+        let (both, same_host) = (&[a, b][..], &["https://a.example", "https://a.example:444"][..]);
+        let table = [
+            (&[a][..], None, "/x", None, Some(a)),
+            (&[a], None, "*", None, Some(a)),
+            (&[a], None, "HTTPS://A.Example:443/x", None, Some(a)),
+            (both, None, "https://b.example:8443/x", None, Some(b)),
+            (both, Some(a), "https://b.example:8443/x", None, Some(b)),
+            (both, None, "/x", None, None),
+            (both, Some(b), "/x", None, Some(b)),
+            (both, Some(b), "/x", Some("a.example"), Some(a)),
+            (both, None, "/x", Some("b.example:8443"), Some(b)),
+            (same_host, None, "/x", Some("a.example"), Some(a)),
+            (both, Some(a), "https://c.example/x", None, None),
+            (both, Some(a), "/x", Some("c.example"), None),
+        ];
+        for (origins, assumed, uri, host, expected) in table {
+            assert_eq!(
+                place(origins, assumed, uri, host).as_deref(),
+                expected,
+                "{origins:?} {assumed:?} {uri} {host:?}"
+            );
+        }
+        assert!(policy(&[a]).listed(b).is_err());
+        assert!(policy(&[a]).listed("https://a.example/x").is_err());
+    }
+
     fn policy(origins: &[&str]) -> OriginPolicy {
         OriginPolicy::build(origins, Foreign::Refuse, false).unwrap()
     }

@@ -362,7 +362,11 @@ impl State {
                 Answer::new(401, "text/plain", "unauthorized").header(WWW_AUTHENTICATE, challenge)
             }
             RefusalStyle::Status(status) => Answer::new(status, "text/plain", "unauthorized"),
-            RefusalStyle::GrpcHeaders => Answer::new(200, "application/grpc", "").header(GRPC_STATUS, "16"),
+            RefusalStyle::GrpcHeaders => {
+                let answer = Answer::new(200, "application/grpc", "").header(GRPC_STATUS, "16");
+                // Nothing else would say that a nonce is wanted.
+                if challenge.starts_with("DPoP") { answer.header(WWW_AUTHENTICATE, challenge) } else { answer }
+            }
             RefusalStyle::GrpcTrailers => Answer::new(200, "application/grpc", &[0; 5][..]).trailers(grpc_status("16")),
         }
     }

@@ -161,6 +161,42 @@ fn moments() {
 
 /// Behaviour 109.
 #[test]
+fn a_token_type_of_dpop_is_of_use_with_a_key() {
+    let answer = |token_type: &str| format!(r#"{{"access_token":"T"{token_type}}}"#);
+    let header = |setup: &Setup, token_type: &str| {
+        let result = setup.read(200, &[("content-type", JSON)], answer(token_type).as_bytes());
+        result.map(|token| token.header_value().to_str().unwrap().to_owned()).map_err(|error| error.kind())
+    };
+    let with_key = Setup { binds_tokens: true, ..Setup::default() };
+    for spelling in [r#","token_type":"DPoP""#, r#","token_type":"dpop""#, r#","token_type":" DPOP ""#] {
+        assert_eq!(header(&with_key, spelling).unwrap(), "DPoP T");
+        assert_eq!(header(&Setup::default(), spelling), Err(TokenErrorKind::Malformed));
+    }
+    let strict = AnswerSettings { require_dpop: true, ..AnswerSettings::default() };
+    let strict = Setup { settings: strict, binds_tokens: true, ..Setup::default() };
+    assert_eq!(header(&strict, r#","token_type":"DPoP""#).unwrap(), "DPoP T");
+    for unbound in ["", r#","token_type":"Bearer""#] {
+        assert_eq!(header(&with_key, unbound).unwrap(), "Bearer T");
+        assert_eq!(header(&strict, unbound), Err(TokenErrorKind::Malformed));
+    }
+}
+
+#[test]
+fn errors_about_proofs() {
+    let kind = |status: u16, code: &str| {
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let error = Setup::default().read(status, &[("content-type", JSON)], body.as_bytes()).unwrap_err();
+        assert_eq!(error.code().map(|told| told.as_str()), Some(code));
+        error.kind()
+    };
+    for status in [400, 401] {
+        assert_eq!(kind(status, "use_dpop_nonce"), TokenErrorKind::Unavailable, "the next request has it");
+        assert_eq!(kind(status, "invalid_dpop_proof"), TokenErrorKind::Refused, "no fault of the secret");
+    }
+}
+
+/// Behaviour 109.
+#[test]
 fn token_types() {
     for (value, expected) in [
         (r#""Bearer""#, "T"),
