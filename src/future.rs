@@ -127,10 +127,10 @@ where
                 },
                 StateProj::Sent { future, sent } => {
                     let mut response = ready!(future.poll(cx)).map_err(service_error)?;
-                    sent.shared.setup.proving.learn(&sent.proven, response.headers());
+                    sent.shared.setup.proving.learn(&mut sent.proven, response.headers());
                     match sent.judge(&response) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
-                        Verdict::NonceWanted if sent.may_repeat(&response) => {
+                        Verdict::NonceWanted if sent.may_repeat() => {
                             let StateOwned::Sent { sent, .. } = state.as_mut().project_replace(State::Done) else {
                                 continue;
                             };
@@ -175,7 +175,7 @@ where
                 },
                 StateProj::Resent { future, resent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    resent.shared.setup.proving.learn(&resent.proven, response.headers());
+                    resent.shared.setup.proving.learn(&mut resent.proven, response.headers());
                     if !resent.may_repeat(&response) {
                         return Poll::Ready(Ok(resent.finish(response)));
                     }
@@ -232,8 +232,8 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         self.shared.judge(response, self.slot(), self.generation, &self.proven)
     }
 
-    fn may_repeat(&self, response: &T) -> bool {
-        self.kept.is_some() && self.proven.may_repeat(response.headers())
+    fn may_repeat(&self) -> bool {
+        self.kept.is_some() && self.proven.may_repeat()
     }
 }
 
@@ -325,7 +325,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         }
                     };
                     let setup = &self.shared.setup;
-                    let proven = setup.proving.prove(&mut request, &header, &setup.origins, Proven::default())?;
+                    let proven = setup.proving.prove(&mut request, &header, &setup.origins, Proven::default(), None)?;
                     setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
                     let (shared, slot) = (self.shared.clone(), self.slot.take());
@@ -464,7 +464,7 @@ where
                     }
                     let header = current.token.header_value().clone();
                     let former = std::mem::take(&mut self.proven);
-                    match setup.proving.prove(&mut request, &header, &setup.origins, former) {
+                    match setup.proving.prove(&mut request, &header, &setup.origins, former, None) {
                         Ok(proven) => self.proven = proven,
                         Err(_) => return self.original(None),
                     }
@@ -520,9 +520,7 @@ struct Resent<S, R: HttpRequest, T> {
 
 impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
     fn may_repeat(&self, response: &T) -> bool {
-        self.kept.is_some()
-            && self.proven.may_repeat(response.headers())
-            && matches!(self.judge(response), Verdict::NonceWanted)
+        self.kept.is_some() && self.proven.may_repeat() && matches!(self.judge(response), Verdict::NonceWanted)
     }
 
     fn judge(&self, response: &T) -> Verdict {

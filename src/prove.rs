@@ -30,6 +30,8 @@ pub(crate) struct Proven(Option<Box<Bound>>);
 struct Bound {
     token: HeaderValue,
     origin: String,
+    /// The nonce that the answer brought.
+    nonce: Option<Box<str>>,
     chance: Option<Chance>,
 }
 
@@ -58,7 +60,8 @@ impl Proving {
         }
     }
 
-    /// Puts a proof on a request for a bound token. `former`: of an earlier sending of the same request.
+    /// Puts a proof on a request for a bound token. `former`: of an earlier sending of the same request. `nonce`: to be used
+    /// rather than the newest.
     #[inline]
     pub(crate) fn prove<R: HttpRequest>(
         &self,
@@ -66,18 +69,19 @@ impl Proving {
         token: &HeaderValue,
         origins: &OriginPolicy,
         former: Proven,
+        nonce: Option<Box<str>>,
     ) -> Result<Proven, Error> {
         match &self.0 {
             None => Ok(Proven(None)),
-            Some(requests) => requests.prove(request, token, origins, former),
+            Some(requests) => requests.prove(request, token, origins, former, nonce),
         }
     }
 
     /// Remembers the nonce of an answer.
     #[inline]
-    pub(crate) fn learn(&self, proven: &Proven, headers: &HeaderMap) {
-        if let (Some(bound), Some(requests)) = (&proven.0, &self.0) {
-            requests.prover.learn(&bound.origin, headers);
+    pub(crate) fn learn(&self, proven: &mut Proven, headers: &HeaderMap) {
+        if let (Some(bound), Some(requests)) = (&mut proven.0, &self.0) {
+            bound.nonce = requests.prover.learn(&bound.origin, headers);
         }
     }
 }
@@ -96,16 +100,17 @@ impl Requests {
         token: &HeaderValue,
         origins: &OriginPolicy,
         former: Proven,
+        nonce: Option<Box<str>>,
     ) -> Result<Proven, Error> {
         let Some(bare) = token.to_str().ok().and_then(bound_token) else { return Ok(Proven(None)) };
         let origin = self.place(request, origins)?.to_string();
         let path = Some(request.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
         let now = self.clock.now().wall;
         let about = About { method: request.method(), origin: &origin, path, token: Some(bare), now };
-        let proof = self.prover.prove(about).map_err(|error| Error::Token(Arc::new(error)))?;
+        let proof = self.prover.prove(about, nonce).map_err(|error| Error::Token(Arc::new(error)))?;
         request.headers_mut().insert(PROOF, proof);
         let chance = former.0.map_or(Some(Chance), |bound| bound.chance);
-        Ok(Proven(Some(Box::new(Bound { token: token.clone(), origin, chance }))))
+        Ok(Proven(Some(Box::new(Bound { token: token.clone(), origin, nonce: None, chance }))))
     }
 }
 
@@ -122,15 +127,16 @@ impl Proven {
         if self.0.is_some() { b"DPoP" } else { b"Bearer" }
     }
 
-    /// Whether the request may be sent once more with the nonce that this answer brings.
+    /// Whether the request may be sent once more, with the nonce that its answer brought.
     #[inline]
-    pub(crate) fn may_repeat(&self, headers: &HeaderMap) -> bool {
-        self.0.as_ref().is_some_and(|bound| bound.chance.is_some()) && Prover::offers_nonce(headers)
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.0.as_ref().is_some_and(|bound| bound.chance.is_some() && bound.nonce.is_some())
     }
 
-    /// The token to send once more; the chance is spent by this.
-    pub(crate) fn spend(&mut self) -> Option<HeaderValue> {
+    /// The token to send once more and the nonce for it; the chance is spent by this.
+    pub(crate) fn spend(&mut self) -> Option<(HeaderValue, Box<str>)> {
         let bound = self.0.as_mut()?;
-        bound.chance.take().map(|Chance| bound.token.clone())
+        let (Chance, nonce) = bound.chance.take().zip(bound.nonce.take())?;
+        Some((bound.token.clone(), nonce))
     }
 }

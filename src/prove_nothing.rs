@@ -30,12 +30,13 @@ impl Proving {
         _: &HeaderValue,
         _: &OriginPolicy,
         _: Proven,
+        _: Option<Box<str>>,
     ) -> Result<Proven, Error> {
         Ok(Proven)
     }
 
     #[inline]
-    pub(crate) fn learn(&self, _: &Proven, _: &HeaderMap) {}
+    pub(crate) fn learn(&self, _: &mut Proven, _: &HeaderMap) {}
 }
 
 impl Proven {
@@ -45,7 +46,7 @@ impl Proven {
     }
 
     #[inline]
-    pub(crate) fn may_repeat(&self, _: &HeaderMap) -> bool {
+    pub(crate) fn may_repeat(&self) -> bool {
         false
     }
 }

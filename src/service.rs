@@ -178,7 +178,7 @@ impl<S> Auth<S> {
             }
         };
         let setup = &self.shared.setup;
-        let proven = match setup.proving.prove(&mut request, &header, &setup.origins, Proven::default()) {
+        let proven = match setup.proving.prove(&mut request, &header, &setup.origins, Proven::default(), None) {
             Ok(proven) => proven,
             Err(error) => return self.refuse(error),
         };

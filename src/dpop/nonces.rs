@@ -22,11 +22,15 @@ impl Nonces {
         entries.iter().find(|entry| &*entry.origin == origin).map(|entry| entry.nonce.clone())
     }
 
-    /// Replaces the origin's former one. Whether this is a nonce (RFC 9449 §8.1: `1*NQCHAR`).
-    pub(super) fn remember(&self, origin: &str, nonce: &[u8]) -> bool {
-        let is_nonce = (1..=Self::LONGEST).contains(&nonce.len())
-            && nonce.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-        let Some(nonce) = std::str::from_utf8(nonce).ok().filter(|_| is_nonce) else { return false };
+    /// A nonce (RFC 9449 §8.1: `1*NQCHAR`), or nothing of use.
+    pub(super) fn read(value: &[u8]) -> Option<Box<str>> {
+        let is_nonce = (1..=Self::LONGEST).contains(&value.len())
+            && value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        std::str::from_utf8(value).ok().filter(|_| is_nonce).map(Box::from)
+    }
+
+    /// Replaces the origin's former one.
+    pub(super) fn remember(&self, origin: &str, nonce: &str) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match entries.iter_mut().find(|entry| &*entry.origin == origin) {
             Some(entry) if &*entry.nonce == nonce => {}
@@ -38,6 +42,5 @@ impl Nonces {
                 entries.push(Entry { origin: origin.into(), nonce: nonce.into() });
             }
         }
-        true
     }
 }

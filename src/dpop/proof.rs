@@ -40,11 +40,12 @@ impl Prover {
         Self { key, nonces: Nonces::default() }
     }
 
-    /// A proof, good for one sending: with an id of its own and the newest nonce of the server.
+    /// A proof, good for one sending, with an id of its own. `nonce`: the server's answer to this very request; else the
+    /// newest one of the server, which another request may have used up meanwhile.
     ///
     /// # Errors
     /// There is no randomness.
-    pub(crate) fn prove(&self, about: About<'_>) -> Result<HeaderValue, TokenError> {
+    pub(crate) fn prove(&self, about: About<'_>, nonce: Option<Box<str>>) -> Result<HeaderValue, TokenError> {
         let key = &*self.key.0;
         let issued = about.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
@@ -53,7 +54,7 @@ impl Prover {
             htu: &format!("{}{}", about.origin, about.path),
             iat: issued,
             ath: about.token.map(|token| hash(token.as_bytes())),
-            nonce: self.nonces.of(about.origin),
+            nonce: nonce.or_else(|| self.nonces.of(about.origin)),
         };
         let input = format!("{}.{}", key.header, encode(&claims)?);
         let signature = key.key.sign(input.as_bytes()).map_err(|error| unavailable(error.to_string()))?;
@@ -64,14 +65,11 @@ impl Prover {
         Ok(proof)
     }
 
-    /// Remembers the nonce of an answer, for the next proof to the same server (RFC 9449 §8.2). Whether there was one.
-    pub(crate) fn learn(&self, origin: &str, headers: &HeaderMap) -> bool {
-        headers.get(NONCE).is_some_and(|nonce| self.nonces.remember(origin, nonce.as_bytes()))
-    }
-
-    /// Whether an answer brings a nonce.
-    pub(crate) fn offers_nonce(headers: &HeaderMap) -> bool {
-        headers.contains_key(NONCE)
+    /// Remembers the nonce of an answer, if there is one, for the next proof to the same server (RFC 9449 §8.2).
+    pub(crate) fn learn(&self, origin: &str, headers: &HeaderMap) -> Option<Box<str>> {
+        let nonce = headers.get(NONCE).and_then(|nonce| Nonces::read(nonce.as_bytes()))?;
+        self.nonces.remember(origin, &nonce);
+        Some(nonce)
     }
 }
 

@@ -70,7 +70,7 @@ fn verify(proof: &HeaderValue) -> (Value, Value) {
 #[test]
 fn a_proof_says_what_it_is_for() {
     let prover = Prover::new(DpopKey::generate().unwrap());
-    let (header, mut claims) = verify(&prover.prove(about(None)).unwrap());
+    let (header, mut claims) = verify(&prover.prove(about(None), None).unwrap());
     assert_eq!((&header["typ"], &header["alg"]), (&json!("dpop+jwt"), &json!("ES256")));
     let id = claims["jti"].take();
     assert_eq!(URL_SAFE_NO_PAD.decode(id.as_str().unwrap()).unwrap().len() * 8, 128);
@@ -79,7 +79,7 @@ fn a_proof_says_what_it_is_for() {
 
     // The token and its hash of RFC 9449 §7.1.
     let token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
-    let (_, claims) = verify(&prover.prove(about(Some(token))).unwrap());
+    let (_, claims) = verify(&prover.prove(about(Some(token)), None).unwrap());
     assert_eq!(claims["ath"], "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo");
     assert!(claims.get("nonce").is_none());
 }
@@ -95,7 +95,7 @@ fn keys_of_each_kind_verify_and_show_their_public_half_only() {
     ];
     for (algorithm, pem) in keys {
         let prover = Prover::new(DpopKey::from_pem(algorithm, pem).unwrap());
-        let (header, _) = verify(&prover.prove(about(None)).unwrap());
+        let (header, _) = verify(&prover.prove(about(None), None).unwrap());
         let jwk = header["jwk"].as_object().unwrap();
         let members: Vec<&str> = jwk.keys().map(String::as_str).collect();
         let expected = match algorithm {
@@ -117,7 +117,7 @@ fn no_two_keys_and_no_two_proofs_are_alike() {
 
     let prover = Prover::new(keys[0].clone());
     let ids: HashSet<String> =
-        (0..8).map(|_| verify(&prover.prove(about(None)).unwrap()).1["jti"].to_string()).collect();
+        (0..8).map(|_| verify(&prover.prove(about(None), None).unwrap()).1["jti"].to_string()).collect();
     assert_eq!(ids.len(), 8);
 }
 
@@ -145,12 +145,12 @@ fn nothing_tells_a_private_key() {
 #[test]
 fn the_newest_nonce_of_the_origin_goes_into_the_next_proof() {
     let prover = Prover::new(DpopKey::generate().unwrap());
-    let nonce = |origin: &str| verify(&prover.prove(About { origin, ..about(None) }).unwrap()).1["nonce"].clone();
+    let nonce = |origin: &str| verify(&prover.prove(About { origin, ..about(None) }, None).unwrap()).1["nonce"].clone();
     let learn = |origin: &str, value: &[u8]| {
         let headers = HeaderMap::from_iter([("dpop-nonce".parse().unwrap(), HeaderValue::from_bytes(value).unwrap())]);
-        prover.learn(origin, &headers)
+        prover.learn(origin, &headers).is_some()
     };
-    assert!(!prover.learn(ORIGIN, &HeaderMap::new()));
+    assert!(prover.learn(ORIGIN, &HeaderMap::new()).is_none());
     assert!(learn(ORIGIN, b"one"));
     assert!(learn("https://other.example", b"other"));
     assert_eq!((nonce(ORIGIN), nonce("https://other.example")), (json!("one"), json!("other")));
@@ -160,6 +160,8 @@ fn the_newest_nonce_of_the_origin_goes_into_the_next_proof() {
         assert!(!learn(ORIGIN, none), "{}", none.escape_ascii());
     }
     assert_eq!(nonce(ORIGIN), json!("two"));
+    let (_, claims) = verify(&prover.prove(about(None), Some("three".into())).unwrap());
+    assert_eq!(claims["nonce"], "three", "its own, whatever is newest");
 }
 
 #[test]
@@ -167,7 +169,7 @@ fn nonces_do_not_grow_without_bound() {
     let nonces = Nonces::default();
     let origin = |at: usize| format!("https://{at}.example.com");
     for at in 0..=Nonces::MAX {
-        assert!(nonces.remember(&origin(at), b"n"));
+        nonces.remember(&origin(at), "n");
     }
     assert!(nonces.of(&origin(0)).is_none(), "the oldest is forgotten");
     assert!((1..=Nonces::MAX).all(|at| nonces.of(&origin(at)).is_some()));

@@ -89,29 +89,28 @@ impl Shared {
 
     /// For one exchange; `None` where tokens are not bound to a key.
     #[cfg(feature = "dpop")]
-    fn proof(&self, asking: Asking) -> Result<Option<HeaderValue>, TokenError> {
+    fn proof(&self, asking: Asking, nonce: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
         let Some(prover) = &self.prover else { return Ok(None) };
         let url = self.settings.url_of(asking);
         let (origin, now) = (origin_of(url), self.clock.now().wall);
         let about = About { method: &Method::POST, origin: &origin, path: url.path(), token: None, now };
-        prover.prove(about).map(Some)
+        prover.prove(about, nonce).map(Some)
     }
 
     #[cfg(not(feature = "dpop"))]
-    fn proof(&self, _: Asking) -> Result<Option<HeaderValue>, TokenError> {
+    fn proof(&self, _: Asking, _: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
         Ok(None)
     }
 
-    /// Whether an answer brought a nonce for the next proof.
+    /// The nonce that an answer brought for the next proof.
     #[cfg(feature = "dpop")]
-    fn learn_nonce(&self, asking: Asking, headers: &HeaderMap) -> bool {
-        let learn = |prover: &Prover| prover.learn(&origin_of(self.settings.url_of(asking)), headers);
-        self.prover.as_ref().is_some_and(learn)
+    fn learn_nonce(&self, asking: Asking, headers: &HeaderMap) -> Option<Box<str>> {
+        self.prover.as_ref()?.learn(&origin_of(self.settings.url_of(asking)), headers)
     }
 
     #[cfg(not(feature = "dpop"))]
-    fn learn_nonce(&self, _: Asking, _: &HeaderMap) -> bool {
-        false
+    fn learn_nonce(&self, _: Asking, _: &HeaderMap) -> Option<Box<str>> {
+        None
     }
 }
 
@@ -168,7 +167,7 @@ where
             Exchanger::new(ready, true)
         };
         let shared = self.shared.clone();
-        let mut call = Call { exchanger, shared, request, read_again: false, nonce_given: false };
+        let mut call = Call { exchanger, shared, request, read_again: false, nonce: None };
         Box::pin(async move { call.run().await })
     }
 }
@@ -180,8 +179,8 @@ struct Call<C> {
     request: TokenRequest,
     /// The secret was read a second time.
     read_again: bool,
-    /// The last answer brought a nonce for proofs.
-    nonce_given: bool,
+    /// The last answer brought it.
+    nonce: Option<Box<str>>,
 }
 
 impl<C, RB> Call<C>
@@ -222,10 +221,12 @@ where
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth).await?;
+        let material = self.gather(asking, &auth, None).await?;
         let mut result = self.exchange(asking, &material).await;
-        if self.nonce_given && matches!(&result, Err(error) if wants_nonce(error)) {
-            result = match self.gather(asking, &auth).await {
+        if matches!(&result, Err(error) if wants_nonce(error))
+            && let Some(nonce) = self.nonce.take()
+        {
+            result = match self.gather(asking, &auth, Some(nonce)).await {
                 Ok(again) => self.exchange(asking, &again).await,
                 Err(_) => result,
             };
@@ -234,19 +235,19 @@ where
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
         }
-        match self.gather(asking, &auth).await {
+        match self.gather(asking, &auth, None).await {
             Ok(again) if !again.presented.is_made_like(&material.presented) => self.exchange(asking, &again).await,
             _ => result,
         }
     }
 
     /// Reads and signs what goes into one exchange, and into no other.
-    async fn gather(&self, asking: Asking, auth: &ClientAuth) -> Result<Material, TokenError> {
+    async fn gather(&self, asking: Asking, auth: &ClientAuth, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
         let Shared { settings, clock, .. } = &*self.shared;
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
             let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
-            Ok(Material { grant, presented, proof: self.shared.proof(asking)? })
+            Ok(Material { grant, presented, proof: self.shared.proof(asking, nonce)? })
         };
         let timeout = settings.timeout;
         tokio::time::timeout(timeout, work)
@@ -259,7 +260,7 @@ where
         let Shared { settings, clock, warned, .. } = &*shared;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
-        self.nonce_given = answer.as_ref().is_ok_and(|answer| shared.learn_nonce(asking, &answer.headers));
+        self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asking, &answer.headers));
         let reader = Reader {
             settings: &settings.answer,
             binds_tokens: settings.binds_tokens(),

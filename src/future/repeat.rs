@@ -122,10 +122,10 @@ fn again<S, R: HttpRequest, T>(
     proven: &mut Proven,
 ) -> Option<(R, Option<R::Kept>)> {
     let setup = &shared.setup;
-    let token = proven.spend()?;
+    let (token, nonce) = proven.spend()?;
     let (mut request, kept) = resend.keep_again(R::rebuild(kept?)?, setup.replay.cap);
     let former = std::mem::take(proven);
-    *proven = setup.proving.prove(&mut request, &token, &setup.origins, former).ok()?;
+    *proven = setup.proving.prove(&mut request, &token, &setup.origins, former, Some(nonce)).ok()?;
     setup.injection.apply(token, request.headers_mut());
     Some((request, kept))
 }

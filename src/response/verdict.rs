@@ -135,9 +135,10 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
             ErrorKind::InvalidToken => Verdict::Rejected { says_invalid: true },
             ErrorKind::Other => Verdict::Rejected { says_invalid: false },
             ErrorKind::UseDpopNonce => Verdict::NonceWanted,
-            ErrorKind::InsufficientScope | ErrorKind::InsufficientUserAuthentication | ErrorKind::InvalidRequest => {
-                Verdict::Unknown
-            }
+            ErrorKind::InsufficientScope
+            | ErrorKind::InsufficientUserAuthentication
+            | ErrorKind::InvalidRequest
+            | ErrorKind::InvalidDpopProof => Verdict::Unknown,
         },
         Challenge::Ours { error: None } | Challenge::Foreign | Challenge::None => {
             Verdict::Rejected { says_invalid: false }
@@ -210,6 +211,7 @@ mod tests {
             "Bearer error=\"insufficient_scope\", scope=\"a b\"",
             "Bearer error=\"invalid_request\"",
             "Bearer error=\"insufficient_user_authentication\", acr_values=\"2\"",
+            "Bearer error=\"invalid_dpop_proof\"",
         ] {
             assert_eq!(challenged(401, challenge), Unknown, "{challenge}");
             assert_eq!(challenged(403, challenge), Unknown, "{challenge}");

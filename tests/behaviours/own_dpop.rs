@@ -277,6 +277,36 @@ async fn nonces_are_kept_for_each_server_and_the_newest_is_used() {
     all_differ(&verified(&[api.requests(), world.auth.requests()].concat()));
 }
 
+/// A server may give out each nonce for one request only.
+///
+/// Behaviour 110.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_uses_the_nonce_of_its_own_answer() {
+    let unused = Arc::new(Mutex::new(HashSet::new()));
+    let api = service_fn(move |request: Request<Full<Bytes>>| {
+        let nonces = unused.clone();
+        async move {
+            tokio::time::sleep(SECOND).await;
+            let nonce = verify(request.headers())["nonce"].clone();
+            let mut nonces = nonces.lock().unwrap();
+            if nonces.remove(&nonce) {
+                return Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()));
+            }
+            let next = format!("nonce-{}", &request.uri().path()[1..]);
+            nonces.insert(json!(next));
+            let refused = Response::builder().status(401).header("www-authenticate", r#"DPoP error="use_dpop_nonce""#);
+            Ok(refused.header("dpop-nonce", next).body(Full::default())?)
+        }
+    });
+    let world = World::new();
+    let client = world.layer(world.config()).layer(api);
+    let calls: Vec<_> =
+        (0..10).map(|number| tokio::spawn(client.clone().oneshot(get(&format!("/{number}"))))).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+}
+
 /// Behaviour 110.
 #[tokio::test(start_paused = true)]
 async fn the_token_endpoint_is_asked_twice_for_a_nonce_and_not_three_times() {
@@ -317,7 +347,7 @@ async fn a_challenge_without_a_nonce_or_for_another_scheme_is_no_reason_to_repea
         (r#"DPoP error="use_dpop_nonce""#, "", 1),
         (r#"Bearer error="use_dpop_nonce""#, "n", 2),
         (r#"DPoP error="insufficient_scope""#, "n", 1),
-        (r#"DPoP error="invalid_dpop_proof""#, "n", 2),
+        (r#"DPoP error="invalid_dpop_proof""#, "n", 1),
         (r#"Bearer error="insufficient_scope", DPoP error="use_dpop_nonce""#, "n", 2),
     ] {
         let world = World::new();

@@ -67,6 +67,15 @@ async fn one_repeat_for_each_exchange_and_none_without_a_nonce() {
     let nonces: Vec<Value> = server.seen().iter().map(|seen| split(seen).0["nonce"].clone()).collect();
     assert_eq!(nonces, [Value::Null, json!("n1"), json!("n2"), json!("n3")]);
 
+    // Each server has its own.
+    let other_server =
+        EndpointSettings { refresh_url: Some("https://b.example/t".parse().unwrap()), ..settings.clone() };
+    let dead = || answered(400, &[("dpop-nonce", "b")], br#"{"error":"invalid_grant"}"#.to_vec());
+    let server = Server::default().then(dead).then(wants_nonce("a")).answers(200, TOKEN);
+    server.ask(&other_server, &body_auth(), with_refresh_token("R")).await.unwrap();
+    let nonces: Vec<Value> = server.seen().iter().map(|seen| split(seen).0["nonce"].clone()).collect();
+    assert_eq!(nonces, [Value::Null, Value::Null, json!("a")]);
+
     for (status, headers, body) in [
         (400, &[][..], WANTS_NONCE),
         (400, &[("dpop-nonce", "\"")], WANTS_NONCE),
