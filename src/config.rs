@@ -14,7 +14,7 @@ use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, G
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
-use crate::prove::Proving;
+use crate::proofs::Proofs;
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 #[cfg(feature = "reqwest")]
@@ -204,17 +204,17 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    fn proving(&self) -> Proving {
+    fn proofs(&self) -> Proofs {
         #[cfg(feature = "dpop")]
         if let Some(binding) = &self.binding {
-            return Proving::new(binding.key.clone(), self.clock(), binding.assumed.clone());
+            return Proofs::new(binding.key.clone(), self.clock(), binding.assumed.clone());
         }
-        Proving::default()
+        Proofs::default()
     }
 
     pub(crate) fn into_setup(self, engine: Arc<Engine>, credentials: Option<Credentials>) -> Setup {
         Setup {
-            proving: self.proving(),
+            proofs: self.proofs(),
             engine,
             origins: self.origins,
             tenant: self.tenant,

@@ -429,7 +429,7 @@ impl AuthHandle {
     }
 
     fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
-        if !token.is_bound() || self.setup.proving.is_on() {
+        if !token.is_bound() || self.setup.proofs.is_on() {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";

@@ -69,8 +69,8 @@ mod layer;
 mod local_key;
 mod message;
 mod observe;
-#[cfg_attr(not(feature = "dpop"), path = "prove_nothing.rs")]
-mod prove;
+#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
+mod proofs;
 pub mod providers;
 mod request;
 mod response;

@@ -11,7 +11,7 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
-use crate::prove::Proven;
+use crate::proofs::ProofSent;
 use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
 use crate::response::{Watch, watch_of};
 use crate::shared::{Resending, Setup, Shared, SharedHandle};
@@ -178,13 +178,20 @@ impl<S> Auth<S> {
             }
         };
         let setup = &self.shared.setup;
-        let proven = match setup.proving.prove(&mut request, &header, &setup.origins, Proven::default(), None) {
-            Ok(proven) => proven,
+        let proof = match setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None) {
+            Ok(proof) => proof,
             Err(error) => return self.refuse(error),
         };
         setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend, proven))
+        if proof.is_some() {
+            return ResponseFuture::proved(
+                future,
+                Sent::new(self.shared.clone(), slot, generation, kept, resend),
+                proof,
+            );
+        }
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
@@ -231,7 +238,7 @@ impl<S> Auth<S> {
         if !is_ours {
             return Ok(Prepared::Bare);
         }
-        setup.proving.check(request, &setup.origins)?;
+        setup.proofs.check(request, &setup.origins)?;
         let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
         Ok(Prepared::Ours(slot, resend))
     }

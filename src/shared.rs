@@ -7,7 +7,7 @@ use crate::endpoint::Credentials;
 use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::prove::{Proven, Proving};
+use crate::proofs::Proofs;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::token::{Engine, Slot};
@@ -46,15 +46,16 @@ impl<S> Shared<S> {
         }
     }
 
+    /// `scheme`: what was sent before the token.
     #[inline]
     pub(crate) fn judge<T: HttpResponse>(
         &self,
         response: &T,
         slot: &Arc<Slot>,
         generation: u64,
-        proven: &Proven,
+        scheme: &[u8],
     ) -> Verdict {
-        judge(response.status(), response.headers(), proven.scheme(), &self.setup.rejection, || {
+        judge(response.status(), response.headers(), scheme, &self.setup.rejection, || {
             slot.is_past_margin(&self.setup.engine, generation)
         })
     }
@@ -80,7 +81,7 @@ pub(crate) struct Setup {
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
     pub(crate) injection: Injection,
-    pub(crate) proving: Proving,
+    pub(crate) proofs: Proofs,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
     pub(crate) credentials: Option<Credentials>,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::{Resent, Sent};
+use super::{Proved, Resent};
 use crate::error::Error;
 use crate::message::HttpRequest;
 
@@ -14,13 +14,13 @@ pub(super) struct Repeat<S, R, T>(Infallible, PhantomData<fn() -> (S, R, T)>);
 
 pub(super) enum Repeated<S: Service<R>, R: HttpRequest> {
     #[expect(dead_code, reason = "there are no repeats")]
-    Sent(S::Future, Sent<S, R, S::Response>),
+    Sent(S::Future, Box<Proved<S, R, S::Response>>),
     #[expect(dead_code, reason = "there are no repeats")]
     Resent(S::Future, Resent<S, R, S::Response>),
 }
 
 impl<S, R: HttpRequest, T> Repeat<S, R, T> {
-    pub(super) fn of_sent(_: Sent<S, R, T>, response: T) -> Result<Self, T> {
+    pub(super) fn of_proved(_: Box<Proved<S, R, T>>, response: T) -> Result<Self, T> {
         Err(response)
     }
 

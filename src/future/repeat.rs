@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use tower_service::Service;
 
-use super::{Resent, Sent, service_error, with_outcome};
+use super::{Proved, Resent, service_error, with_outcome};
 use crate::error::{BoxError, Error};
 use crate::extensions::AuthOutcome;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
-use crate::prove::Proven;
+use crate::proofs::ProofSent;
 use crate::response::Drain;
 use crate::shared::{Resending, SharedHandle};
 
@@ -29,7 +29,7 @@ where
 
 /// Which sending it is, to be gone on with.
 enum Sending<S, R: HttpRequest, T> {
-    First(Option<Sent<S, R, T>>),
+    First(Option<Box<Proved<S, R, T>>>),
     Second(Option<Resent<S, R, T>>),
 }
 
@@ -40,7 +40,7 @@ enum Step<S, B> {
 }
 
 pub(super) enum Repeated<S: Service<R>, R: HttpRequest> {
-    Sent(S::Future, Sent<S, R, S::Response>),
+    Sent(S::Future, Box<Proved<S, R, S::Response>>),
     Resent(S::Future, Resent<S, R, S::Response>),
 }
 
@@ -51,13 +51,14 @@ where
     T: HttpResponse,
 {
     /// The response comes back if the request cannot be sent again.
-    pub(super) fn of_sent(mut sent: Sent<S, R, T>, response: T) -> Result<Self, T> {
-        match again(&sent.shared, sent.kept.take(), sent.resend, &mut sent.proven) {
+    pub(super) fn of_proved(mut proved: Box<Proved<S, R, T>>, response: T) -> Result<Self, T> {
+        let Proved { sent, proof } = &mut *proved;
+        match again(&sent.shared, sent.kept.take(), sent.resend, proof) {
             Some((request, kept)) => {
                 sent.kept = kept;
                 observe::repeated_with_nonce(sent.generation);
                 let shared = sent.shared.clone();
-                Ok(Self::new(shared, request, Sending::First(Some(sent)), response))
+                Ok(Self::new(shared, request, Sending::First(Some(proved)), response))
             }
             None => {
                 let (generation, waited) = (sent.generation, sent.waited);
@@ -69,7 +70,7 @@ where
 
     /// The same for a second sending.
     pub(super) fn of_resent(mut resent: Resent<S, R, T>, response: T) -> Result<Self, T> {
-        match again(&resent.shared, resent.kept.take(), resent.resend, &mut resent.proven) {
+        match again(&resent.shared, resent.kept.take(), resent.resend, &mut resent.proof) {
             Some((request, kept)) => {
                 resent.kept = kept;
                 observe::repeated_with_nonce(resent.outcome.generation);
@@ -88,6 +89,7 @@ where
         Self { shared, request: Some(request), sending, step: Step::Draining(Box::pin(drain)) }
     }
 
+    #[inline(never)]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Repeated<S, R>, Error>>
     where
         S: Service<R, Response = T>,
@@ -104,7 +106,7 @@ where
                     let Some(request) = self.request.take() else { return Poll::Pending };
                     let future = spare.call(request);
                     return match &mut self.sending {
-                        Sending::First(sent) => sent.take().map(|sent| Repeated::Sent(future, sent)),
+                        Sending::First(proved) => proved.take().map(|proved| Repeated::Sent(future, proved)),
                         Sending::Second(resent) => resent.take().map(|resent| Repeated::Resent(future, resent)),
                     }
                     .map_or(Poll::Pending, |repeated| Poll::Ready(Ok(repeated)));
@@ -119,13 +121,13 @@ fn again<S, R: HttpRequest, T>(
     shared: &SharedHandle<S>,
     kept: Option<R::Kept>,
     resend: Resending<R, T>,
-    proven: &mut Proven,
+    proof: &mut ProofSent,
 ) -> Option<(R, Option<R::Kept>)> {
     let setup = &shared.setup;
-    let (token, nonce) = proven.spend()?;
+    let (token, nonce) = proof.spend()?;
     let (mut request, kept) = resend.keep_again(R::rebuild(kept?)?, setup.replay.cap);
-    let former = std::mem::take(proven);
-    *proven = setup.proving.prove(&mut request, &token, &setup.origins, former, Some(nonce)).ok()?;
+    let former = std::mem::take(proof);
+    *proof = setup.proofs.put(&mut request, &token, &setup.origins, former, Some(nonce)).ok()?;
     setup.injection.apply(token, request.headers_mut());
     Some((request, kept))
 }

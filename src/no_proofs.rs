@@ -1,4 +1,4 @@
-//! `Proving` without the feature `dpop`: nothing, at no cost.
+//! `Proofs` without the feature `dpop`: nothing, at no cost.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -7,12 +7,12 @@ use crate::message::HttpRequest;
 use crate::request::OriginPolicy;
 
 #[derive(Default)]
-pub(crate) struct Proving;
+pub(crate) struct Proofs;
 
 #[derive(Default)]
-pub(crate) struct Proven;
+pub(crate) struct ProofSent;
 
-impl Proving {
+impl Proofs {
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         false
@@ -24,25 +24,25 @@ impl Proving {
     }
 
     #[inline]
-    pub(crate) fn prove<R: HttpRequest>(
+    pub(crate) fn put<R: HttpRequest>(
         &self,
         _: &mut R,
         _: &HeaderValue,
         _: &OriginPolicy,
-        _: Proven,
+        _: ProofSent,
         _: Option<Box<str>>,
-    ) -> Result<Proven, Error> {
-        Ok(Proven)
+    ) -> Result<ProofSent, Error> {
+        Ok(ProofSent)
     }
 
     #[inline]
-    pub(crate) fn learn(&self, _: &mut Proven, _: &HeaderMap) {}
+    pub(crate) fn learn(&self, _: &mut ProofSent, _: &HeaderMap) {}
 }
 
-impl Proven {
+impl ProofSent {
     #[inline]
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
+    pub(crate) fn is_some(&self) -> bool {
+        false
     }
 
     #[inline]

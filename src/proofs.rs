@@ -1,6 +1,6 @@
-//! `Proving`: puts a proof on each request whose token is bound to a key (RFC 9449 §7; feature `dpop`).
+//! `Proofs`: puts a proof on each request whose token is bound to a key (RFC 9449 §7; feature `dpop`).
 //!
-//! Without the feature `prove_nothing.rs` stands here, so that nobody else needs to ask for it.
+//! Without the feature `no_proofs.rs` stands here, so that nobody else needs to ask for it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::request::{Origin, OriginPolicy};
 
 /// What makes the proofs of a layer's requests; nothing where no key is configured.
 #[derive(Default)]
-pub(crate) struct Proving(Option<Box<Requests>>);
+pub(crate) struct Proofs(Option<Box<Requests>>);
 
 struct Requests {
     prover: Prover,
@@ -25,7 +25,7 @@ struct Requests {
 
 /// What is remembered of a request for its proof; nothing if it needed none.
 #[derive(Default)]
-pub(crate) struct Proven(Option<Box<Bound>>);
+pub(crate) struct ProofSent(Option<Box<Bound>>);
 
 struct Bound {
     token: HeaderValue,
@@ -41,7 +41,7 @@ struct Chance;
 const NO_PLACE: &str =
     "does not say where it goes, which its proof must name: of several origins choose with `.dpop_origin(..)`";
 
-impl Proving {
+impl Proofs {
     pub(crate) fn new(key: DpopKey, clock: Arc<dyn Clock>, assumed: Option<Origin>) -> Self {
         Self(Some(Box::new(Requests { prover: Prover::new(key), clock, assumed })))
     }
@@ -63,30 +63,30 @@ impl Proving {
     /// Puts a proof on a request for a bound token. `former`: of an earlier sending of the same request. `nonce`: to be used
     /// rather than the newest.
     #[inline]
-    pub(crate) fn prove<R: HttpRequest>(
+    pub(crate) fn put<R: HttpRequest>(
         &self,
         request: &mut R,
         token: &HeaderValue,
         origins: &OriginPolicy,
-        former: Proven,
+        former: ProofSent,
         nonce: Option<Box<str>>,
-    ) -> Result<Proven, Error> {
+    ) -> Result<ProofSent, Error> {
         match &self.0 {
-            None => Ok(Proven(None)),
-            Some(requests) => requests.prove(request, token, origins, former, nonce),
+            None => Ok(ProofSent(None)),
+            Some(requests) => requests.put(request, token, origins, former, nonce),
         }
     }
 
     /// Remembers the nonce of an answer.
-    #[inline]
-    pub(crate) fn learn(&self, proven: &mut Proven, headers: &HeaderMap) {
-        if let (Some(bound), Some(requests)) = (&mut proven.0, &self.0) {
+    pub(crate) fn learn(&self, proof: &mut ProofSent, headers: &HeaderMap) {
+        if let (Some(bound), Some(requests)) = (&mut proof.0, &self.0) {
             bound.nonce = requests.prover.learn(&bound.origin, headers);
         }
     }
 }
 
 impl Requests {
+    #[cold]
     fn place<'a, R: HttpRequest>(&'a self, request: &R, origins: &'a OriginPolicy) -> Result<&'a Origin, Error> {
         request
             .place(origins, self.assumed.as_ref())
@@ -94,15 +94,15 @@ impl Requests {
     }
 
     #[cold]
-    fn prove<R: HttpRequest>(
+    fn put<R: HttpRequest>(
         &self,
         request: &mut R,
         token: &HeaderValue,
         origins: &OriginPolicy,
-        former: Proven,
+        former: ProofSent,
         nonce: Option<Box<str>>,
-    ) -> Result<Proven, Error> {
-        let Some(bare) = token.to_str().ok().and_then(bound_token) else { return Ok(Proven(None)) };
+    ) -> Result<ProofSent, Error> {
+        let Some(bare) = token.to_str().ok().and_then(bound_token) else { return Ok(ProofSent(None)) };
         let origin = self.place(request, origins)?.to_string();
         let path = Some(request.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
         let now = self.clock.now().wall;
@@ -110,7 +110,7 @@ impl Requests {
         let proof = self.prover.prove(about, nonce).map_err(|error| Error::Token(Arc::new(error)))?;
         request.headers_mut().insert(PROOF, proof);
         let chance = former.0.map_or(Some(Chance), |bound| bound.chance);
-        Ok(Proven(Some(Box::new(Bound { token: token.clone(), origin, nonce: None, chance }))))
+        Ok(ProofSent(Some(Box::new(Bound { token: token.clone(), origin, nonce: None, chance }))))
     }
 }
 
@@ -120,15 +120,13 @@ fn bound_token(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("DPoP").then_some(token)
 }
 
-impl Proven {
-    /// The scheme whose challenges concern us: that of the token which was sent.
+impl ProofSent {
     #[inline]
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        if self.0.is_some() { b"DPoP" } else { b"Bearer" }
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether the request may be sent once more, with the nonce that its answer brought.
-    #[inline]
     pub(crate) fn may_repeat(&self) -> bool {
         self.0.as_ref().is_some_and(|bound| bound.chance.is_some() && bound.nonce.is_some())
     }
