@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param, TokenExchange};
+use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
@@ -27,6 +27,7 @@ use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::shared::Setup;
+use crate::store::Keeper;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -212,7 +213,12 @@ impl AuthConfig {
         Proofs::default()
     }
 
-    pub(crate) fn into_setup(self, engine: Arc<Engine>, credentials: Option<Credentials>) -> Setup {
+    pub(crate) fn into_setup(
+        self,
+        engine: Arc<Engine>,
+        endpoint: Option<Arc<dyn Direct>>,
+        store: Option<Arc<dyn Keeper>>,
+    ) -> Setup {
         Setup {
             proofs: self.proofs(),
             engine,
@@ -221,7 +227,8 @@ impl AuthConfig {
             injection: self.injection,
             replay: self.replay,
             rejection: self.rejection,
-            credentials,
+            endpoint,
+            store,
         }
     }
 }

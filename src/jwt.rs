@@ -7,14 +7,6 @@ use serde::Serialize;
 use crate::secret_source::unavailable;
 use crate::token::TokenError;
 
-/// 128 bits that nobody can foresee: a `jti`.
-pub(crate) fn unique_id() -> Result<String, TokenError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| unavailable("the operating system gives no random numbers").caused_by(error.into()))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
-
 /// A header or a set of claims.
 pub(crate) fn encode(part: &impl Serialize) -> Result<String, TokenError> {
     let json = serde_json::to_vec(part).map_err(|_| unavailable("a JWT cannot be written as JSON"))?;

@@ -72,12 +72,14 @@ mod observe;
 #[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
 mod proofs;
 pub mod providers;
+mod random;
 mod request;
 mod response;
 mod secret;
 mod secret_source;
 mod service;
 mod shared;
+pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;

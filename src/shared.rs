@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::endpoint::Credentials;
+use crate::endpoint::Direct;
 use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::proofs::Proofs;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
+use crate::store::Keeper;
 use crate::token::{Engine, Slot};
 
 /// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
@@ -84,7 +85,10 @@ pub(crate) struct Setup {
     pub(crate) proofs: Proofs,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
-    pub(crate) credentials: Option<Credentials>,
+    /// `None`: tokens come from a source of the user's.
+    pub(crate) endpoint: Option<Arc<dyn Direct>>,
+    /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
+    pub(crate) store: Option<Arc<dyn Keeper>>,
 }
 
 /// What may happen after a rejection.

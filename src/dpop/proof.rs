@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::nonces::Nonces;
 use super::{DpopKey, hash};
-use crate::jwt::{complete, encode, unique_id};
+use crate::jwt::{complete, encode};
+use crate::random;
 use crate::secret_source::unavailable;
 use crate::token::TokenError;
 
@@ -49,7 +50,7 @@ impl Prover {
         let key = &*self.key.0;
         let issued = about.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
-            jti: &unique_id()?,
+            jti: &random::text::<16>()?,
             htm: about.method.as_str(),
             htu: &format!("{}{}", about.origin, about.path),
             iat: issued,

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::signing::{SigningKey, hmac_sha256};
-use crate::jwt::{complete, encode, unique_id};
+use crate::jwt::{complete, encode};
+use crate::random;
 use crate::secret::Secret;
 use crate::token::TokenError;
 
@@ -50,7 +51,7 @@ impl Statement<'_> {
             iss: self.client_id,
             sub: self.client_id,
             aud: self.audience,
-            jti: &unique_id()?,
+            jti: &random::text::<16>()?,
             iat: issued,
             exp: issued + Self::LIFETIME.as_secs(),
         };

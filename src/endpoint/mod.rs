@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
 use crate::error::BoxError;
+use crate::secret::Secret;
 use crate::secret_source::unavailable;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 
@@ -28,9 +30,11 @@ mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
+mod direct;
 mod encode;
 mod exchange;
 mod grant;
+mod identity;
 mod settings;
 #[cfg(feature = "jwt")]
 mod signing;
@@ -48,10 +52,12 @@ pub(crate) use answer::AnswerSettings;
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
+pub(crate) use direct::Direct;
 pub(crate) use grant::Grant;
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
+use client_auth::Presented;
 use exchange::Exchanger;
 use grant::{Asking, GrantParams};
 use wire::Material;
@@ -69,6 +75,8 @@ use wire::Material;
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,
+    /// The one that the configuration starts with: whose tokens these are, where nothing else says it.
+    first_refresh_token: Option<Secret<String>>,
 }
 
 struct Shared {
@@ -136,7 +144,12 @@ impl<C> TokenEndpoint<C> {
             clock,
             warned: AtomicBool::new(false),
         };
-        Self { client, shared: Arc::new(shared) }
+        Self { client, shared: Arc::new(shared), first_refresh_token: None }
+    }
+
+    pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
+        self.first_refresh_token = refresh_token;
+        self
     }
 }
 
@@ -161,13 +174,8 @@ where
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
         // What has to be waited for may need the place that a ready client holds.
-        let exchanger = if self.shared.may_wait() {
-            Exchanger::new(self.client.clone(), false)
-        } else {
-            Exchanger::new(ready, true)
-        };
-        let shared = self.shared.clone();
-        let mut call = Call { exchanger, shared, request, read_again: false, nonce: None };
+        let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let mut call = Call::new(client, is_ready, self.shared.clone(), request);
         Box::pin(async move { call.run().await })
     }
 }
@@ -181,6 +189,25 @@ struct Call<C> {
     read_again: bool,
     /// The last answer brought it.
     nonce: Option<Box<str>>,
+}
+
+impl<C> Call<C> {
+    fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
+        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false, nonce: None }
+    }
+
+    /// The nonce that the last answer brought, if it is wanted in the proof: nothing else was looked at (RFC 9449 §8).
+    fn nonce_wanted(&mut self, result: &Result<Token, TokenError>) -> Option<Box<str>> {
+        let nonce = self.nonce.take();
+        nonce.filter(|_| matches!(result, Err(error) if wants_nonce(error)))
+    }
+
+    /// How the client says who it is, for one exchange.
+    async fn present(&self) -> Result<Presented, TokenError> {
+        let Shared { settings, credentials, clock, .. } = &*self.shared;
+        in_time(settings.timeout, credentials.load().present(&settings.audience_of_assertions(), clock.now().wall))
+            .await
+    }
 }
 
 impl<C, RB> Call<C>
@@ -223,9 +250,7 @@ where
         let auth = self.shared.credentials.load();
         let material = self.gather(asking, &auth, None).await?;
         let mut result = self.exchange(asking, &material).await;
-        if matches!(&result, Err(error) if wants_nonce(error))
-            && let Some(nonce) = self.nonce.take()
-        {
+        if let Some(nonce) = self.nonce_wanted(&result) {
             result = match self.gather(asking, &auth, Some(nonce)).await {
                 Ok(again) => self.exchange(asking, &again).await,
                 Err(_) => result,
@@ -249,10 +274,7 @@ where
             let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
             Ok(Material { grant, presented, proof: self.shared.proof(asking, nonce)? })
         };
-        let timeout = settings.timeout;
-        tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or_else(|_| Err(unavailable(format!("a secret, an assertion or a signature took {timeout:?}"))))
+        in_time(settings.timeout, work).await
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
@@ -276,7 +298,7 @@ where
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result
@@ -297,6 +319,12 @@ fn wants_nonce(error: &TokenError) -> bool {
         && error.status().is_some_and(|status| refused.contains(&status))
 }
 
+async fn in_time<T>(timeout: Duration, work: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
+    tokio::time::timeout(timeout, work)
+        .await
+        .unwrap_or_else(|_| Err(unavailable(format!("a secret, an assertion or a signature took {timeout:?}"))))
+}
+
 fn drop_refresh_token(mut token: Token) -> Token {
     if matches!(token.refresh_token, RefreshToken::Keep) {
         token.refresh_token = RefreshToken::Drop;
@@ -310,7 +338,8 @@ fn no_refresh_token() -> TokenError {
 
 impl<C: Clone> Clone for TokenEndpoint<C> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), shared: self.shared.clone() }
+        let first_refresh_token = self.first_refresh_token.clone();
+        Self { client: self.client.clone(), shared: self.shared.clone(), first_refresh_token }
     }
 }
 

@@ -126,7 +126,7 @@ impl EndpointSettings {
     pub(crate) fn url_of(&self, asking: Asking) -> &Uri {
         match asking {
             Asking::RefreshToken => self.refresh_url.as_ref().unwrap_or(&self.url),
-            Asking::Primary => &self.url,
+            Asking::Primary | Asking::Once => &self.url,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::error::ConfigError;
 use crate::extensions::Scopes;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
+use crate::store::Digest;
 use crate::token::{TokenError, TokenRequest};
 
 /// The grant that a configuration has without a refresh token.
@@ -54,6 +55,22 @@ impl Grant {
         }
     }
 
+    /// What tells its tokens from those of another grant.
+    pub(crate) fn describe(&self, digest: &mut Digest) {
+        match self {
+            Grant::ClientCredentials => digest.field("grant", "client credentials"),
+            Grant::RefreshToken => digest.field("grant", "refresh token"),
+            Grant::JwtBearer(assertion) => {
+                digest.field("grant", "jwt bearer");
+                assertion.describe(digest);
+            }
+            Grant::TokenExchange(exchange) => {
+                digest.field("grant", "token exchange");
+                exchange.describe(digest);
+            }
+        }
+    }
+
     /// Whether an answer must say what kind of token it is.
     pub(crate) fn names_issued_type(&self) -> bool {
         matches!(self, Grant::TokenExchange(_))
@@ -87,6 +104,8 @@ pub(crate) enum Asking {
     /// The configured one.
     Primary,
     RefreshToken,
+    /// One that a person's sign-in brought, such as a code: exchanged once, outside of any flight.
+    Once,
 }
 
 /// What a grant sends, read for one exchange: its name, and its parameters in order.
@@ -108,7 +127,9 @@ impl GrantParams {
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken, _) | (Asking::Primary, Grant::RefreshToken) => Ok(refresh_token::params(request)),
+            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken) => {
+                Ok(refresh_token::params(request))
+            }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
             (Asking::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
             (Asking::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
@@ -131,6 +152,12 @@ impl GrantParams {
         self
     }
 
+    pub(crate) fn push_params<'a>(&'a self, params: &mut Params<'a>) {
+        for param in &self.list {
+            params.push(param.name, param.value.expose());
+        }
+    }
+
     /// What must not be found in an error.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         self.list.iter().filter(|param| param.is_secret).map(|param| param.value.expose().as_str())
@@ -146,12 +173,10 @@ pub(crate) fn params<'a>(
     request: &'a TokenRequest,
 ) -> Params<'a> {
     let mut params = Params::default();
-    if settings.send_grant_type || asking == Asking::RefreshToken {
+    if settings.send_grant_type || asking != Asking::Primary {
         params.push("grant_type", grant.grant_type);
     }
-    for param in &grant.list {
-        params.push(param.name, param.value.expose());
-    }
+    grant.push_params(&mut params);
     presented.push_params(&mut params);
     if settings.send_scopes_on_refresh || asking == Asking::Primary {
         params.push("scope", scope(settings, request));
