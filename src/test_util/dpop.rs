@@ -146,3 +146,92 @@ fn is_target(htu: &str, head: &Parts) -> bool {
         && head.uri.scheme().is_none_or(|scheme| named.scheme() == Some(scheme))
         && authority.is_none_or(|authority| named.authority().is_some_and(|own| own.as_str() == authority))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn request(header: &Value, claims: &Value) -> Parts {
+        let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let proof = format!("{}.{}.c2ln", part(header), part(claims));
+        Request::post("https://api.example.com/a?b").header("dpop", proof).body(()).unwrap().into_parts().0
+    }
+
+    fn good() -> (Value, Value) {
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        let header = json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk });
+        // The token and its hash are those of RFC 9449 §7.1.
+        let claims = json!({
+            "jti": "0123456789abcdef", "htm": "POST", "htu": "https://api.example.com/a", "iat": NOW,
+            "ath": "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo",
+        });
+        (header, claims)
+    }
+
+    const TOKEN: Option<&str> = Some("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU");
+
+    fn check(proofs: &mut Proofs, head: &Parts) -> Result<String, Problem> {
+        proofs.check(head, TOKEN, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW + 30))
+    }
+
+    #[test]
+    fn a_good_proof_is_taken_once_and_tells_its_key() {
+        let (header, claims) = good();
+        let mut proofs = Proofs::default();
+        // The thumbprint is that of RFC 8037 A.3.
+        let thumbprint = check(&mut proofs, &request(&header, &claims)).unwrap();
+        assert_eq!(thumbprint, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        let again = check(&mut proofs, &request(&header, &claims)).unwrap_err();
+        assert_eq!(again, Problem::Invalid("the proof was used before"));
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_proof_is_found() {
+        let (header, claims) = good();
+        let edits: [(&str, Value); 13] = [
+            ("typ", json!("JWT")),
+            ("alg", json!("HS256")),
+            ("alg", json!("none")),
+            ("jwk", json!({ "kty": "oct", "k": "x" })),
+            ("jwk", json!({ "kty": "OKP", "crv": "Ed25519", "x": "x", "d": "private" })),
+            ("htm", json!("GET")),
+            ("htu", json!("https://api.example.com/a?b")),
+            ("htu", json!("https://other.example.com/a")),
+            ("iat", json!(NOW - 31)),
+            ("iat", json!(NOW + 91)),
+            ("ath", Value::Null),
+            ("ath", json!(URL_SAFE_NO_PAD.encode([0; 32]))),
+            ("jti", json!("short")),
+        ];
+        for (name, value) in edits {
+            let (mut header, mut claims) = (header.clone(), claims.clone());
+            let part = if header.get(name).is_some() { &mut header } else { &mut claims };
+            part[name] = value.clone();
+            let problem = check(&mut Proofs::default(), &request(&header, &claims));
+            assert!(matches!(problem, Err(Problem::Invalid(_))), "{name} {value}");
+        }
+        let mut twice = request(&header, &claims);
+        twice.headers.append("dpop", "x".parse().unwrap());
+        assert!(check(&mut Proofs::default(), &twice).is_err());
+        twice.headers.remove("dpop");
+        assert!(check(&mut Proofs::default(), &twice).is_err());
+    }
+
+    #[test]
+    fn a_nonce_is_wanted_until_it_is_there() {
+        let (header, mut claims) = good();
+        let mut proofs = Proofs::default();
+        proofs.rotate();
+        assert_eq!(check(&mut proofs, &request(&header, &claims)), Err(Problem::NonceWanted));
+        let nonce = proofs.nonce_to_tell(false).unwrap();
+        assert_eq!(proofs.nonce_to_tell(false), None, "it was told");
+        (claims["nonce"], claims["jti"]) = (json!(nonce), json!("another-of-its-own"));
+        check(&mut proofs, &request(&header, &claims)).unwrap();
+        assert_ne!(proofs.nonce_to_tell(true), Some(nonce));
+    }
+}

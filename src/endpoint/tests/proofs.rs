@@ -116,3 +116,33 @@ fn settings_with_another_key_are_other_settings() {
     let one = bound(settings("https://a.example/t"));
     assert!(one == one.clone() && one != bound(settings("https://a.example/t")));
 }
+
+/// What a person brought, such as a code, is sent again for a nonce only.
+///
+/// Behaviour 110.
+#[tokio::test]
+async fn a_code_is_exchanged_with_a_proof_and_again_for_a_nonce() {
+    use crate::endpoint::direct::Direct;
+
+    for (status, body, sent) in [(400, WANTS_NONCE, 2), (400, r#"{"error":"invalid_grant"}"#, 1), (503, "", 1)] {
+        let proofs = Arc::new(Mutex::new(Vec::new()));
+        let seen = proofs.clone();
+        let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let proof = request.headers()["dpop"].clone();
+            let first = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(proof);
+                seen.len() == 1
+            };
+            let (status, body) = if first { (status, body) } else { (200, TOKEN) };
+            std::future::ready(answered(status, &[("dpop-nonce", "n")], body.into()))
+        });
+        let settings = Arc::new(bound(settings("https://a.example/t")));
+        let endpoint = TokenEndpoint::new(client, settings, Credentials::new(body_auth()), Arc::new(SystemClock));
+        let code = GrantParams::new("authorization_code").plain("code", "c");
+        let result = Direct::exchange(&endpoint, code).await;
+        let proofs = proofs.lock().unwrap();
+        assert_eq!((proofs.len(), result.is_ok()), (sent, sent == 2), "{status} {body}");
+        assert!(proofs.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}
