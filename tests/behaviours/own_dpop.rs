@@ -281,7 +281,7 @@ async fn nonces_are_kept_for_each_server_and_the_newest_is_used() {
 ///
 /// Behaviour 110.
 #[tokio::test(start_paused = true)]
-async fn a_repeat_uses_the_nonce_of_its_own_answer() {
+async fn nonces_that_are_good_once_are_enough_for_many_at_once() {
     let unused = Arc::new(Mutex::new(HashSet::new()));
     let api = service_fn(move |request: Request<Full<Bytes>>| {
         let nonces = unused.clone();
