@@ -281,6 +281,11 @@ impl ClientAuth {
         Some(digest)
     }
 
+    /// The client's id, where it has one.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     fn id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }

@@ -44,16 +44,16 @@ mod wire;
 
 pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
-pub use grant::TokenExchange;
+pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use signing::{Signer, SigningKey};
 
-pub(crate) use answer::AnswerSettings;
+pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use direct::Direct;
-pub(crate) use grant::Grant;
+pub(crate) use grant::{Grant, Issuer};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
@@ -288,17 +288,15 @@ where
             binds_tokens: settings.binds_tokens(),
             asking,
             dead_refresh_codes: &settings.dead_refresh_codes,
-            required_scopes: settings
-                .require_granted
-                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
-                .flatten(),
+            asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
+            require_granted: settings.require_granted,
             require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
             sent: outgoing.sent,
             now: clock.now().wall,
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result

@@ -144,32 +144,33 @@ async fn a_lease_lasts_as_long_as_the_token_request() {
 }
 
 /// Behaviour 87.
+///
+/// It wakes after its successor has stored a token, or while that one still asks.
 #[tokio::test(start_paused = true)]
 async fn what_a_holder_that_slept_through_its_lease_brings_is_not_stored() {
-    let world = World::new();
-    let endpoint = world.endpoint(world.config());
-    let identity = endpoint.identity();
-    // As a process that was stopped: what it asked for is answered, and it does not see that for a minute.
-    let source = service_fn(|_: TokenRequest| async {
-        sleep(60 * SECOND).await;
-        let token = Token::bearer("stale").unwrap().expires_in(HOUR);
-        Ok::<_, TokenError>(token.with_refresh_token(RefreshToken::Replace("stale-refresh-token".into_secret())))
-    });
-    world.store.trouble(Call::Renew, Trouble::Hang);
-    let layer = StoreLayer::new(world.store.clone(), identity);
-    let stopped = AuthLayer::with_source(external(&world), layer.layer(source)).handle();
-    let stopped = tokio::spawn(async move { stopped.token().await });
-    sleep(SECOND).await;
+    for (wakes_after, successor_takes) in [(60, 0), (15, 9)] {
+        let world = World::new();
+        let auth = world.auth.clone().latency(successor_takes * SECOND);
+        let identity = world.endpoint(world.config()).identity();
+        let source = service_fn(move |_: TokenRequest| async move {
+            sleep(wakes_after * SECOND).await;
+            let token = Token::bearer("stale").unwrap().expires_in(HOUR);
+            Ok::<_, TokenError>(token.with_refresh_token(RefreshToken::Replace("stale-refresh-token".into_secret())))
+        });
+        world.store.trouble(Call::Renew, Trouble::Hang);
+        let layer = StoreLayer::new(world.store.clone(), identity);
+        let stopped = AuthLayer::with_source(external(&world), layer.layer(source)).handle();
+        let stopped = tokio::spawn(async move { stopped.token().await });
+        sleep(SECOND).await;
 
-    let other = world.process(world.config());
-    let token = other.token().await;
-    assert_ne!(token, "stale");
-    // The one who wakes late takes what is stored, and stores nothing.
-    let woken = stopped.await.unwrap().unwrap();
-    assert_eq!(woken.access_token(), token);
-    let third = world.process(world.config());
-    assert_eq!(third.token().await, token);
-    assert_eq!(world.auth.token_requests(), 1);
+        let token = world.process(world.config()).token().await;
+        assert_ne!(token, "stale");
+        // The one who wakes late takes what is stored, or its own; in no case it stores that.
+        let woken = stopped.await.unwrap().unwrap();
+        assert_eq!(woken.access_token() == token, successor_takes == 0);
+        assert_eq!(world.process(world.config()).token().await, token);
+        assert_eq!(auth.token_requests(), 1);
+    }
 }
 
 trait IntoSecret {

@@ -211,6 +211,10 @@ impl TokenStore for Flaky {
     }
 
     async fn changed(&self, key: &StoreKey, since: Version) {
-        let _ = self.play(Call::Changed, async { Ok(self.inner.changed(key, since).await) }).await;
+        let work = async {
+            self.inner.changed(key, since).await;
+            Ok(())
+        };
+        let _ = self.play(Call::Changed, work).await;
     }
 }

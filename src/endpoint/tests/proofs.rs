@@ -140,7 +140,7 @@ async fn a_code_is_exchanged_with_a_proof_and_again_for_a_nonce() {
         let settings = Arc::new(bound(settings("https://a.example/t")));
         let endpoint = TokenEndpoint::new(client, settings, Credentials::new(body_auth()), Arc::new(SystemClock));
         let code = GrantParams::new("authorization_code").plain("code", "c");
-        let result = Direct::exchange(&endpoint, code).await;
+        let result = Direct::exchange(&endpoint, code, None).await;
         let proofs = proofs.lock().unwrap();
         assert_eq!((proofs.len(), result.is_ok()), (sent, sent == 2), "{status} {body}");
         assert!(proofs.windows(2).all(|pair| pair[0] != pair[1]));

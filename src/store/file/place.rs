@@ -30,6 +30,7 @@ pub(super) struct Directory {
     /// The leases of this process: as long as their files are open, they are locked.
     leases: Mutex<HashMap<StoreKey, (u64, File)>>,
     /// The directory was seen to be ours.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "who owns what is a matter of unix"))]
     is_own: AtomicBool,
 }
 
@@ -109,6 +110,8 @@ struct State {
     held: bool,
     until: u64,
 }
+
+type Content = (Header, Secret<Vec<u8>>);
 
 struct Header {
     version: u64,
@@ -210,7 +213,7 @@ impl Place {
         Ok(!is_held || self.load()?.is_some_and(|stored| stored.version > since))
     }
 
-    fn read(&self) -> Result<Option<(Header, Secret<Vec<u8>>)>, StoreError> {
+    fn read(&self) -> Result<Option<Content>, StoreError> {
         let path = self.path("token");
         let mut file = match open(&path, false) {
             Ok(file) => file,
