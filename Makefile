@@ -41,12 +41,12 @@ setup:
 	@command -v cc >/dev/null || { echo "install a C compiler first (Debian: apt install build-essential)"; exit 1; }
 
 # The tests of the Redis store start a server of their own; only its program must be there. Where it can be installed it
-# is (the service that Debian's package comes with is neither needed nor touched), elsewhere those tests say that they did
-# not run.
+# is (Debian's package may start a service; the tests do not use it), elsewhere those tests say that they did not run.
 .PHONY: redis
 redis:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { \
+			export DEBIAN_FRONTEND=noninteractive; \
 			apt-get install -y --no-install-recommends redis-server >/dev/null 2>&1 || \
 			{ apt-get update && apt-get install -y --no-install-recommends redis-server; } >/dev/null 2>&1; }; } || \
 	echo "there is no redis-server and none could be installed: the tests that need it will not run"

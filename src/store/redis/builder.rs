@@ -158,7 +158,7 @@ impl RedisStoreBuilder {
         if let Some(certificates) = certificates {
             cluster = cluster.certs(certificates);
         }
-        Ok(Server::Cluster(cluster.build().map_err(|_| unfit())?))
+        Ok(Server::Cluster(Box::new(cluster.build().map_err(|_| unfit())?)))
     }
 }
 

@@ -13,7 +13,7 @@ use super::watch::Watches;
 #[derive(Clone)]
 pub(super) enum Server {
     Single(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 impl Server {

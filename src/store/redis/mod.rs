@@ -53,9 +53,9 @@ use crate::secret::Secret;
 /// # Waiting
 /// [`changed`](TokenStore::changed) subscribes to the key's channel over the same connection while somebody waits, looks
 /// once at what is there, and then costs nothing: a save or a lease given back is told at once, the end of a lease is
-/// known in advance. Since Redis does not repeat a notification that was lost, it looks again after 1 to 2 s. A fleet of
-/// a thousand processes that all wait costs Redis two commands a process when it begins, one message a process when it
-/// ends, and some 700 small commands a second between.
+/// known in advance. Since Redis does not repeat a notification that was lost, it looks again after 1 to 2 s. A process that
+/// waits for another's token request costs Redis five operations and one message, and four operations more for each 1 to
+/// 2 s that it takes.
 ///
 /// # TLS
 /// `rediss://` and `valkeys://` verify the certificate by the system's roots or by
