@@ -134,10 +134,11 @@ impl RedisStoreBuilder {
             ));
         }
         let Some(further) = &self.cluster else {
-            return Ok(Server::Single(match certificates {
-                Some(certificates) => Client::build_with_tls(first, certificates).map_err(|_| not_pem())?,
-                None => Client::open(first).map_err(|_| not_pem())?,
-            }));
+            let client = match certificates {
+                Some(certificates) => Client::build_with_tls(first, certificates),
+                None => Client::open(first),
+            };
+            return Ok(Server::Single(Box::new(client.map_err(|_| not_pem())?)));
         };
         let further = further.iter().map(|url| parse(url.expose())).collect::<Result<Vec<_>, _>>()?;
         let unfit = || {

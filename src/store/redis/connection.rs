@@ -12,7 +12,7 @@ use super::watch::Watches;
 
 #[derive(Clone)]
 pub(super) enum Server {
-    Single(Client),
+    Single(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
