@@ -227,6 +227,7 @@ pub struct AuthConfigBuilder {
     token_url: String,
     client_auth: Option<ClientAuth>,
     refresh_url: Option<String>,
+    revocation_url: Option<String>,
     refresh_token: Option<Secret<String>>,
     scopes: Vec<String>,
     resources: Vec<String>,
@@ -261,6 +262,12 @@ impl AuthConfigBuilder {
     /// the primary grant is used and the refresh token kept.
     pub fn refresh_url(mut self, url: impl Into<String>) -> Self {
         self.refresh_url = Some(url.into());
+        self
+    }
+
+    /// Where tokens are revoked (RFC 7009), for [`AuthHandle::revoke`](crate::AuthHandle::revoke). Nowhere by default.
+    pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
+        self.revocation_url = Some(url.into());
         self
     }
 
@@ -599,6 +606,7 @@ impl AuthConfigBuilder {
             token_url,
             client_auth,
             refresh_url: None,
+            revocation_url: None,
             refresh_token: None,
             scopes: Vec::new(),
             resources: Vec::new(),
@@ -670,8 +678,9 @@ impl AuthConfigBuilder {
             };
         };
         let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
-        settings.refresh_url =
-            self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
+        let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
+        settings.refresh_url = parse(&self.refresh_url)?;
+        settings.revocation_url = parse(&self.revocation_url)?;
         if !self.scopes.is_empty() {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
@@ -703,7 +712,11 @@ impl AuthConfigBuilder {
             ));
         }
         #[cfg(feature = "reqwest")]
-        let is_local = is_loopback(&settings.url) || settings.refresh_url.as_ref().is_some_and(is_loopback);
+        let is_local = [&settings.refresh_url, &settings.revocation_url]
+            .into_iter()
+            .flatten()
+            .chain([&settings.url])
+            .any(is_loopback);
         Ok(Some(Endpoint {
             settings,
             client_auth: client_auth.clone(),
@@ -714,6 +727,7 @@ impl AuthConfigBuilder {
 
     fn has_endpoint_settings(&self) -> bool {
         self.refresh_url.is_some()
+            || self.revocation_url.is_some()
             || !self.scopes.is_empty()
             || !self.resources.is_empty()
             || !self.audiences.is_empty()

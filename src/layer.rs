@@ -11,10 +11,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::config::AuthConfig;
-use crate::endpoint::{ClientAuth, Direct, TokenEndpoint};
+use crate::endpoint::{ClientAuth, Direct, Revoked, TokenEndpoint, revoke};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
 use crate::request::{Recorded, Registry, clone_ops, record_ops};
+use crate::secret::Secret;
 use crate::service::Auth;
 use crate::shared::Setup;
 use crate::token::{
@@ -397,6 +398,53 @@ impl AuthHandle {
         self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
+    /// Ends the grant at the authorization server (RFC 7009): revokes the refresh token, if there is one, then the access
+    /// token, and forgets both. Nothing else in this crate revokes anything.
+    ///
+    /// It waits for a token request under way, so that what that one brings is revoked too. A request made later gets a new
+    /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
+    /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .revocation_url("https://auth.example.com/revoke")
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+    /// let token = auth.token().await?;
+    /// auth.revoke().await?;
+    /// assert!(!http_client.is_live(token.access_token()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// No revocation URL, a server that does not answer or says no. The token in question may be good still and is kept,
+    /// so that it can be tried again (after [`retry_after`](TokenError::retry_after), if the server asks for that). Many
+    /// servers cannot revoke access tokens: the error is [`Unsupported`](TokenErrorKind::Unsupported) then, the refresh
+    /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
+    pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
+        self.revoke_slot(self.setup.engine.main()).await
+    }
+
+    /// The same for one tenant's tokens, where tokens are per tenant; where they are shared, for the one token.
+    ///
+    /// # Errors
+    /// As [`revoke`](AuthHandle::revoke).
+    pub async fn revoke_tenant(&self, tenant: &TenantId) -> Result<(), Arc<TokenError>> {
+        match self.existing_slot(tenant) {
+            Some(slot) => self.revoke_slot(&slot).await,
+            None => Ok(()),
+        }
+    }
+
     /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
     ///
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
@@ -430,6 +478,32 @@ impl AuthHandle {
         for ticket in tickets {
             ticket.await;
         }
+    }
+
+    async fn revoke_slot(&self, slot: &Slot) -> Result<(), Arc<TokenError>> {
+        let endpoint = self.endpoint()?;
+        if let Some(ticket) = slot.ticket() {
+            ticket.await;
+        }
+        let held = slot.held();
+        // First what could bring more tokens; most servers let the access tokens die with it.
+        if let Some(token) = &held.refresh_token {
+            revoke(endpoint, token.clone(), Revoked::RefreshToken).await?;
+            slot.forget_refresh_token(&held);
+        }
+        if let Some(current) = &held.current {
+            revoke(endpoint, Secret::from(current.token.access_token()), Revoked::AccessToken).await?;
+        }
+        slot.forget(&held);
+        Ok(())
+    }
+
+    /// # Errors
+    /// The layer's tokens come from a source of the user's.
+    fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
+        self.setup.endpoint.as_deref().ok_or_else(|| {
+            TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
+        })
     }
 
     /// Never a default tenant: where each tenant has its token, somebody must say which.

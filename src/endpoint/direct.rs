@@ -28,8 +28,11 @@ pub(crate) trait Direct: Send + Sync {
     /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens.
     fn exchange(&self, grant: GrantParams) -> BoxReply<'_, Token>;
 
-    /// Posts to another endpoint of the same server, as the same client. The parameters are all that is sent; their
+    /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their
     /// `grant_type` may be empty.
+    ///
+    /// # Errors
+    /// Also an answer that says no.
     fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer>;
 }
 
@@ -63,8 +66,11 @@ where
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
             let presented = call.present().await?;
             let settings = self.settings();
-            let request = wire::post(url, settings, &Material { grant: params, presented })?;
-            call.exchanger.exchange(request, settings.timeout, settings.max_body).await
+            let material = Material { grant: params, presented };
+            let outgoing = wire::post(url, settings, &material)?;
+            let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
+            call.reader(Asking::Once, outgoing.sent).acknowledge(&answer)?;
+            Ok(answer)
         })
     }
 }

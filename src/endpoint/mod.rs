@@ -29,6 +29,7 @@ mod direct;
 mod encode;
 mod exchange;
 mod grant;
+mod revocation;
 mod settings;
 #[cfg(feature = "jwt")]
 mod signing;
@@ -48,9 +49,10 @@ pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use direct::Direct;
 pub(crate) use grant::Grant;
+pub(crate) use revocation::{Revoked, revoke};
 pub(crate) use settings::{EndpointSettings, Param};
 
-use answer::Reader;
+use answer::{Reader, Sent};
 use client_auth::Presented;
 use exchange::Exchanger;
 use grant::{Asking, GrantParams};
@@ -144,6 +146,23 @@ impl<C> Call<C> {
         in_time(settings.timeout, credentials.load().present(&settings.audience_of_assertions(), clock.now().wall))
             .await
     }
+
+    fn reader<'a>(&'a self, asking: Asking, sent: Sent<'a>) -> Reader<'a> {
+        let Shared { settings, clock, warned, .. } = &*self.shared;
+        Reader {
+            settings: &settings.answer,
+            asking,
+            dead_refresh_codes: &settings.dead_refresh_codes,
+            required_scopes: settings
+                .require_granted
+                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
+                .flatten(),
+            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
+            sent,
+            now: clock.now().wall,
+            warned,
+        }
+    }
 }
 
 impl<C, RB> Call<C>
@@ -207,22 +226,10 @@ where
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
-        let Shared { settings, clock, warned, .. } = &*self.shared;
+        let settings = &self.shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
-        let reader = Reader {
-            settings: &settings.answer,
-            asking,
-            dead_refresh_codes: &settings.dead_refresh_codes,
-            required_scopes: settings
-                .require_granted
-                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
-                .flatten(),
-            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
-            sent: outgoing.sent,
-            now: clock.now().wall,
-            warned,
-        };
+        let reader = self.reader(asking, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
         if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
             error.refresh_answer_lost = false;

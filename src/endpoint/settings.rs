@@ -18,6 +18,8 @@ pub(crate) struct EndpointSettings {
     pub(crate) url: Uri,
     /// Where refresh tokens go, if not to `url`.
     pub(crate) refresh_url: Option<Uri>,
+    /// RFC 7009.
+    pub(crate) revocation_url: Option<Uri>,
     pub(crate) grant: Grant,
     pub(crate) encoding: BodyEncoding,
     /// Concerns the configured grant; a refresh always says that it is one.
@@ -52,6 +54,7 @@ impl EndpointSettings {
         Self {
             url,
             refresh_url: None,
+            revocation_url: None,
             grant,
             encoding: BodyEncoding::Form,
             send_grant_type: true,

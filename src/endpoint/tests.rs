@@ -23,6 +23,7 @@ use crate::secret::Secret;
 #[cfg(feature = "jwt")]
 mod assertions;
 mod grants;
+mod revocation;
 mod secrets;
 
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
@@ -80,6 +81,15 @@ impl Server {
         auth: &ClientAuth,
         request: TokenRequest,
     ) -> Result<Token, TokenError> {
+        self.endpoint(clock, settings, auth).oneshot(request).await
+    }
+
+    fn endpoint(
+        &self,
+        clock: impl Clock,
+        settings: &EndpointSettings,
+        auth: &ClientAuth,
+    ) -> TokenEndpoint<impl Client> {
         let server = self.clone();
         let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let server = server.clone();
@@ -107,10 +117,31 @@ impl Server {
                 }
             }
         });
-        let endpoint =
-            TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock));
-        endpoint.oneshot(request).await
+        TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock))
     }
+}
+
+/// What a token endpoint needs of an HTTP client.
+trait Client:
+    Service<Request<Full<Bytes>>, Response = Response<UnsyncBoxBody<Bytes, BoxError>>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<C> Client for C where
+    C: Service<
+            Request<Full<Bytes>>,
+            Response = Response<UnsyncBoxBody<Bytes, BoxError>>,
+            Error = BoxError,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 fn answered(status: u16, headers: &[(&str, &str)], body: Vec<u8>) -> Answered {

@@ -41,24 +41,21 @@ impl<'a> Outgoing<'a> {
         let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
 
-        let mut sent = Sent::default();
-        presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+        let mut sent = sent_with(settings, material);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
         sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
-        settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
-        sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
         Ok(Self { request: outgoing, sent })
     }
 }
 
 /// A request to another endpoint of the same server: the parameters given, and who asks.
-pub(crate) fn post(
+pub(crate) fn post<'a>(
     url: Uri,
-    settings: &EndpointSettings,
-    material: &Material,
-) -> Result<Request<Full<Bytes>>, TokenError> {
+    settings: &'a EndpointSettings,
+    material: &'a Material,
+) -> Result<Outgoing<'a>, TokenError> {
     let Material { grant, presented } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
@@ -67,7 +64,16 @@ pub(crate) fn post(
     let mut request = post_to(url, BodyEncoding::Form.encode(&params))?;
     set_headers(request.headers_mut(), settings, presented.authorization.as_ref(), &TokenRequest::default());
     request.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
-    Ok(request)
+    Ok(Outgoing { request, sent: sent_with(settings, material) })
+}
+
+/// The secrets that go with every request to the server.
+fn sent_with<'a>(settings: &'a EndpointSettings, Material { grant, presented }: &'a Material) -> Sent<'a> {
+    let mut sent = Sent::default();
+    presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+    settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
+    sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
+    sent
 }
 
 fn post_to(url: Uri, body: Bytes) -> Result<Request<Full<Bytes>>, TokenError> {

@@ -16,7 +16,7 @@ use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, lock};
-use super::shapes::{Announce, Asked, Granted, Refusal, Shape};
+use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
 use super::tokens::{Format, Identity, Tokens};
 use crate::clock::Clock;
 use crate::error::BoxError;
@@ -53,11 +53,15 @@ pub struct AuthServer {
     clock: TestClock,
     shape: Shape,
     recorder: Recorder,
+    /// Of requests to all endpoints but the token endpoint.
+    other_recorder: Recorder,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     script: Script,
+    /// For all endpoints but the token endpoint.
+    other_script: Script,
     tokens: Tokens,
     clients: HashMap<String, String>,
     lifetime: Duration,
@@ -80,7 +84,7 @@ enum TenantFrom {
 /// The servers.
 impl AuthServer {
     /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
-    /// body, opaque tokens, a true `expires_in`.
+    /// body, opaque tokens, a true `expires_in`. At `/revoke` tokens are revoked (RFC 7009).
     pub fn new(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Generic)
     }
@@ -120,6 +124,7 @@ impl AuthServer {
     fn with_shape(clock: TestClock, shape: Shape) -> Self {
         let state = State {
             script: Script::default(),
+            other_script: Script::default(),
             tokens: Tokens::new(),
             clients: HashMap::new(),
             lifetime: shape.lifetime(),
@@ -133,7 +138,8 @@ impl AuthServer {
             rotation: true,
             tenant_from: None,
         };
-        Self { clock, shape, recorder: Recorder::default(), state: Arc::new(Mutex::new(state)) }
+        let (recorder, other_recorder) = Default::default();
+        Self { clock, shape, recorder, other_recorder, state: Arc::new(Mutex::new(state)) }
     }
 }
 
@@ -219,14 +225,21 @@ impl AuthServer {
         lock(&self.state).script.push(faults);
     }
 
+    /// The same for requests to all endpoints but the token endpoint.
+    pub fn script_other(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.state).other_script.push(faults);
+    }
+
     /// Every token request meets this fault once the script is used up, until [`heal`](Self::heal).
     pub fn always(&self, fault: Fault) {
         lock(&self.state).script.always(fault);
     }
 
-    /// No more faults: ends `always` and forgets the rest of the script.
+    /// No more faults: ends `always` and forgets the rest of the scripts.
     pub fn heal(&self) {
-        lock(&self.state).script.heal();
+        let mut state = lock(&self.state);
+        state.script.heal();
+        state.other_script.heal();
     }
 
     /// Revokes an access token. Whether there was such a token.
@@ -268,6 +281,11 @@ impl AuthServer {
         self.recorder.requests()
     }
 
+    /// All requests to other endpoints in order of arrival.
+    pub fn other_requests(&self) -> Vec<RecordedRequest> {
+        self.other_recorder.requests()
+    }
+
     /// How many token requests are in hand now: arrived, not answered, not given up by the client.
     pub fn in_flight(&self) -> usize {
         self.recorder.in_flight()
@@ -298,9 +316,9 @@ impl AuthServer {
         lock(&self.state).tokens.reuses()
     }
 
-    /// Whether a path is this server's token endpoint.
+    /// Whether there is an endpoint of this server at a path.
     pub(super) fn serves(&self, path: &str) -> bool {
-        self.shape.serves(path)
+        self.shape.place(path).is_some()
     }
 }
 
@@ -311,10 +329,14 @@ impl AuthServer {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        let arrival = self.recorder.arrive(&head, self.clock.now());
+        let place = self.shape.place(head.uri.path());
+        let is_other = place.is_some_and(|place| place != Place::Token);
+        let recorder = if is_other { &self.other_recorder } else { &self.recorder };
+        let arrival = recorder.arrive(&head, self.clock.now());
         let (fault, latency) = {
             let mut state = lock(&self.state);
-            (state.script.next(), state.latency)
+            let script = if is_other { &mut state.other_script } else { &mut state.script };
+            (script.next(), state.latency)
         };
         let body = body::read(body).await?;
         arrival.body(body.clone());
@@ -323,15 +345,20 @@ impl AuthServer {
         }
         let same = matches!(fault, Fault::SameToken);
         let shape = self.shape;
-        fault.play(|| self.usual(&head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
+        fault.play(|| self.usual(place, &head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
     }
 
-    fn usual(&self, head: &Parts, body: &[u8], same: bool) -> Answer {
-        let granted = self.shape.read(head, body).and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
-        match granted {
-            Ok(granted) => self.shape.answer(&granted),
-            Err(refusal) => self.shape.refuse(&refusal),
-        }
+    fn usual(&self, place: Option<Place>, head: &Parts, body: &[u8], same: bool) -> Answer {
+        let answer = match place {
+            None => Err(Refusal::new(404, "not_found", "There is no endpoint at this path.")),
+            Some(place) => self.shape.read(place, head, body).and_then(|asked| match place {
+                Place::Token => {
+                    lock(&self.state).grant(self, head, &asked, same).map(|granted| self.shape.answer(&granted))
+                }
+                Place::Revocation => lock(&self.state).revoke(&asked),
+            }),
+        };
+        answer.unwrap_or_else(|refusal| self.shape.refuse(&refusal))
     }
 }
 
@@ -369,6 +396,13 @@ impl State {
             refresh_token: refresh_token.map(|(token, _)| token),
             announce: self.announce.clone(),
         })
+    }
+
+    fn revoke(&mut self, asked: &Asked) -> Result<Answer, Refusal> {
+        let client = self.authenticate(asked)?;
+        let token = asked.param("token").ok_or_else(|| Refusal::invalid_request("token is missing."))?;
+        self.tokens.revoke_for(token, &client);
+        Ok(Answer::new(200, "text/plain", ""))
     }
 
     /// The client's id. A server that knows no clients takes any.

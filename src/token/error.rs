@@ -61,6 +61,9 @@ pub enum TokenErrorKind {
     Refused,
     /// The grant is dead and there is no other: a person must sign in again.
     SignInAgain,
+    /// It does not offer what is needed: an endpoint, this way to authenticate, the revocation of this kind of token
+    /// (`unsupported_token_type`, RFC 7009 §2.2.1).
+    Unsupported,
     /// It answered with a redirect, which is never followed: credentials would go elsewhere.
     Redirected,
     /// The token had expired on arrival and the provider forbids using it: one of the clocks is wrong.
@@ -100,6 +103,7 @@ impl TokenErrorKind {
             }
             Self::Refused => "the authorization server refuses the token request; check grant, scopes and parameters",
             Self::SignInAgain => "the grant has ended; a person must sign in again",
+            Self::Unsupported => "the authorization server does not offer what is asked for; check the configuration",
             Self::Redirected => {
                 "the token endpoint answered with a redirect, which is never followed; configure the URL it points to"
             }
@@ -193,7 +197,7 @@ impl TokenError {
             | Aborted
             | CredentialsUnavailable
             | SourceTransient => true,
-            BadCredentials | Refused | SignInAgain | Redirected | NoRuntime | SourcePermanent => false,
+            BadCredentials | Refused | SignInAgain | Unsupported | Redirected | NoRuntime | SourcePermanent => false,
         }
     }
 

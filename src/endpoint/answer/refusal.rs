@@ -94,6 +94,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
     match (status.as_u16(), code) {
         (429, _) => Unavailable,
         (_, "invalid_client") => BadCredentials,
+        (_, "unsupported_token_type") => Unsupported,
         (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending") => Unavailable,
         (_, code) if is_registered(code) => Refused,
         (408 | 425 | 500..=599, _) => Unavailable,
@@ -103,7 +104,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
 }
 
 fn is_registered(code: &str) -> bool {
-    const CODES: [&str; 13] = [
+    const CODES: [&str; 14] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
@@ -117,6 +118,7 @@ fn is_registered(code: &str) -> bool {
         "slow_down",
         "authorization_pending",
         "expired_token",
+        "unsupported_token_type",
     ];
     CODES.contains(&code)
 }

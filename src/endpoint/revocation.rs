@@ -1,0 +1,32 @@
+//! Revocation (RFC 7009): telling the server that a token has done its work.
+
+use super::Direct;
+use super::grant::GrantParams;
+use crate::secret::Secret;
+use crate::token::{TokenError, TokenErrorKind};
+
+/// What kind of token it is (`token_type_hint`).
+#[derive(Clone, Copy)]
+pub(crate) enum Revoked {
+    RefreshToken,
+    AccessToken,
+}
+
+/// Revokes one token. The server calls it a success too if it knows no such token (§2.2).
+///
+/// # Errors
+/// The token may be good still; the error says so.
+pub(crate) async fn revoke(endpoint: &dyn Direct, token: Secret<String>, kind: Revoked) -> Result<(), TokenError> {
+    let (hint, still_good) = match kind {
+        Revoked::RefreshToken => ("refresh_token", "the refresh token may still be good"),
+        Revoked::AccessToken => ("access_token", "the access token may still be good"),
+    };
+    let Some(url) = endpoint.settings().revocation_url.clone() else {
+        return Err(TokenError::new(TokenErrorKind::Unsupported).with_detail("there is no revocation URL"));
+    };
+    let params = GrantParams::new("").secret("token", token).plain("token_type_hint", hint);
+    endpoint.post(url, params).await.map(drop).map_err(|error| {
+        let detail = error.detail().map_or(still_good.to_owned(), |detail| format!("{detail}; {still_good}"));
+        error.with_detail(detail)
+    })
+}
