@@ -28,7 +28,7 @@ use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 ///
 /// Start with the grant ([`client_credentials`](AuthConfig::client_credentials),
 /// [`refresh_token`](AuthConfig::refresh_token), [`jwt_bearer`](AuthConfig::jwt_bearer),
-/// [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
+/// [`token_exchange`](AuthConfig::token_exchange), [`device`](AuthConfig::device)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
 /// [`build`](AuthConfigBuilder::build). Two configurations are equal when they behave alike; secrets are not compared.
 #[derive(Clone, PartialEq)]
 pub struct AuthConfig {
@@ -138,6 +138,40 @@ impl AuthConfig {
         AuthConfigBuilder::new(Some(Grant::TokenExchange(exchange)), token_url.into(), Some(client_auth))
     }
 
+    /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
+    /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
+    /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
+    ///
+    /// Until then requests fail with [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain), at once and
+    /// without a token request; afterwards the token is renewed as long as the server gives refresh tokens.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async { tokio::time::pause();
+    /// # let server = AuthServer::new(TestClock::new());
+    /// # let http_client = server.clone();
+    /// let cfg = AuthConfig::device("https://auth.example.com/token", ClientAuth::none("tv"))
+    ///     .device_authorization_url("https://auth.example.com/device_authorization")
+    ///     .scopes(["read"])
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client).handle();
+    ///
+    /// let sign_in = auth.sign_in_on_device().await?;
+    /// println!("please open {} and enter {}", sign_in.verification_uri(), sign_in.user_code());
+    /// # server.approve_device(sign_in.user_code());
+    /// sign_in.wait().await?; // until the person has agreed
+    /// auth.token().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn device(token_url: impl Into<String>, client_auth: ClientAuth) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::Device), token_url.into(), Some(client_auth))
+    }
+
     /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
     /// endpoint are errors here, since nothing would obey them.
     ///
@@ -228,6 +262,7 @@ pub struct AuthConfigBuilder {
     client_auth: Option<ClientAuth>,
     refresh_url: Option<String>,
     revocation_url: Option<String>,
+    device_url: Option<String>,
     refresh_token: Option<Secret<String>>,
     scopes: Vec<String>,
     resources: Vec<String>,
@@ -268,6 +303,13 @@ impl AuthConfigBuilder {
     /// Where tokens are revoked (RFC 7009), for [`AuthHandle::revoke`](crate::AuthHandle::revoke). Nowhere by default.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// Where a sign-in on another device begins (RFC 8628 §3.1), for
+    /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device). Nowhere by default.
+    pub fn device_authorization_url(mut self, url: impl Into<String>) -> Self {
+        self.device_url = Some(url.into());
         self
     }
 
@@ -607,6 +649,7 @@ impl AuthConfigBuilder {
             client_auth,
             refresh_url: None,
             revocation_url: None,
+            device_url: None,
             refresh_token: None,
             scopes: Vec::new(),
             resources: Vec::new(),
@@ -681,6 +724,13 @@ impl AuthConfigBuilder {
         let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
         settings.refresh_url = parse(&self.refresh_url)?;
         settings.revocation_url = parse(&self.revocation_url)?;
+        settings.device_url = parse(&self.device_url)?;
+        if *grant == Grant::Device && settings.device_url.is_none() {
+            return Err(ConfigError::new(
+                "there is no place to ask for the codes that a person signs in with",
+                "name it with `.device_authorization_url(..)`",
+            ));
+        }
         if !self.scopes.is_empty() {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
@@ -712,7 +762,7 @@ impl AuthConfigBuilder {
             ));
         }
         #[cfg(feature = "reqwest")]
-        let is_local = [&settings.refresh_url, &settings.revocation_url]
+        let is_local = [&settings.refresh_url, &settings.revocation_url, &settings.device_url]
             .into_iter()
             .flatten()
             .chain([&settings.url])
@@ -728,6 +778,7 @@ impl AuthConfigBuilder {
     fn has_endpoint_settings(&self) -> bool {
         self.refresh_url.is_some()
             || self.revocation_url.is_some()
+            || self.device_url.is_some()
             || !self.scopes.is_empty()
             || !self.resources.is_empty()
             || !self.audiences.is_empty()

@@ -500,14 +500,14 @@ impl AuthHandle {
 
     /// # Errors
     /// The layer's tokens come from a source of the user's.
-    fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
+    pub(crate) fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
         self.setup.endpoint.as_deref().ok_or_else(|| {
             TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
         })
     }
 
     /// Never a default tenant: where each tenant has its token, somebody must say which.
-    fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
+    pub(crate) fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
         match &self.setup.tenant {
             Some(policy) if policy.tokens_need_tenant() => {
                 let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
@@ -520,6 +520,12 @@ impl AuthHandle {
     fn partition(&self, tenant: &TenantId) -> Partition {
         let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
         Partition { tenant, scopes: None }
+    }
+
+    /// The tenant that token requests for this partition name, if they name one.
+    pub(crate) fn tenant_of_token_requests(&self, tenant: Option<&TenantId>) -> Option<TenantId> {
+        let varying = tenant.and_then(|tenant| self.partition(tenant).tenant);
+        varying.or_else(|| self.setup.engine.fixed_tenant.clone())
     }
 
     fn existing_slot(&self, tenant: &TenantId) -> Option<Arc<Slot>> {

@@ -55,6 +55,7 @@
 
 mod clock;
 mod config;
+mod device_sign_in;
 mod endpoint;
 mod error;
 mod extensions;
@@ -76,6 +77,7 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
+pub use device_sign_in::DeviceSignIn;
 pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningAlgorithm, SigningKey};

@@ -25,6 +25,7 @@ mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
+mod device;
 mod direct;
 mod encode;
 mod exchange;
@@ -47,6 +48,7 @@ pub(crate) use answer::AnswerSettings;
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
+pub(crate) use device::DeviceAuthorization;
 pub(crate) use direct::Direct;
 pub(crate) use grant::Grant;
 pub(crate) use revocation::{Revoked, revoke};

@@ -20,6 +20,8 @@ pub(crate) struct EndpointSettings {
     pub(crate) refresh_url: Option<Uri>,
     /// RFC 7009.
     pub(crate) revocation_url: Option<Uri>,
+    /// RFC 8628.
+    pub(crate) device_url: Option<Uri>,
     pub(crate) grant: Grant,
     pub(crate) encoding: BodyEncoding,
     /// Concerns the configured grant; a refresh always says that it is one.
@@ -55,6 +57,7 @@ impl EndpointSettings {
             url,
             refresh_url: None,
             revocation_url: None,
+            device_url: None,
             grant,
             encoding: BodyEncoding::Form,
             send_grant_type: true,

@@ -22,6 +22,7 @@ use crate::secret::Secret;
 
 #[cfg(feature = "jwt")]
 mod assertions;
+mod device;
 mod grants;
 mod revocation;
 mod secrets;

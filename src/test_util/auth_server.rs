@@ -6,14 +6,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{Request, Response};
+use serde_json::json;
 use tower_service::Service;
 
 use super::TestClock;
 use super::body::{self, Answer, Body};
+use super::devices::{self, Devices};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, lock};
 use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
@@ -63,6 +66,8 @@ struct State {
     /// For all endpoints but the token endpoint.
     other_script: Script,
     tokens: Tokens,
+    devices: Devices,
+    device_code_lifetime: Duration,
     clients: HashMap<String, String>,
     lifetime: Duration,
     latency: Duration,
@@ -76,6 +81,8 @@ struct State {
     tenant_from: Option<TenantFrom>,
 }
 
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
 enum TenantFrom {
     Header(String),
     Param(String),
@@ -84,7 +91,8 @@ enum TenantFrom {
 /// The servers.
 impl AuthServer {
     /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
-    /// body, opaque tokens, a true `expires_in`. At `/revoke` tokens are revoked (RFC 7009).
+    /// body, opaque tokens, a true `expires_in`. At `/revoke` tokens are revoked (RFC 7009); at
+    /// `/device_authorization` sign-ins on other devices begin (RFC 8628).
     pub fn new(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Generic)
     }
@@ -126,6 +134,8 @@ impl AuthServer {
             script: Script::default(),
             other_script: Script::default(),
             tokens: Tokens::new(),
+            devices: Devices::default(),
+            device_code_lifetime: Duration::from_secs(600),
             clients: HashMap::new(),
             lifetime: shape.lifetime(),
             latency: Duration::ZERO,
@@ -207,6 +217,11 @@ impl AuthServer {
         self.set(|state| state.tenant_from = Some(TenantFrom::Param(name.into())))
     }
 
+    /// How long the codes of a sign-in on another device are good. Default: ten minutes.
+    pub fn device_code_lifetime(self, lifetime: Duration) -> Self {
+        self.set(|state| state.device_code_lifetime = lifetime)
+    }
+
     /// How long every answer takes. Default: none.
     pub fn latency(self, latency: Duration) -> Self {
         self.set(|state| state.latency = latency)
@@ -255,6 +270,16 @@ impl AuthServer {
     /// Revokes all refresh tokens; access tokens live on.
     pub fn revoke_refresh_tokens(&self) {
         lock(&self.state).tokens.revoke_refresh();
+    }
+
+    /// The person enters this code on their device, signs in and agrees. Whether there is such a code.
+    pub fn approve_device(&self, user_code: &str) -> bool {
+        lock(&self.state).devices.answer(user_code, devices::Answer::Approved)
+    }
+
+    /// The person enters this code and says no. Whether there is such a code.
+    pub fn deny_device(&self, user_code: &str) -> bool {
+        lock(&self.state).devices.answer(user_code, devices::Answer::Denied)
     }
 
     /// A refresh token for `client`, as from a sign-in that happened elsewhere.
@@ -356,6 +381,7 @@ impl AuthServer {
                     lock(&self.state).grant(self, head, &asked, same).map(|granted| self.shape.answer(&granted))
                 }
                 Place::Revocation => lock(&self.state).revoke(&asked),
+                Place::DeviceAuthorization => lock(&self.state).begin_device_sign_in(&asked, self.clock.server_time()),
             }),
         };
         answer.unwrap_or_else(|refusal| self.shape.refuse(&refusal))
@@ -368,6 +394,11 @@ impl State {
         let client = self.authenticate(asked)?;
         let (identity, family) = match asked.grant.as_str() {
             "refresh_token" => self.redeem(asked, &client)?,
+            DEVICE_CODE => {
+                let tenant = self.tenant(head, asked)?;
+                let scope = self.devices.poll(asked.param("device_code").unwrap_or_default(), &client, now)?;
+                (Identity { client, scope, tenant }, None)
+            }
             _ => {
                 let scope = asked.param("scope").unwrap_or_default().to_owned();
                 (Identity { client, scope, tenant: self.tenant(head, asked)? }, None)
@@ -396,6 +427,22 @@ impl State {
             refresh_token: refresh_token.map(|(token, _)| token),
             announce: self.announce.clone(),
         })
+    }
+
+    fn begin_device_sign_in(&mut self, asked: &Asked, now: SystemTime) -> Result<Answer, Refusal> {
+        let client = self.authenticate(asked)?;
+        let scope = asked.param("scope").unwrap_or_default().to_owned();
+        let lifetime = self.device_code_lifetime;
+        let (device_code, user_code) = self.devices.begin(client, scope, now, lifetime);
+        let body = json!({
+            "device_code": device_code,
+            "user_code": user_code,
+            "verification_uri": "https://auth.example.com/device",
+            "verification_uri_complete": format!("https://auth.example.com/device?user_code={user_code}"),
+            "expires_in": lifetime.as_secs(),
+            "interval": Devices::INTERVAL.as_secs(),
+        });
+        Ok(Answer::json(200, body.to_string()).header(CACHE_CONTROL, "no-store"))
     }
 
     fn revoke(&mut self, asked: &Asked) -> Result<Answer, Refusal> {

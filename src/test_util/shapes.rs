@@ -30,6 +30,8 @@ pub(super) enum Place {
     Token,
     /// RFC 7009.
     Revocation,
+    /// RFC 8628.
+    DeviceAuthorization,
 }
 
 /// A token request that was understood.
@@ -117,6 +119,7 @@ impl Shape {
         match path.rsplit('/').next()? {
             _ if self != Shape::Generic => None,
             "revoke" => Some(Place::Revocation),
+            "device_authorization" => Some(Place::DeviceAuthorization),
             _ => None,
         }
     }

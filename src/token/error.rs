@@ -61,6 +61,10 @@ pub enum TokenErrorKind {
     Refused,
     /// The grant is dead and there is no other: a person must sign in again.
     SignInAgain,
+    /// Whoever was asked to sign in said no (`access_denied`, RFC 8628 §3.5).
+    Denied,
+    /// Whoever was asked to sign in did not do so in time (`expired_token`, RFC 8628 §3.5).
+    SignInExpired,
     /// It does not offer what is needed: an endpoint, this way to authenticate, the revocation of this kind of token
     /// (`unsupported_token_type`, RFC 7009 §2.2.1).
     Unsupported,
@@ -103,6 +107,8 @@ impl TokenErrorKind {
             }
             Self::Refused => "the authorization server refuses the token request; check grant, scopes and parameters",
             Self::SignInAgain => "the grant has ended; a person must sign in again",
+            Self::Denied => "the sign-in was denied",
+            Self::SignInExpired => "nobody signed in in time; begin another sign-in",
             Self::Unsupported => "the authorization server does not offer what is asked for; check the configuration",
             Self::Redirected => {
                 "the token endpoint answered with a redirect, which is never followed; configure the URL it points to"
@@ -197,7 +203,8 @@ impl TokenError {
             | Aborted
             | CredentialsUnavailable
             | SourceTransient => true,
-            BadCredentials | Refused | SignInAgain | Unsupported | Redirected | NoRuntime | SourcePermanent => false,
+            BadCredentials | Refused | SignInAgain | Denied | SignInExpired | Unsupported | Redirected | NoRuntime
+            | SourcePermanent => false,
         }
     }
 
@@ -215,6 +222,12 @@ impl TokenError {
             #[cfg(feature = "tonic")]
             grpc: tonic::Status::unavailable(kind.sentence()),
         }
+    }
+
+    /// The same failure, of another class by what is known besides.
+    pub(crate) fn of_kind(mut self, kind: TokenErrorKind) -> Self {
+        self.kind = kind;
+        self.retold()
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {

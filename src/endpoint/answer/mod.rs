@@ -10,6 +10,7 @@ use crate::observe;
 use crate::secret::Secret;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind};
 
+mod device;
 mod expiry;
 mod members;
 mod refusal;
@@ -18,6 +19,7 @@ mod sent;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use device::DeviceCodes;
 pub(crate) use sent::Sent;
 
 use members::{Member, Members};

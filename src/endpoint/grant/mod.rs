@@ -27,18 +27,20 @@ pub(crate) enum Grant {
     TokenExchange(TokenExchange),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
+    /// RFC 8628: a person signs in on another device, and until then there is none.
+    Device,
 }
 
 impl Grant {
     /// Whether it yields tokens without a refresh token.
     pub(crate) fn is_primary(&self) -> bool {
-        !matches!(self, Grant::RefreshToken)
+        !matches!(self, Grant::RefreshToken | Grant::Device)
     }
 
     /// Whether what it sends may have to be waited for.
     pub(crate) fn may_wait(&self) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
         }
@@ -48,7 +50,7 @@ impl Grant {
     /// What is known already to be no assertion or no token.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => Ok(()),
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
         }
@@ -62,7 +64,7 @@ impl Grant {
     /// Whether it sends a parameter of that name.
     pub(crate) fn sends(&self, name: &str) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
             Grant::JwtBearer(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
         }
@@ -73,7 +75,9 @@ impl Grant {
 impl PartialEq for Grant {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Grant::ClientCredentials, Grant::ClientCredentials) | (Grant::RefreshToken, Grant::RefreshToken) => true,
+            (Grant::ClientCredentials, Grant::ClientCredentials)
+            | (Grant::RefreshToken, Grant::RefreshToken)
+            | (Grant::Device, Grant::Device) => true,
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
             _ => false,
@@ -110,7 +114,7 @@ impl GrantParams {
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken) => {
+            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken | Grant::Device) => {
                 Ok(refresh_token::params(request))
             }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
