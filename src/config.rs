@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange};
+use crate::endpoint::{
+    BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenAt, TokenExchange, TokenUrl,
+};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
@@ -71,7 +73,7 @@ impl AuthConfig {
     /// Tokens for the client itself (RFC 6749 §4.4), from this token URL.
     ///
     /// How the client authenticates has no default: a wrong guess would show the secret in a second form.
-    pub fn client_credentials(token_url: impl Into<String>, client_auth: ClientAuth) -> AuthConfigBuilder {
+    pub fn client_credentials(token_url: impl Into<TokenUrl>, client_auth: ClientAuth) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::ClientCredentials), token_url.into(), Some(client_auth))
     }
 
@@ -80,7 +82,7 @@ impl AuthConfig {
     /// The refresh token is kept in memory, and replaced when the server rotates it. When it dies, requests fail with
     /// [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain).
     pub fn refresh_token(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         refresh_token: impl Into<Secret<String>>,
     ) -> AuthConfigBuilder {
@@ -121,7 +123,7 @@ impl AuthConfig {
     /// # }
     /// ```
     pub fn jwt_bearer(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         assertion: impl Into<SecretSource>,
     ) -> AuthConfigBuilder {
@@ -131,7 +133,7 @@ impl AuthConfig {
     /// Tokens for another token (RFC 8693): on behalf of somebody, or for another audience. An example is at
     /// [`TokenExchange`].
     pub fn token_exchange(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         exchange: TokenExchange,
     ) -> AuthConfigBuilder {
@@ -168,7 +170,7 @@ impl AuthConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// # }
     /// ```
-    pub fn device(token_url: impl Into<String>, client_auth: ClientAuth) -> AuthConfigBuilder {
+    pub fn device(token_url: impl Into<TokenUrl>, client_auth: ClientAuth) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::Device), token_url.into(), Some(client_auth))
     }
 
@@ -193,7 +195,7 @@ impl AuthConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn external() -> AuthConfigBuilder {
-        AuthConfigBuilder::new(None, String::new(), None)
+        AuthConfigBuilder::new(None, "".into(), None)
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
@@ -258,7 +260,7 @@ impl fmt::Debug for AuthConfig {
 #[must_use = "a builder does nothing until `build()`"]
 pub struct AuthConfigBuilder {
     grant: Option<Grant>,
-    token_url: String,
+    token_url: TokenUrl,
     client_auth: Option<ClientAuth>,
     refresh_url: Option<String>,
     revocation_url: Option<String>,
@@ -363,9 +365,9 @@ impl AuthConfigBuilder {
     /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
     /// the authorization server.
     ///
-    /// Default: the token URL, since the issuer is not known. Say the issuer wherever you know it: an assertion that is
-    /// addressed to a URL can be played to another server by whoever made you use that URL, and newer servers take nothing
-    /// but the issuer.
+    /// Default: the issuer where it is known ([`Discovery`](crate::Discovery)), the token URL otherwise. Say the issuer
+    /// wherever you know it: an assertion that is addressed to a URL can be played to another server by whoever made you use
+    /// that URL, and newer servers take nothing but the issuer.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.assertion_audience = Some(audience.into());
         self
@@ -642,7 +644,7 @@ impl AuthConfigBuilder {
 }
 
 impl AuthConfigBuilder {
-    fn new(grant: Option<Grant>, token_url: String, client_auth: Option<ClientAuth>) -> Self {
+    fn new(grant: Option<Grant>, token_url: TokenUrl, client_auth: Option<ClientAuth>) -> Self {
         Self {
             grant,
             token_url,
@@ -720,12 +722,13 @@ impl AuthConfigBuilder {
                 Ok(None)
             };
         };
-        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
+        let mut settings = EndpointSettings::new(self.token_url.parse(self.allow_http)?, grant.clone());
         let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
         settings.refresh_url = parse(&self.refresh_url)?;
         settings.revocation_url = parse(&self.revocation_url)?;
         settings.device_url = parse(&self.device_url)?;
-        if *grant == Grant::Device && settings.device_url.is_none() {
+        let is_configured = matches!(settings.url, TokenAt::Url(_));
+        if *grant == Grant::Device && is_configured && settings.device_url.is_none() {
             return Err(ConfigError::new(
                 "there is no place to ask for the codes that a person signs in with",
                 "name it with `.device_authorization_url(..)`",
@@ -765,7 +768,7 @@ impl AuthConfigBuilder {
         let is_local = [&settings.refresh_url, &settings.revocation_url, &settings.device_url]
             .into_iter()
             .flatten()
-            .chain([&settings.url])
+            .chain([settings.url.uri()])
             .any(is_loopback);
         Ok(Some(Endpoint {
             settings,

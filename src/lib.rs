@@ -78,7 +78,7 @@ mod token;
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
 pub use device_sign_in::DeviceSignIn;
-pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
+pub use endpoint::{BodyEncoding, ClientAuth, Discovery, TokenEndpoint, TokenExchange, TokenUrl};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
 pub use error::{BoxError, ConfigError, Error};

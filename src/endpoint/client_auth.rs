@@ -254,6 +254,26 @@ impl ClientAuth {
         Ok(presented)
     }
 
+    /// Whether the client is known by its TLS certificate.
+    pub(crate) fn is_mtls(&self) -> bool {
+        matches!(self.method, Method::Mtls)
+    }
+
+    /// Its names among the registered methods (RFC 8414 §2, RFC 8705 §2); none where nothing is shown that could be shown
+    /// to the wrong server.
+    pub(crate) fn registered_names(&self) -> &'static [&'static str] {
+        match &self.method {
+            Method::Basic(_) | Method::BasicRaw(_) => &["client_secret_basic"],
+            Method::Body(_) => &["client_secret_post"],
+            Method::None => &[],
+            Method::Mtls => &["tls_client_auth", "self_signed_tls_client_auth"],
+            #[cfg(feature = "jwt")]
+            Method::ClientSecretJwt(_) => &["client_secret_jwt"],
+            #[cfg(feature = "jwt")]
+            Method::PrivateKeyJwt(_) => &["private_key_jwt"],
+        }
+    }
+
     fn id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }

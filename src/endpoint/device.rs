@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Direct;
 use super::answer::DeviceCodes;
+use super::endpoints::Other;
 use super::grant::GrantParams;
 use crate::extensions::{Scopes, TenantId};
 use crate::secret::Secret;
@@ -24,11 +25,6 @@ impl DeviceAuthorization {
     /// No such endpoint, a server that does not answer or says no.
     pub(crate) async fn begin(endpoint: &dyn Direct) -> Result<Self, TokenError> {
         let settings = endpoint.settings();
-        let Some(url) = settings.device_url.clone() else {
-            return Err(
-                TokenError::new(TokenErrorKind::Unsupported).with_detail("there is no device authorization URL")
-            );
-        };
         let mut params = GrantParams::new("").plain("scope", settings.scopes.as_ref().map_or("", Scopes::as_str));
         for resource in &settings.resources {
             params = params.plain("resource", resource);
@@ -38,7 +34,7 @@ impl DeviceAuthorization {
         }
         // The server counts from its answer: what is on the way is lost to us, never gained.
         let asked = Instant::now();
-        let codes = DeviceCodes::read(&endpoint.post(url, params).await?)?;
+        let codes = DeviceCodes::read(&endpoint.post(Other::DeviceAuthorization, params).await?)?;
         Ok(Self { expires: asked + codes.expires_in, codes })
     }
 

@@ -4,15 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
+use super::endpoints::Other;
 use super::exchange::Answer;
 use super::grant::{Asking, GrantParams};
 use super::settings::EndpointSettings;
-use super::wire::{self, Material};
+use super::wire;
 use super::{Call, Credentials, TokenEndpoint, drop_refresh_token};
 use crate::error::BoxError;
 use crate::extensions::TenantId;
@@ -34,8 +35,8 @@ pub(crate) trait Direct: Send + Sync {
     /// `grant_type` may be empty.
     ///
     /// # Errors
-    /// Also an answer that says no.
-    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer>;
+    /// No such endpoint; an answer that says no.
+    fn post(&self, to: Other, params: GrantParams) -> BoxReply<'_, Answer>;
 }
 
 impl<C, RB> Direct for TokenEndpoint<C>
@@ -59,18 +60,23 @@ where
         Box::pin(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
-            let presented = call.present().await?;
-            call.exchange(Asking::Once, &Material { grant, presented }).await.map(drop_refresh_token)
+            let auth = self.credentials().load();
+            let endpoints = call.locate(&auth).await?;
+            let material = call.present(endpoints, grant, &auth).await?;
+            call.exchange(Asking::Once, &material).await.map(drop_refresh_token)
         })
     }
 
-    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer> {
+    fn post(&self, to: Other, params: GrantParams) -> BoxReply<'_, Answer> {
         Box::pin(async move {
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
-            let presented = call.present().await?;
             let settings = self.settings();
-            let material = Material { grant: params, presented };
-            let outgoing = wire::post(url, settings, &material)?;
+            let auth = self.credentials().load();
+            let endpoints = call.locate(&auth).await?;
+            // Before a secret is read.
+            endpoints.other(to)?;
+            let material = call.present(endpoints, params, &auth).await?;
+            let outgoing = wire::post(to, settings, &material)?;
             let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
             call.reader(Asking::Once, outgoing.sent).acknowledge(&answer)?;
             Ok(answer)

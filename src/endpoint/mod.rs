@@ -27,7 +27,9 @@ mod client;
 mod client_auth;
 mod device;
 mod direct;
+mod discovery;
 mod encode;
+mod endpoints;
 mod exchange;
 mod grant;
 mod revocation;
@@ -39,6 +41,7 @@ mod tests;
 mod wire;
 
 pub use client_auth::ClientAuth;
+pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::TokenExchange;
 #[cfg(feature = "jwt")]
@@ -50,12 +53,14 @@ pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::DeviceAuthorization;
 pub(crate) use direct::Direct;
+pub(crate) use discovery::TokenAt;
 pub(crate) use grant::Grant;
 pub(crate) use revocation::{Revoked, revoke};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::{Reader, Sent};
-use client_auth::Presented;
+use discovery::MetadataCache;
+use endpoints::Endpoints;
 use exchange::Exchanger;
 use grant::{Asking, GrantParams};
 use wire::Material;
@@ -79,6 +84,7 @@ struct Shared {
     settings: Arc<EndpointSettings>,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
+    metadata: MetadataCache,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
 }
@@ -86,7 +92,9 @@ struct Shared {
 impl Shared {
     /// Whether there is something to wait for before a request can be made.
     fn may_wait(&self) -> bool {
-        self.settings.grant.may_wait() || self.credentials.load().may_wait()
+        matches!(self.settings.url, TokenAt::Discovered(_))
+            || self.settings.grant.may_wait()
+            || self.credentials.load().may_wait()
     }
 }
 
@@ -97,7 +105,9 @@ impl<C> TokenEndpoint<C> {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { client, shared: Arc::new(Shared { settings, credentials, clock, warned: AtomicBool::new(false) }) }
+        let metadata = MetadataCache::default();
+        let warned = AtomicBool::new(false);
+        Self { client, shared: Arc::new(Shared { settings, credentials, clock, metadata, warned }) }
     }
 }
 
@@ -142,11 +152,17 @@ impl<C> Call<C> {
         Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false }
     }
 
-    /// How the client says who it is, for one exchange.
-    async fn present(&self) -> Result<Presented, TokenError> {
-        let Shared { settings, credentials, clock, .. } = &*self.shared;
-        in_time(settings.timeout, credentials.load().present(&settings.audience_of_assertions(), clock.now().wall))
-            .await
+    /// How the client says who it is, for one exchange of a grant that is at hand.
+    async fn present(
+        &self,
+        endpoints: Endpoints,
+        grant: GrantParams,
+        auth: &ClientAuth,
+    ) -> Result<Material, TokenError> {
+        let Shared { settings, clock, .. } = &*self.shared;
+        let presenting = auth.present(&endpoints.audience_of_assertions, clock.now().wall);
+        let presented = in_time(settings.timeout, presenting).await?;
+        Ok(Material { endpoints, grant, presented })
     }
 
     fn reader<'a>(&'a self, asking: Asking, sent: Sent<'a>) -> Reader<'a> {
@@ -169,9 +185,11 @@ impl<C> Call<C> {
 
 impl<C, RB> Call<C>
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError>,
-    RB: Body,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
     RB::Error: Into<BoxError>,
 {
     async fn run(&mut self) -> Result<Token, TokenError> {
@@ -204,7 +222,7 @@ where
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth).await?;
+        let material = self.gather(asking, &auth).await.map_err(|error| self.unsent(error))?;
         let result = self.exchange(asking, &material).await;
         let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
@@ -218,13 +236,33 @@ where
 
     /// Reads and signs what goes into one exchange, and into no other.
     async fn gather(&self, asking: Asking, auth: &ClientAuth) -> Result<Material, TokenError> {
-        let Shared { settings, clock, .. } = &*self.shared;
+        let settings = &self.shared.settings;
+        let endpoints = self.locate(auth).await?;
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
-            let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
-            Ok(Material { grant, presented })
+            self.present(endpoints, grant, auth).await
         };
         in_time(settings.timeout, work).await
+    }
+
+    /// Where to go; a secret is read after that.
+    async fn locate(&self, auth: &ClientAuth) -> Result<Endpoints, TokenError> {
+        let Shared { settings, clock, metadata, .. } = &*self.shared;
+        let directory = match &settings.url {
+            TokenAt::Url(url) => return Ok(Endpoints::configured(settings, url)),
+            TokenAt::Discovered(directory) => directory.clone(),
+        };
+        let now = clock.now();
+        let (timeout, max_body) = (settings.timeout, settings.max_body);
+        let exchanger = Exchanger::new(self.exchanger.client(), false);
+        let fetch = || async move { discovery::fetch(exchanger, &directory, timeout, max_body, now.wall).await };
+        Endpoints::found(settings, &*metadata.get(now.monotonic, fetch).await?, auth)
+    }
+
+    /// Of a failure before anything was sent: what is known of the refresh token stays known.
+    fn unsent(&self, mut error: TokenError) -> TokenError {
+        error.refresh_answer_lost = self.request.refresh_answer_lost;
+        error
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
@@ -241,7 +279,7 @@ where
 
     fn is_refresh_url_missing(&self, error: &TokenError) -> bool {
         let settings = &self.shared.settings;
-        let own_url = settings.refresh_url.as_ref().is_some_and(|url| *url != settings.url);
+        let own_url = settings.refresh_url.as_ref().is_some_and(|url| url != settings.url.uri());
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }

@@ -1,9 +1,10 @@
 //! Revocation (RFC 7009): telling the server that a token has done its work.
 
 use super::Direct;
+use super::endpoints::Other;
 use super::grant::GrantParams;
 use crate::secret::Secret;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::token::TokenError;
 
 /// What kind of token it is (`token_type_hint`).
 #[derive(Clone, Copy)]
@@ -21,11 +22,8 @@ pub(crate) async fn revoke(endpoint: &dyn Direct, token: Secret<String>, kind: R
         Revoked::RefreshToken => ("refresh_token", "the refresh token may still be good"),
         Revoked::AccessToken => ("access_token", "the access token may still be good"),
     };
-    let Some(url) = endpoint.settings().revocation_url.clone() else {
-        return Err(TokenError::new(TokenErrorKind::Unsupported).with_detail("there is no revocation URL"));
-    };
     let params = GrantParams::new("").secret("token", token).plain("token_type_hint", hint);
-    endpoint.post(url, params).await.map(drop).map_err(|error| {
+    endpoint.post(Other::Revocation, params).await.map(drop).map_err(|error| {
         let detail = error.detail().map_or(still_good.to_owned(), |detail| format!("{detail}; {still_good}"));
         error.with_detail(detail)
     })

@@ -23,6 +23,7 @@ use crate::secret::Secret;
 #[cfg(feature = "jwt")]
 mod assertions;
 mod device;
+mod discovery;
 mod grants;
 mod revocation;
 mod secrets;

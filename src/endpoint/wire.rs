@@ -8,6 +8,7 @@ use http_body_util::Full;
 use super::answer::Sent;
 use super::client_auth::Presented;
 use super::encode::{BodyEncoding, Params};
+use super::endpoints::{Endpoints, Other};
 use super::grant::{self, Asking, GrantParams};
 use super::settings::EndpointSettings;
 use crate::secret::Secret;
@@ -15,6 +16,7 @@ use crate::token::{TokenError, TokenErrorKind, TokenRequest};
 
 /// What one exchange needs besides the settings, read for it alone.
 pub(crate) struct Material {
+    pub(crate) endpoints: Endpoints,
     pub(crate) grant: GrantParams,
     pub(crate) presented: Presented,
 }
@@ -32,10 +34,10 @@ impl<'a> Outgoing<'a> {
         material: &'a Material,
         request: &'a TokenRequest,
     ) -> Result<Self, TokenError> {
-        let Material { grant, presented } = material;
+        let Material { endpoints, grant, presented } = material;
         let url = match asking {
-            Asking::RefreshToken => settings.refresh_url.as_ref().unwrap_or(&settings.url),
-            Asking::Primary | Asking::Once => &settings.url,
+            Asking::RefreshToken => &endpoints.refresh,
+            Asking::Primary | Asking::Once => &endpoints.token,
         };
         let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
         let mut outgoing = post_to(url.clone(), body)?;
@@ -52,23 +54,23 @@ impl<'a> Outgoing<'a> {
 
 /// A request to another endpoint of the same server: the parameters given, and who asks.
 pub(crate) fn post<'a>(
-    url: Uri,
+    to: Other,
     settings: &'a EndpointSettings,
     material: &'a Material,
 ) -> Result<Outgoing<'a>, TokenError> {
-    let Material { grant, presented } = material;
+    let Material { endpoints, grant, presented } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     // RFC 7009 and RFC 8628 know forms only.
-    let mut request = post_to(url, BodyEncoding::Form.encode(&params))?;
+    let mut request = post_to(endpoints.other(to)?.clone(), BodyEncoding::Form.encode(&params))?;
     set_headers(request.headers_mut(), settings, presented.authorization.as_ref(), &TokenRequest::default());
     request.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
     Ok(Outgoing { request, sent: sent_with(settings, material) })
 }
 
 /// The secrets that go with every request to the server.
-fn sent_with<'a>(settings: &'a EndpointSettings, Material { grant, presented }: &'a Material) -> Sent<'a> {
+fn sent_with<'a>(settings: &'a EndpointSettings, Material { grant, presented, .. }: &'a Material) -> Sent<'a> {
     let mut sent = Sent::default();
     presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
     settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));

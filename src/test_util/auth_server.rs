@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime};
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{Request, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tower_service::Service;
 
 use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::devices::{self, Devices};
 use super::fault::{Fault, Script};
+use super::metadata;
 use super::record::{RecordedRequest, Recorder, lock};
 use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
 use super::tokens::{Format, Identity, Tokens};
@@ -67,6 +68,8 @@ struct State {
     other_script: Script,
     tokens: Tokens,
     devices: Devices,
+    /// What differs from the truth.
+    metadata: Map<String, Value>,
     device_code_lifetime: Duration,
     clients: HashMap<String, String>,
     lifetime: Duration,
@@ -92,7 +95,8 @@ enum TenantFrom {
 impl AuthServer {
     /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
     /// body, opaque tokens, a true `expires_in`. At `/revoke` tokens are revoked (RFC 7009); at
-    /// `/device_authorization` sign-ins on other devices begin (RFC 8628).
+    /// `/device_authorization` sign-ins on other devices begin (RFC 8628). Its metadata (RFC 8414,
+    /// OpenID) name as issuer what they were asked for as.
     pub fn new(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Generic)
     }
@@ -135,6 +139,7 @@ impl AuthServer {
             other_script: Script::default(),
             tokens: Tokens::new(),
             devices: Devices::default(),
+            metadata: Map::new(),
             device_code_lifetime: Duration::from_secs(600),
             clients: HashMap::new(),
             lifetime: shape.lifetime(),
@@ -215,6 +220,11 @@ impl AuthServer {
     /// Tokens belong to the tenant that this parameter of the token request names; without it `invalid_request`.
     pub fn tenant_param(self, name: impl Into<String>) -> Self {
         self.set(|state| state.tenant_from = Some(TenantFrom::Param(name.into())))
+    }
+
+    /// A member of the metadata, in the place of the true one; `null` leaves it out.
+    pub fn metadata(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.set(|state| state.metadata.insert(name.into(), value.into()))
     }
 
     /// How long the codes of a sign-in on another device are good. Default: ten minutes.
@@ -375,16 +385,23 @@ impl AuthServer {
 
     fn usual(&self, place: Option<Place>, head: &Parts, body: &[u8], same: bool) -> Answer {
         let answer = match place {
+            Some(place) => self.answer(place, head, body, same),
             None => Err(Refusal::new(404, "not_found", "There is no endpoint at this path.")),
-            Some(place) => self.shape.read(place, head, body).and_then(|asked| match place {
-                Place::Token => {
-                    lock(&self.state).grant(self, head, &asked, same).map(|granted| self.shape.answer(&granted))
-                }
-                Place::Revocation => lock(&self.state).revoke(&asked),
-                Place::DeviceAuthorization => lock(&self.state).begin_device_sign_in(&asked, self.clock.server_time()),
-            }),
         };
         answer.unwrap_or_else(|refusal| self.shape.refuse(&refusal))
+    }
+
+    fn answer(&self, place: Place, head: &Parts, body: &[u8], same: bool) -> Result<Answer, Refusal> {
+        let asked = || self.shape.read(place, head, body);
+        match place {
+            Place::Token => {
+                let granted = lock(&self.state).grant(self, head, &asked()?, same)?;
+                Ok(self.shape.answer(&granted))
+            }
+            Place::Revocation => lock(&self.state).revoke(&asked()?),
+            Place::DeviceAuthorization => lock(&self.state).begin_device_sign_in(&asked()?, self.clock.server_time()),
+            Place::Metadata => metadata::answer(head, &lock(&self.state).metadata),
+        }
     }
 }
 

@@ -71,6 +71,7 @@ mod clock;
 mod devices;
 mod fault;
 mod jwt;
+mod metadata;
 mod record;
 mod serve;
 mod shapes;

@@ -32,6 +32,8 @@ pub(super) enum Place {
     Revocation,
     /// RFC 8628.
     DeviceAuthorization,
+    /// RFC 8414, OpenID Connect Discovery.
+    Metadata,
 }
 
 /// A token request that was understood.
@@ -118,6 +120,7 @@ impl Shape {
         }
         match path.rsplit('/').next()? {
             _ if self != Shape::Generic => None,
+            _ if path.contains("/.well-known/") => Some(Place::Metadata),
             "revoke" => Some(Place::Revocation),
             "device_authorization" => Some(Place::DeviceAuthorization),
             _ => None,

@@ -68,6 +68,11 @@ pub enum TokenErrorKind {
     /// It does not offer what is needed: an endpoint, this way to authenticate, the revocation of this kind of token
     /// (`unsupported_token_type`, RFC 7009 §2.2.1).
     Unsupported,
+    /// It was to be found by its issuer (RFC 8414), and its metadata are missing, cannot be read, or name no secure token
+    /// endpoint.
+    BadMetadata,
+    /// Its metadata are those of another issuer than the configured one (RFC 8414 §3.3).
+    WrongIssuer,
     /// It answered with a redirect, which is never followed: credentials would go elsewhere.
     Redirected,
     /// The token had expired on arrival and the provider forbids using it: one of the clocks is wrong.
@@ -110,6 +115,12 @@ impl TokenErrorKind {
             Self::Denied => "the sign-in was denied",
             Self::SignInExpired => "nobody signed in in time; begin another sign-in",
             Self::Unsupported => "the authorization server does not offer what is asked for; check the configuration",
+            Self::BadMetadata => {
+                "the authorization server's metadata are not there or cannot be used; check the issuer, or configure the URLs"
+            }
+            Self::WrongIssuer => {
+                "the authorization server is not the configured issuer; write the issuer exactly as the server does"
+            }
             Self::Redirected => {
                 "the token endpoint answered with a redirect, which is never followed; configure the URL it points to"
             }
@@ -198,13 +209,14 @@ impl TokenError {
             | Timeout
             | Unavailable
             | Malformed
+            | BadMetadata
             | ClockSkew
             | Overloaded
             | Aborted
             | CredentialsUnavailable
             | SourceTransient => true,
-            BadCredentials | Refused | SignInAgain | Denied | SignInExpired | Unsupported | Redirected | NoRuntime
-            | SourcePermanent => false,
+            BadCredentials | Refused | SignInAgain | Denied | SignInExpired | Unsupported | WrongIssuer
+            | Redirected | NoRuntime | SourcePermanent => false,
         }
     }
 

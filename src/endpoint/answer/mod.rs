@@ -14,7 +14,7 @@ mod device;
 mod expiry;
 mod members;
 mod refusal;
-mod retry_after;
+pub(super) mod retry_after;
 mod sent;
 #[cfg(test)]
 mod tests;
