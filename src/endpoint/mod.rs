@@ -199,7 +199,8 @@ where
         }
         if has_primary && self.request.refresh_answer_lost {
             // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
-            return self.ask(Asking::Primary).await.map(drop_refresh_token);
+            let result = self.ask(Asking::Primary).await;
+            return result.map(drop_refresh_token).map_err(|error| self.unsent(error));
         }
         match self.ask(Asking::RefreshToken).await {
             Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
@@ -259,7 +260,7 @@ where
         Endpoints::found(settings, &*metadata.get(now.monotonic, fetch).await?, auth)
     }
 
-    /// Of a failure before anything was sent: what is known of the refresh token stays known.
+    /// Of a failure with which the refresh token was not sent: what is known of it stays known.
     fn unsent(&self, mut error: TokenError) -> TokenError {
         error.refresh_answer_lost = self.request.refresh_answer_lost;
         error

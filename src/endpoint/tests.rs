@@ -510,6 +510,8 @@ mod flow {
         let token = server.ask(&spry(), &body_auth(), request()).await.unwrap();
         assert_eq!(server.grants(), [PRIMARY]);
         assert!(matches!(token.refresh_token, RefreshToken::Drop));
+        let error = Server::default().answers(503, "").ask(&spry(), &body_auth(), request()).await.unwrap_err();
+        assert!(error.refresh_answer_lost, "nor is it sent when that has failed");
 
         let only_refresh = EndpointSettings { grant: Grant::RefreshToken, ..spry() };
         let server = Server::default().answers(200, TOKEN);
