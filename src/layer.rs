@@ -253,7 +253,7 @@ impl fmt::Debug for AuthLayer {
 /// ```
 #[derive(Clone)]
 pub struct AuthHandle {
-    setup: Arc<Setup>,
+    pub(crate) setup: Arc<Setup>,
 }
 
 impl AuthHandle {

@@ -254,6 +254,11 @@ impl ClientAuth {
         Ok(presented)
     }
 
+    /// The client's id, where it has one.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Whether the client is known by its TLS certificate.
     pub(crate) fn is_mtls(&self) -> bool {
         matches!(self.method, Method::Mtls)

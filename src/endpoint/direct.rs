@@ -29,6 +29,8 @@ pub(crate) trait Direct: Send + Sync {
 
     /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. A refresh token
     /// of an earlier grant does not go with this token, which may be somebody else's.
+    ///
+    /// An error has `refresh_answer_lost` set if what was brought may be spent.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
 
     /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their

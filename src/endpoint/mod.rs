@@ -43,22 +43,22 @@ mod wire;
 pub use client_auth::ClientAuth;
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
-pub use grant::TokenExchange;
+pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use signing::{Signer, SigningAlgorithm, SigningKey};
 
-pub(crate) use answer::AnswerSettings;
+pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::DeviceAuthorization;
 pub(crate) use direct::Direct;
 pub(crate) use discovery::TokenAt;
-pub(crate) use grant::Grant;
+pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
 pub(crate) use settings::{EndpointSettings, Param};
 
-use answer::{Reader, Sent};
+use answer::Reader;
 use discovery::MetadataCache;
 use endpoints::Endpoints;
 use exchange::Exchanger;
@@ -272,7 +272,7 @@ where
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let reader = self.reader(asking, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result

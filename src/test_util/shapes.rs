@@ -28,6 +28,8 @@ pub(super) enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Token,
+    /// Where people sign in (RFC 6749 §3.1).
+    SignIn,
     /// RFC 7009.
     Revocation,
     /// RFC 8628.
@@ -119,7 +121,9 @@ impl Shape {
             return Some(Place::Token);
         }
         match path.rsplit('/').next()? {
+            _ if path == SPRY_SIGN_IN && self == Shape::Spry => Some(Place::SignIn),
             _ if self != Shape::Generic => None,
+            "authorize" => Some(Place::SignIn),
             _ if path.contains("/.well-known/") => Some(Place::Metadata),
             "revoke" => Some(Place::Revocation),
             "device_authorization" => Some(Place::DeviceAuthorization),
@@ -136,6 +140,11 @@ impl Shape {
             Shape::Qmatic => path == "/oauth2/token",
             Shape::Graphnet => path == "/vlive/hpca/oauth/token",
         }
+    }
+
+    /// Whether there are these scopes.
+    pub(super) fn knows_scopes(self, scope: &str) -> bool {
+        self != Shape::Spry || scope.split_whitespace().all(|scope| SPRY_SCOPES.contains(&scope))
     }
 
     /// Reads a request as strictly as the provider describes it.
@@ -216,7 +225,9 @@ impl Shape {
 }
 
 const SPRY_TOKEN: &str = "/apis/v2/oauth/token";
+const SPRY_SIGN_IN: &str = "/apis/v2/oauth/authorize";
 const SPRY_REFRESH: &str = "/apis/v1/oauth/token";
+const SPRY_SCOPES: [&str; 2] = ["read", "write"];
 const QMATIC_SCOPES: [&str; 3] = [
     "com.qmatic.saas.appointments/external.appointment.book",
     "com.qmatic.saas.appointments/external.appointment.reschedule",
@@ -266,8 +277,14 @@ fn read_spry(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
     let params = read_form(head, body)?;
     let credentials = vec![body_credentials(head, &params)?];
     let refreshes = head.uri.path() == SPRY_REFRESH;
-    let grant = expect_grant(&params, if refreshes { "refresh_token" } else { "client_credentials" })?;
-    expect_scopes(&params, &["read", "write"])?;
+    let has_code = param(&params, "grant_type") == Some("authorization_code");
+    let expected = match (refreshes, has_code) {
+        (true, _) => "refresh_token",
+        (false, true) => "authorization_code",
+        (false, false) => "client_credentials",
+    };
+    let grant = expect_grant(&params, expected)?;
+    expect_scopes(&params, &SPRY_SCOPES)?;
     Ok(Asked { grant, params, credentials, tenant: None })
 }
 

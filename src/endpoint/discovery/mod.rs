@@ -127,6 +127,14 @@ pub(crate) enum TokenAt {
 }
 
 impl TokenAt {
+    /// The issuer that the endpoints are found by.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        match self {
+            TokenAt::Url(_) => None,
+            TokenAt::Discovered(directory) => Some(&directory.issuer),
+        }
+    }
+
     /// The token URL, or the issuer.
     pub(crate) fn uri(&self) -> &Uri {
         match self {

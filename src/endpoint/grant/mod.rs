@@ -1,11 +1,15 @@
 //! The grants: which parameters go out, and in which order.
 
+mod authorization_code;
 mod client_credentials;
 mod jwt_bearer;
 mod refresh_token;
 mod token_exchange;
 
+pub use authorization_code::AuthorizationCode;
 pub use token_exchange::TokenExchange;
+
+pub(crate) use authorization_code::Issuer;
 
 use super::client_auth::Presented;
 use super::encode::Params;
@@ -25,6 +29,8 @@ pub(crate) enum Grant {
     JwtBearer(SecretSource),
     /// RFC 8693.
     TokenExchange(TokenExchange),
+    /// None: a person signs in first (RFC 6749 §4.1), outside of any flight.
+    AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
     /// RFC 8628: a person signs in on another device, and until then there is none.
@@ -34,13 +40,13 @@ pub(crate) enum Grant {
 impl Grant {
     /// Whether it yields tokens without a refresh token.
     pub(crate) fn is_primary(&self) -> bool {
-        !matches!(self, Grant::RefreshToken | Grant::Device)
+        !matches!(self, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device)
     }
 
     /// Whether what it sends may have to be waited for.
     pub(crate) fn may_wait(&self) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device => false,
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
         }
@@ -53,6 +59,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
+            Grant::AuthorizationCode(code) => code.validate(),
         }
     }
 
@@ -67,6 +74,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
             Grant::JwtBearer(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
+            Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
         }
     }
 }
@@ -80,6 +88,7 @@ impl PartialEq for Grant {
             | (Grant::Device, Grant::Device) => true,
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
+            (Grant::AuthorizationCode(one), Grant::AuthorizationCode(other)) => one == other,
             _ => false,
         }
     }
@@ -114,7 +123,8 @@ impl GrantParams {
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken | Grant::Device) => {
+            (Asking::RefreshToken | Asking::Once, _)
+            | (Asking::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
                 Ok(refresh_token::params(request))
             }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
@@ -165,7 +175,13 @@ pub(crate) fn params<'a>(
     }
     grant.push_params(&mut params);
     presented.push_params(&mut params);
-    if settings.send_scopes_on_refresh || asking == Asking::Primary {
+    let sends_scope = match asking {
+        Asking::Primary => true,
+        Asking::RefreshToken => settings.send_scopes_on_refresh,
+        // They were agreed on before, when the person was asked.
+        Asking::Once => false,
+    };
+    if sends_scope {
         params.push("scope", scope(settings, request));
     }
     for resource in &settings.resources {
