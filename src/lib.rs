@@ -56,7 +56,6 @@
 
 mod clock;
 mod config;
-mod device_sign_in;
 mod endpoint;
 mod error;
 mod extensions;
@@ -79,7 +78,6 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
-pub use device_sign_in::DeviceSignIn;
 pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, Discovery, TokenEndpoint, TokenExchange, TokenUrl};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
@@ -93,7 +91,7 @@ pub use response::Forbidden;
 pub use secret::Secret;
 pub use secret_source::SecretSource;
 pub use service::Auth;
-pub use sign_in::{SignIn, SignInError, SignInErrorKind};
+pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{
     ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
     TokenSource, UnknownExpiry,

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -10,7 +9,8 @@ use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Tenant, TenantId, TokenError, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, SignInError, SignInErrorKind, Tenant, TenantId,
+    TokenErrorKind,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/token";
@@ -37,7 +37,7 @@ fn pauses(auth: &AuthServer, began: Instant) -> Vec<u64> {
     at.map(|at| (at - std::mem::replace(&mut last, at)).as_secs()).collect()
 }
 
-async fn fails(handle: &AuthHandle) -> Arc<TokenError> {
+async fn fails(handle: &AuthHandle) -> SignInError {
     handle.sign_in_on_device().await.unwrap().wait().await.unwrap_err()
 }
 
@@ -106,8 +106,9 @@ async fn denied_is_told_as_such() {
     let sign_in = handle.sign_in_on_device().await.unwrap();
     assert!(auth.deny_device(sign_in.user_code()));
     let error = sign_in.wait().await.unwrap_err();
-    assert_eq!((error.kind(), error.is_transient()), (TokenErrorKind::Denied, false));
-    assert_eq!(error.to_string(), "the sign-in was denied (status 400, error access_denied)");
+    assert_eq!((error.kind(), error.code().unwrap().as_str()), (SignInErrorKind::Denied, "access_denied"));
+    assert_eq!(error.to_string(), "the sign-in was denied (error access_denied)");
+    assert_eq!(error.description(), Some("The person said no."));
     assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
     assert_eq!(auth.token_requests(), 1);
 }
@@ -117,32 +118,33 @@ async fn denied_is_told_as_such() {
 async fn nobody_signs_in_in_time() {
     let auth = AuthServer::new(TestClock::new());
     auth.script([Fault::error("expired_token")]);
-    assert_eq!(fails(&handle(&auth)).await.kind(), TokenErrorKind::SignInExpired);
+    assert_eq!(fails(&handle(&auth)).await.kind(), SignInErrorKind::Expired);
     assert_eq!(auth.token_requests(), 1);
 
     let auth = AuthServer::new(TestClock::new()).device_code_lifetime(Duration::from_secs(62));
     let began = Instant::now();
     let error = fails(&handle(&auth)).await;
-    assert_eq!((error.kind(), error.is_transient()), (TokenErrorKind::SignInExpired, false));
-    assert!(error.cause().is_none());
+    assert_eq!(error.kind(), SignInErrorKind::Expired);
+    assert!(error.token_error().is_none());
     assert_eq!((auth.token_requests(), began.elapsed().as_secs()), (12, 62));
 
     let auth = AuthServer::new(TestClock::new()).device_code_lifetime(Duration::from_secs(62));
     auth.always(Fault::Drop);
     let (handle, began) = (handle(&auth), Instant::now());
     let error = fails(&handle).await;
-    assert_eq!((error.kind(), began.elapsed().as_secs()), (TokenErrorKind::SignInExpired, 62));
-    assert!(format!("{:?}", error.cause()).contains("Unreachable"), "why nobody heard of it: {error:?}");
+    assert_eq!((error.kind(), began.elapsed().as_secs()), (SignInErrorKind::Expired, 62));
+    assert_eq!(error.token_error().unwrap().kind(), TokenErrorKind::Unreachable, "why nobody heard of it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_asking_on_would_not_change_ends_it() {
     let auth = AuthServer::new(TestClock::new());
-    // A page with status 200: something else is at that URL.
+    // A page with status 200: something else is at that URL, and may have taken the code.
     auth.script([Fault::Html]);
-    assert_eq!(fails(&handle(&auth)).await.kind(), TokenErrorKind::Malformed);
-    for (code, kind) in [("invalid_client", TokenErrorKind::BadCredentials), ("invalid_grant", TokenErrorKind::Refused)]
-    {
+    let error = fails(&handle(&auth)).await;
+    assert_eq!(error.kind(), SignInErrorKind::AnswerLost);
+    assert_eq!(error.token_error().unwrap().kind(), TokenErrorKind::Malformed);
+    for (code, kind) in [("invalid_client", SignInErrorKind::Failed), ("invalid_grant", SignInErrorKind::CodeRefused)] {
         let auth = AuthServer::new(TestClock::new());
         auth.script([Fault::error(code)]);
         let error = fails(&handle(&auth)).await;
@@ -156,19 +158,19 @@ async fn what_asking_on_would_not_change_ends_it() {
 async fn a_sign_in_that_cannot_begin_says_why() {
     let auth = AuthServer::new(TestClock::new());
     let handle = handle(&auth);
-    auth.script_other([
-        Fault::error("invalid_client"),
-        Fault::RetryAfter(503, 9),
-        Fault::Redirect("https://b.c".into()),
-    ]);
-    for kind in [TokenErrorKind::BadCredentials, TokenErrorKind::Unavailable, TokenErrorKind::Redirected] {
-        assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), kind);
+    let redirect = Fault::Redirect("https://b.c".into());
+    auth.script_other([Fault::error("invalid_client"), Fault::RetryAfter(503, 9), redirect, Fault::Drop]);
+    use TokenErrorKind::*;
+    for kind in [BadCredentials, Unavailable, Redirected, Unreachable] {
+        let error = handle.sign_in_on_device().await.unwrap_err();
+        assert_eq!((error.kind(), error.token_error().unwrap().kind()), (SignInErrorKind::Failed, kind));
     }
-    assert_eq!(auth.other_requests().len(), 3, "each was sent once");
+    assert_eq!(auth.other_requests().len(), 4, "each was sent once");
 
     let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id"));
     let error = layer(&auth, cfg).handle().sign_in_on_device().await.unwrap_err();
-    assert_eq!(error.kind(), TokenErrorKind::Unsupported);
+    assert_eq!(error.kind(), SignInErrorKind::Unsupported);
+    assert!(error.to_string().contains("device authorization URL"), "{error}");
     let without_url = AuthConfig::device(TOKEN_URL, ClientAuth::none("tv")).origin("https://api.example.com").build();
     assert!(without_url.unwrap_err().to_string().contains("device_authorization_url"));
 }
@@ -201,11 +203,27 @@ async fn each_tenant_signs_in_by_itself() {
     let auth = AuthServer::new(TestClock::new()).tenant_param("account");
     let handle = layer(&auth, device().tenant(Tenant::header("x-account").token_param("account"))).handle();
     let [blue, red] = ["blue", "red"].map(|name| TenantId::new(name).unwrap());
-    assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), TokenErrorKind::Refused);
+    assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), SignInErrorKind::Unsupported);
     let sign_in = handle.sign_in_tenant_on_device(&blue).await.unwrap();
     auth.approve_device(sign_in.user_code());
     sign_in.wait().await.unwrap();
     let token = handle.tenant_token(&blue).await.unwrap();
     assert_eq!(auth.tenant_of(token.access_token()).as_deref(), Some("blue"));
     assert_eq!(handle.tenant_token(&red).await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_replaced_meanwhile_takes_no_token_of_the_former_one() {
+    let auth = AuthServer::new(TestClock::new());
+    let handle = handle(&auth);
+    let sign_in = handle.sign_in_on_device().await.unwrap();
+    auth.approve_device(sign_in.user_code());
+    auth.script([Fault::Slow(Duration::from_secs(5))]);
+    let waiting = tokio::spawn(sign_in.wait());
+    while auth.token_requests() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    handle.replace_credentials(ClientAuth::none("another-tv")).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), SignInErrorKind::ClientReplaced);
+    assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
 }

@@ -9,7 +9,8 @@ use http::{Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock, serve};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Discovery, Tenant, TenantId, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Discovery, SignInErrorKind, Tenant, TenantId,
+    TokenErrorKind,
 };
 
 const ISSUER: &str = "https://auth.example.com";
@@ -153,7 +154,7 @@ async fn every_endpoint_is_found_and_used_for_what_it_is() {
     let handle = self::handle(&auth);
     handle.token().await.unwrap();
     assert_eq!(handle.revoke().await.unwrap_err().kind(), TokenErrorKind::Unsupported);
-    assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), TokenErrorKind::Unsupported);
+    assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), SignInErrorKind::Unsupported);
 }
 
 /// What an API says of its authorization server is not followed (RFC 9728 §7.7).

@@ -39,15 +39,14 @@ impl DeviceAuthorization {
     }
 
     /// Asks whether the person has signed in until they have, have not, or it is too late (§3.4, §3.5).
-    pub(crate) async fn wait(self, endpoint: &dyn Direct, tenant: Option<TenantId>) -> Result<Token, TokenError> {
+    pub(crate) async fn wait(self, endpoint: &dyn Direct, tenant: Option<TenantId>) -> Result<Token, DeviceError> {
         let mut pace = Pace::new(self.codes.interval);
         let mut pause = pace.interval;
         let mut trouble = None;
         loop {
             sleep_until(self.expires.min(Instant::now() + pause)).await;
             if Instant::now() >= self.expires {
-                let expired = TokenError::new(TokenErrorKind::SignInExpired);
-                return Err(trouble.map_or(expired.clone(), |trouble: TokenError| expired.caused_by(trouble.into())));
+                return Err(DeviceError::Expired { trouble });
             }
             let error = match endpoint.exchange(grant(&self.codes.device_code), tenant.clone()).await {
                 Ok(token) => return Ok(token),
@@ -55,11 +54,24 @@ impl DeviceAuthorization {
             };
             match pace.after(&error) {
                 Next::Ask { slower, after } => (pace, pause) = (slower, after),
-                Next::End(kind) => return Err(error.of_kind(kind)),
+                Next::Stop(End::Denied) => return Err(DeviceError::Denied(error)),
+                Next::Stop(End::Expired) => return Err(DeviceError::Expired { trouble: None }),
+                Next::Stop(End::Failed) => return Err(DeviceError::Failed(error)),
             }
             trouble = pace.in_trouble().then_some(error);
         }
     }
+}
+
+/// Why a sign-in brought no token.
+#[derive(Debug)]
+pub(crate) enum DeviceError {
+    /// The person said no.
+    Denied(TokenError),
+    /// The person did not answer in time, or in the end the server did not.
+    Expired { trouble: Option<TokenError> },
+    /// Asking on would change nothing.
+    Failed(TokenError),
 }
 
 fn grant(device_code: &Secret<String>) -> GrantParams {
@@ -78,7 +90,14 @@ struct Pace {
 #[derive(Debug, PartialEq)]
 enum Next {
     Ask { slower: Pace, after: Duration },
-    End(TokenErrorKind),
+    Stop(End),
+}
+
+#[derive(Debug, PartialEq)]
+enum End {
+    Denied,
+    Expired,
+    Failed,
 }
 
 impl Pace {
@@ -96,14 +115,14 @@ impl Pace {
             (Some("authorization_pending"), _) => answered(self.interval),
             // For this sign-in, from now on.
             (Some("slow_down"), _) => answered(self.interval.saturating_add(Self::SLOW_DOWN)),
-            (Some("expired_token"), _) => Next::End(SignInExpired),
-            (Some("access_denied"), _) => Next::End(Denied),
+            (Some("expired_token"), _) => Next::Stop(End::Expired),
+            (Some("access_denied"), _) => Next::Stop(End::Denied),
             (_, Unreachable | Timeout | Unavailable | CredentialsUnavailable) => {
                 let slower = Pace { unanswered: self.unanswered.saturating_add(1), ..self };
                 let doubled = self.interval.saturating_mul(1 << slower.unanswered.min(20));
                 Next::Ask { slower, after: doubled.max(error.retry_after().unwrap_or_default()) }
             }
-            (_, kind) => Next::End(kind),
+            _ => Next::Stop(End::Failed),
         }
     }
 
@@ -143,12 +162,12 @@ mod tests {
             ((5, 3), bare(Unavailable).with_retry_after(secs(60)), ask(5, 4, 80)),
             ((5, 0), code("server_error", Unavailable), ask(5, 1, 10)),
             ((5, 0), bare(CredentialsUnavailable), ask(5, 1, 10)),
-            ((5, 0), code("expired_token", Refused), Next::End(SignInExpired)),
-            ((5, 9), code("access_denied", Refused), Next::End(Denied)),
-            ((5, 0), code("invalid_grant", Refused), Next::End(Refused)),
-            ((5, 0), code("invalid_client", BadCredentials), Next::End(BadCredentials)),
-            ((5, 0), bare(Malformed), Next::End(Malformed)),
-            ((5, 0), bare(Redirected), Next::End(Redirected)),
+            ((5, 0), code("expired_token", Refused), Next::Stop(End::Expired)),
+            ((5, 9), code("access_denied", Refused), Next::Stop(End::Denied)),
+            ((5, 0), code("invalid_grant", Refused), Next::Stop(End::Failed)),
+            ((5, 0), code("invalid_client", BadCredentials), Next::Stop(End::Failed)),
+            ((5, 0), bare(Malformed), Next::Stop(End::Failed)),
+            ((5, 0), bare(Redirected), Next::Stop(End::Failed)),
         ];
         for ((interval, unanswered), heard, expected) in table {
             let pace = Pace { interval: secs(interval), unanswered };

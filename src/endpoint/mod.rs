@@ -51,7 +51,7 @@ pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
-pub(crate) use device::DeviceAuthorization;
+pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
 pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};

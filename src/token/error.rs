@@ -61,10 +61,6 @@ pub enum TokenErrorKind {
     Refused,
     /// The grant is dead and there is no other: a person must sign in again.
     SignInAgain,
-    /// Whoever was asked to sign in said no (`access_denied`, RFC 8628 §3.5).
-    Denied,
-    /// Whoever was asked to sign in did not do so in time (`expired_token`, RFC 8628 §3.5).
-    SignInExpired,
     /// It does not offer what is needed: an endpoint, this way to authenticate, the revocation of this kind of token
     /// (`unsupported_token_type`, RFC 7009 §2.2.1).
     Unsupported,
@@ -112,8 +108,6 @@ impl TokenErrorKind {
             }
             Self::Refused => "the authorization server refuses the token request; check grant, scopes and parameters",
             Self::SignInAgain => "the grant has ended; a person must sign in again",
-            Self::Denied => "the sign-in was denied",
-            Self::SignInExpired => "nobody signed in in time; begin another sign-in",
             Self::Unsupported => "the authorization server does not offer what is asked for; check the configuration",
             Self::BadMetadata => {
                 "the authorization server's metadata are not there or cannot be used; check the issuer, or configure the URLs"
@@ -215,8 +209,8 @@ impl TokenError {
             | Aborted
             | CredentialsUnavailable
             | SourceTransient => true,
-            BadCredentials | Refused | SignInAgain | Denied | SignInExpired | Unsupported | WrongIssuer
-            | Redirected | NoRuntime | SourcePermanent => false,
+            BadCredentials | Refused | SignInAgain | Unsupported | WrongIssuer | Redirected | NoRuntime
+            | SourcePermanent => false,
         }
     }
 

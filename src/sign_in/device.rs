@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::endpoint::DeviceAuthorization;
+use super::{SignInError, SignInErrorKind, check_client, endpoint_of, hand_in, one_token, unsupported};
+use crate::endpoint::{DeviceAuthorization, DeviceError, Direct};
 use crate::extensions::TenantId;
 use crate::layer::AuthHandle;
-use crate::token::TokenError;
+use crate::token::TokenErrorKind;
 
 /// The beginning of a sign-in on another device.
 impl AuthHandle {
@@ -18,10 +19,11 @@ impl AuthHandle {
     /// its token used.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::TokenErrorKind::Unsupported) without a device authorization URL; otherwise as for a token
-    /// request. It is not tried again here.
-    pub async fn sign_in_on_device(&self) -> Result<DeviceSignIn, Arc<TokenError>> {
-        self.without_tenant()?;
+    /// [`Unsupported`](SignInErrorKind::Unsupported) without a device authorization URL, or where each tenant has its own
+    /// token; [`Failed`](SignInErrorKind::Failed) with the [`token_error`](SignInError::token_error) of the request for the
+    /// code. It is not tried again here.
+    pub async fn sign_in_on_device(&self) -> Result<DeviceSignIn, SignInError> {
+        one_token(self, "`sign_in_tenant_on_device`")?;
         DeviceSignIn::begin(self, None).await
     }
 
@@ -29,7 +31,7 @@ impl AuthHandle {
     ///
     /// # Errors
     /// As [`sign_in_on_device`](AuthHandle::sign_in_on_device).
-    pub async fn sign_in_tenant_on_device(&self, tenant: &TenantId) -> Result<DeviceSignIn, Arc<TokenError>> {
+    pub async fn sign_in_tenant_on_device(&self, tenant: &TenantId) -> Result<DeviceSignIn, SignInError> {
         DeviceSignIn::begin(self, Some(tenant.clone())).await
     }
 }
@@ -41,6 +43,8 @@ impl AuthHandle {
 pub struct DeviceSignIn {
     handle: AuthHandle,
     tenant: Option<TenantId>,
+    endpoint: Arc<dyn Direct>,
+    client_id: Option<String>,
     authorization: DeviceAuthorization,
 }
 
@@ -75,22 +79,41 @@ impl DeviceSignIn {
     /// ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do not see these requests.
     ///
     /// # Errors
-    /// [`Denied`](crate::TokenErrorKind::Denied): the person said no. [`SignInExpired`](crate::TokenErrorKind::SignInExpired):
-    /// they did not answer in time. Any other kind: the server refuses, which asking on would not change. Begin another
-    /// sign-in.
-    pub async fn wait(self) -> Result<(), Arc<TokenError>> {
-        let Self { handle, tenant, authorization } = self;
+    /// [`Denied`](SignInErrorKind::Denied): the person said no. [`Expired`](SignInErrorKind::Expired): they did not answer in
+    /// time; if the server could not be reached in the end, [`token_error`](SignInError::token_error) says so. Any other kind:
+    /// asking on would change nothing. Begin another sign-in.
+    pub async fn wait(self) -> Result<(), SignInError> {
+        let Self { handle, tenant, endpoint, client_id, authorization } = self;
         let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
-        let token = authorization.wait(handle.endpoint()?, asked_for).await?;
-        match &tenant {
-            Some(tenant) => handle.hand_in_tenant(tenant, token),
-            None => handle.hand_in(token),
-        }
+        let token = authorization.wait(&*endpoint, asked_for).await.map_err(no_token)?;
+        check_client(&*endpoint, client_id.as_deref())?;
+        hand_in(&handle, tenant.as_ref(), token)
     }
 
-    async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, Arc<TokenError>> {
-        let authorization = DeviceAuthorization::begin(handle.endpoint()?).await?;
-        Ok(Self { handle: handle.clone(), tenant, authorization })
+    async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, SignInError> {
+        let endpoint = endpoint_of(handle)?;
+        let client_id = endpoint.credentials().load().client_id().map(str::to_owned);
+        let authorization = DeviceAuthorization::begin(&*endpoint).await.map_err(|mut error| {
+            // No code was sent that could be lost.
+            error.refresh_answer_lost = false;
+            match (error.kind(), error.detail()) {
+                (TokenErrorKind::Unsupported, Some(detail)) => unsupported(detail),
+                _ => SignInError::failed(error),
+            }
+        })?;
+        Ok(Self { handle: handle.clone(), tenant, endpoint, client_id, authorization })
+    }
+}
+
+fn no_token(error: DeviceError) -> SignInError {
+    match error {
+        DeviceError::Denied(error) => {
+            let description = error.description().map(str::to_owned);
+            SignInError::new(SignInErrorKind::Denied).with_code(error.code().cloned(), description)
+        }
+        DeviceError::Expired { trouble: None } => SignInError::new(SignInErrorKind::Expired),
+        DeviceError::Expired { trouble: Some(error) } => SignInError::new(SignInErrorKind::Expired).caused_by(error),
+        DeviceError::Failed(error) => SignInError::failed(error),
     }
 }
 
