@@ -76,6 +76,23 @@ impl AuthConfig {
     /// Tokens for the client itself (RFC 6749 §4.4), from this token URL.
     ///
     /// How the client authenticates has no default: a wrong guess would show the secret in a second form.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new()).client("id", "secret");
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .scopes(["read"])
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let token = AuthLayer::with_client(cfg, http_client.clone()).handle().token().await?;
+    /// assert!(http_client.is_live(token.access_token()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
     pub fn client_credentials(token_url: impl Into<TokenUrl>, client_auth: ClientAuth) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::ClientCredentials), token_url.into(), Some(client_auth))
     }
@@ -84,6 +101,28 @@ impl AuthConfig {
     ///
     /// The refresh token is kept in memory, and replaced when the server rotates it. When it dies, requests fail with
     /// [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain).
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenErrorKind};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let refresh_token = http_client.sign_in("id", "read"); // happened elsewhere
+    /// let cfg =
+    ///     AuthConfig::refresh_token("https://auth.example.com/token", ClientAuth::basic("id", "secret"), refresh_token)
+    ///         .origin("https://api.example.com")
+    ///         .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+    /// auth.token().await?;
+    ///
+    /// http_client.revoke_refresh_tokens();
+    /// auth.invalidate();
+    /// assert_eq!(auth.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
     pub fn refresh_token(
         token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
@@ -463,6 +502,24 @@ impl AuthConfigBuilder {
     }
 
     /// How the parameters of the token request are encoded; a form by default (RFC 6749 §4.4.2).
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, BodyEncoding, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::vip(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth/token", ClientAuth::body("id", "secret"))
+    ///     .encoding(BodyEncoding::Json)
+    ///     .without_grant_type()
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+    /// assert_eq!(http_client.requests()[0].body, r#"{"client_id":"id","client_secret":"secret"}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
     pub fn encoding(mut self, encoding: BodyEncoding) -> Self {
         self.endpoint_edits.push(match encoding {
             BodyEncoding::Form => |settings| settings.encoding = BodyEncoding::Form,

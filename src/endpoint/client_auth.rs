@@ -34,6 +34,37 @@ use crate::token::TokenError;
 /// assert!(!format!("{auth:?}").contains("s3cret"));
 /// let auth = ClientAuth::body("client", SecretSource::file("/run/secrets/oauth2"));
 /// ```
+///
+/// What goes over the wire:
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth};
+///
+/// /// The `Authorization` header and the body of a token request.
+/// async fn wire(client_auth: ClientAuth) -> Result<(Option<String>, String), BoxError> {
+///     let http_client = AuthServer::new(TestClock::new());
+///     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", client_auth)
+///         .origin("https://api.example.com")
+///         .build()?;
+///     AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+///     let request = http_client.requests().remove(0);
+///     let body = String::from_utf8(request.body.to_vec())?;
+///     Ok((request.header("authorization").map(str::to_owned), body.replace("grant_type=client_credentials", "…")))
+/// }
+///
+/// # tokio_test::block_on(async {
+/// let basic = |pair: &str| (Some(format!("Basic {pair}")), "…".to_owned());
+/// assert_eq!(wire(ClientAuth::basic("id", "a+b")).await?, basic("aWQ6YSUyQmI=")); // id:a%2Bb
+/// assert_eq!(wire(ClientAuth::basic_raw("id", "a+b")).await?, basic("aWQ6YSti")); // id:a+b
+/// let body = wire(ClientAuth::body("id", "a+b")).await?;
+/// assert_eq!(body, (None, "…&client_id=id&client_secret=a%2Bb".to_owned()));
+/// assert_eq!(wire(ClientAuth::none("id")).await?, (None, "…&client_id=id".to_owned()));
+/// assert_eq!(wire(ClientAuth::anonymous()).await?, (None, "…".to_owned()));
+/// # Ok::<(), BoxError>(()) }).unwrap();
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ClientAuth {
     /// `None`: no client is named at all.
@@ -100,7 +131,8 @@ impl ClientAuth {
     /// The certificate is your HTTP client's: hand it in with [`AuthLayer::with_client`](crate::AuthLayer::with_client).
     /// A token that is bound to the certificate (§3) is good on connections with the same one only, so the client of the
     /// API needs it too; when the certificate is replaced, call [`AuthHandle::invalidate`](crate::AuthHandle::invalidate).
-    /// Some servers have a token URL of its own for this (§5, `mtls_endpoint_aliases`).
+    /// Some servers have a token URL of its own for this (§5, `mtls_endpoint_aliases`), which
+    /// [`Discovery`](crate::Discovery) finds.
     ///
     /// ```
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
