@@ -431,7 +431,7 @@ impl AuthHandle {
     /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
     pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
         self.without_tenant()?;
-        self.revoke_slot(self.setup.engine.main()).await
+        self.revoke_slot(self.setup.engine.main(), None).await
     }
 
     /// The same for one tenant's tokens, where tokens are per tenant; where they are shared, for the one token.
@@ -440,7 +440,7 @@ impl AuthHandle {
     /// As [`revoke`](AuthHandle::revoke).
     pub async fn revoke_tenant(&self, tenant: &TenantId) -> Result<(), Arc<TokenError>> {
         match self.existing_slot(tenant) {
-            Some(slot) => self.revoke_slot(&slot).await,
+            Some(slot) => self.revoke_slot(&slot, Some(tenant)).await,
             None => Ok(()),
         }
     }
@@ -480,19 +480,20 @@ impl AuthHandle {
         }
     }
 
-    async fn revoke_slot(&self, slot: &Slot) -> Result<(), Arc<TokenError>> {
+    async fn revoke_slot(&self, slot: &Slot, tenant: Option<&TenantId>) -> Result<(), Arc<TokenError>> {
         let endpoint = self.endpoint()?;
+        let tenant = self.tenant_of_token_requests(tenant);
         if let Some(ticket) = slot.ticket() {
             ticket.await;
         }
         let held = slot.held();
         // First what could bring more tokens; most servers let the access tokens die with it.
         if let Some(token) = &held.refresh_token {
-            revoke(endpoint, token.clone(), Revoked::RefreshToken).await?;
+            revoke(endpoint, token.clone(), Revoked::RefreshToken, tenant.clone()).await?;
             slot.forget_refresh_token(&held);
         }
         if let Some(current) = &held.current {
-            revoke(endpoint, Secret::from(current.token.access_token()), Revoked::AccessToken).await?;
+            revoke(endpoint, Secret::from(current.token.access_token()), Revoked::AccessToken, tenant).await?;
         }
         slot.forget(&held);
         Ok(())
@@ -500,7 +501,7 @@ impl AuthHandle {
 
     /// # Errors
     /// The layer's tokens come from a source of the user's.
-    pub(crate) fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
+    fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
         self.setup.endpoint.as_deref().ok_or_else(|| {
             TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
         })

@@ -23,7 +23,7 @@ impl DeviceAuthorization {
     ///
     /// # Errors
     /// No such endpoint, a server that does not answer or says no.
-    pub(crate) async fn begin(endpoint: &dyn Direct) -> Result<Self, TokenError> {
+    pub(crate) async fn begin(endpoint: &dyn Direct, tenant: Option<TenantId>) -> Result<Self, TokenError> {
         let settings = endpoint.settings();
         let mut params = GrantParams::new("").plain("scope", settings.scopes.as_ref().map_or("", Scopes::as_str));
         for resource in &settings.resources {
@@ -34,7 +34,7 @@ impl DeviceAuthorization {
         }
         // The server counts from its answer: what is on the way is lost to us, never gained.
         let asked = Instant::now();
-        let codes = DeviceCodes::read(&endpoint.post(Other::DeviceAuthorization, params).await?)?;
+        let codes = DeviceCodes::read(&endpoint.post(Other::DeviceAuthorization, params, tenant).await?)?;
         Ok(Self { expires: asked + codes.expires_in, codes })
     }
 

@@ -38,7 +38,7 @@ pub(crate) trait Direct: Send + Sync {
     ///
     /// # Errors
     /// No such endpoint; an answer that says no.
-    fn post(&self, to: Other, params: GrantParams) -> BoxReply<'_, Answer>;
+    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer>;
 }
 
 impl<C, RB> Direct for TokenEndpoint<C>
@@ -69,16 +69,17 @@ where
         })
     }
 
-    fn post(&self, to: Other, params: GrantParams) -> BoxReply<'_, Answer> {
+    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
         Box::pin(async move {
-            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            let request = TokenRequest { tenant, ..TokenRequest::default() };
+            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
             let settings = self.settings();
             let auth = self.credentials().load();
             let endpoints = call.locate(&auth).await?;
             // Before a secret is read.
             endpoints.other(to)?;
             let material = call.present(endpoints, params, &auth).await?;
-            let outgoing = wire::post(to, settings, &material)?;
+            let outgoing = wire::post(to, settings, &material, &call.request)?;
             let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
             call.reader(Asking::Once, outgoing.sent).acknowledge(&answer)?;
             Ok(answer)

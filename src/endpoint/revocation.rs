@@ -3,6 +3,7 @@
 use super::Direct;
 use super::endpoints::Other;
 use super::grant::GrantParams;
+use crate::extensions::TenantId;
 use crate::secret::Secret;
 use crate::token::TokenError;
 
@@ -17,13 +18,18 @@ pub(crate) enum Revoked {
 ///
 /// # Errors
 /// The token may be good still; the error says so.
-pub(crate) async fn revoke(endpoint: &dyn Direct, token: Secret<String>, kind: Revoked) -> Result<(), TokenError> {
+pub(crate) async fn revoke(
+    endpoint: &dyn Direct,
+    token: Secret<String>,
+    kind: Revoked,
+    tenant: Option<TenantId>,
+) -> Result<(), TokenError> {
     let (hint, still_good) = match kind {
         Revoked::RefreshToken => ("refresh_token", "the refresh token may still be good"),
         Revoked::AccessToken => ("access_token", "the access token may still be good"),
     };
     let params = GrantParams::new("").secret("token", token).plain("token_type_hint", hint);
-    endpoint.post(Other::Revocation, params).await.map(drop).map_err(|error| {
+    endpoint.post(Other::Revocation, params, tenant).await.map(drop).map_err(|error| {
         let detail = error.detail().map_or(still_good.to_owned(), |detail| format!("{detail}; {still_good}"));
         error.with_detail(detail)
     })

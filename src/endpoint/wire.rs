@@ -43,10 +43,9 @@ impl<'a> Outgoing<'a> {
         let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
 
-        let mut sent = sent_with(settings, material);
+        let mut sent = sent_with(settings, material, request);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
-        sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
         Ok(Self { request: outgoing, sent })
     }
@@ -57,22 +56,28 @@ pub(crate) fn post<'a>(
     to: Other,
     settings: &'a EndpointSettings,
     material: &'a Material,
+    request: &'a TokenRequest,
 ) -> Result<Outgoing<'a>, TokenError> {
     let Material { endpoints, grant, presented } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     // RFC 7009 and RFC 8628 know forms only.
-    let mut request = post_to(endpoints.other(to)?.clone(), BodyEncoding::Form.encode(&params))?;
-    set_headers(request.headers_mut(), settings, presented.authorization.as_ref(), &TokenRequest::default());
-    request.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
-    Ok(Outgoing { request, sent: sent_with(settings, material) })
+    let mut outgoing = post_to(endpoints.other(to)?.clone(), BodyEncoding::Form.encode(&params))?;
+    set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
+    outgoing.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
+    Ok(Outgoing { request: outgoing, sent: sent_with(settings, material, request) })
 }
 
 /// The secrets that go with every request to the server.
-fn sent_with<'a>(settings: &'a EndpointSettings, Material { grant, presented, .. }: &'a Material) -> Sent<'a> {
+fn sent_with<'a>(
+    settings: &'a EndpointSettings,
+    Material { grant, presented, .. }: &'a Material,
+    request: &'a TokenRequest,
+) -> Sent<'a> {
     let mut sent = Sent::default();
     presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+    sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
     settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
     sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
     sent

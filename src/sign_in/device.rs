@@ -93,7 +93,8 @@ impl DeviceSignIn {
     async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, SignInError> {
         let endpoint = endpoint_of(handle)?;
         let client_id = endpoint.credentials().load().client_id().map(str::to_owned);
-        let authorization = DeviceAuthorization::begin(&*endpoint).await.map_err(|mut error| {
+        let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
+        let authorization = DeviceAuthorization::begin(&*endpoint, asked_for).await.map_err(|mut error| {
             // No code was sent that could be lost.
             error.refresh_answer_lost = false;
             match (error.kind(), error.detail()) {

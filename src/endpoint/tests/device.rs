@@ -17,7 +17,7 @@ fn settings() -> EndpointSettings {
 }
 
 async fn begin(server: &Server, auth: &ClientAuth) -> Result<DeviceAuthorization, TokenError> {
-    DeviceAuthorization::begin(&server.endpoint(SystemClock, &settings(), auth)).await
+    DeviceAuthorization::begin(&server.endpoint(SystemClock, &settings(), auth), None).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -130,7 +130,7 @@ async fn endpoints_for_certificates_come_first_for_clients_that_have_one() {
             Server::default().answers(200, &document).answers(200, TOKEN).answers(200, &document).answers(200, "");
         ask(&server, &auth).await.unwrap();
         let endpoint = server.endpoint(SystemClock, &settings("https://a.example/b"), &auth);
-        revoke(&endpoint, Secret::from("T"), Revoked::AccessToken).await.unwrap();
+        revoke(&endpoint, Secret::from("T"), Revoked::AccessToken, None).await.unwrap();
         let lines = lines(&server);
         assert_eq!(lines[1], format!("POST https://{place}/t"));
         assert_eq!(lines[3], "POST https://t.example/revoke", "what has no alias is where it is");
@@ -149,7 +149,7 @@ async fn what_is_configured_comes_before_what_is_found() {
     settings.revocation_url = Some("https://mine.example/revoke".parse().unwrap());
     let endpoint = server.endpoint(SystemClock, &settings, &body_auth());
     endpoint.clone().oneshot(with_refresh_token("R")).await.unwrap();
-    revoke(&endpoint, Secret::from("T"), Revoked::AccessToken).await.unwrap();
+    revoke(&endpoint, Secret::from("T"), Revoked::AccessToken, None).await.unwrap();
     let expected = ["https://mine.example/refresh", "https://t.example/t", "https://mine.example/revoke"];
     assert_eq!(lines(&server)[1..], expected.map(|place| format!("POST {place}")), "one fetch for all of them");
 }

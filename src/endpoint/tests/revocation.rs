@@ -15,7 +15,7 @@ fn settings() -> EndpointSettings {
 
 async fn revoke(server: &Server, auth: &ClientAuth, token: &str, kind: Revoked) -> Result<(), TokenError> {
     let endpoint = server.endpoint(SystemClock, &settings(), auth);
-    super::super::revoke(&endpoint, Secret::from(token), kind).await
+    super::super::revoke(&endpoint, Secret::from(token), kind, None).await
 }
 
 #[tokio::test]
