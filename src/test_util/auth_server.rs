@@ -762,6 +762,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_device_that_asks_too_often_is_told_to_slow_down() {
+        const POLL: &str = "grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code=";
+        let auth = AuthServer::new(TestClock::new());
+        let begin = Request::post("/device_authorization").header("content-type", "application/x-www-form-urlencoded");
+        let response = auth.clone().oneshot(begin.body("client_id=id&scope=a".to_owned()).unwrap()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let codes: Value = serde_json::from_slice(&body).unwrap();
+        let poll = format!("{POLL}{}", codes["device_code"].as_str().unwrap());
+        for (after, error) in [(4, "slow_down"), (9, "slow_down"), (15, "authorization_pending")] {
+            advance(Duration::from_secs(after)).await;
+            assert_eq!(post(&auth, &poll).await["error"], error, "{after}");
+        }
+        assert!(auth.approve_device(codes["user_code"].as_str().unwrap()) && !auth.approve_device("another"));
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(post(&auth, &poll).await["scope"], "a");
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(post(&auth, &poll).await["error"], "invalid_grant", "it is good once");
+        assert_eq!(post(&auth, &format!("{POLL}forged")).await["error"], "invalid_grant");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_its_own_client_revokes_a_token_and_a_refresh_token_takes_all_with_it() {
+        let auth = AuthServer::new(TestClock::new()).issue_refresh_tokens();
+        let granted = post(&auth, "grant_type=client_credentials").await;
+        let text = |name: &str| granted[name].as_str().unwrap().to_owned();
+        let revoke = async |client: &str, token: String| {
+            let request = Request::post("/revoke").header("content-type", "application/x-www-form-urlencoded");
+            let request = request.body(format!("client_id={client}&token={token}")).unwrap();
+            assert_eq!(auth.clone().oneshot(request).await.unwrap().status(), 200);
+        };
+        revoke("another", text("refresh_token")).await;
+        revoke("id", "forged".into()).await;
+        assert!(auth.is_live(&text("access_token")));
+        revoke("id", text("refresh_token")).await;
+        assert!(!auth.is_live(&text("access_token")));
+        assert_eq!((auth.token_requests(), auth.other_requests().len()), (1, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_lost_answer_has_spent_the_refresh_token() {
         let auth = AuthServer::new(TestClock::new());
         let signed_in = Value::from(auth.sign_in("id", ""));
