@@ -25,6 +25,7 @@ use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::shared::Setup;
+use crate::store::Keeper;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -316,7 +317,12 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    pub(crate) fn into_setup(self, engine: Arc<Engine>, endpoint: Option<Arc<dyn Direct>>) -> Setup {
+    pub(crate) fn into_setup(
+        self,
+        engine: Arc<Engine>,
+        endpoint: Option<Arc<dyn Direct>>,
+        store: Option<Arc<dyn Keeper>>,
+    ) -> Setup {
         Setup {
             engine,
             origins: self.origins,
@@ -325,6 +331,7 @@ impl AuthConfig {
             replay: self.replay,
             rejection: self.rejection,
             endpoint,
+            store,
         }
     }
 }

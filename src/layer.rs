@@ -18,6 +18,7 @@ use crate::request::{Recorded, Registry, clone_ops, record_ops};
 use crate::secret::Secret;
 use crate::service::Auth;
 use crate::shared::Setup;
+use crate::store::{Keeper, StoreError, StoreLayer, StoreStats, TokenStore};
 use crate::token::{
     DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, erase,
 };
@@ -121,9 +122,54 @@ impl AuthLayer {
         T: TokenSource,
     {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
+            .starting_with(cfg.initial_refresh_token());
         let direct = Arc::new(endpoint.clone());
-        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct))
+        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct), None)
+    }
+
+    /// As [`new`](AuthLayer::new), with tokens kept in a store outside the process: they survive restarts, and all
+    /// processes that share the store make one token request.
+    ///
+    /// Two layers share their tokens if their configurations agree in everything that makes one token differ from another
+    /// (see [`StoreIdentity`](crate::store::StoreIdentity)). What a store promises and what its failures cost is told in
+    /// the module [`store`](crate::store).
+    ///
+    /// ```no_run
+    /// use tower_oauth2_client::store::FileStore;
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// let cfg = AuthConfig::refresh_token("https://auth.example.com/token", ClientAuth::none("my-tool"), "from-the-sign-in")
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let layer = AuthLayer::with_store(cfg, FileStore::new("/home/anna/.cache/my-tool"));
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    #[cfg(feature = "reqwest")]
+    pub fn with_store(cfg: AuthConfig, store: impl TokenStore) -> Self {
+        match cfg.built_in_client() {
+            Some(client) => Self::with_client_and_store(cfg, client, store),
+            None => Self::without_endpoint(cfg),
+        }
+    }
+
+    /// As [`with_client`](AuthLayer::with_client) and with a store. For a store with other settings, or with layers of yours
+    /// below it, put a [`StoreLayer`] around the endpoint.
+    pub fn with_client_and_store<C, RB>(cfg: AuthConfig, client: C, store: impl TokenStore) -> Self
+    where
+        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+        RB: Body + Send + 'static,
+        RB::Data: Send,
+        RB::Error: Into<BoxError>,
+    {
+        let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
+            .starting_with(cfg.initial_refresh_token());
+        let store = StoreLayer::new(store, endpoint.identity());
+        let source = erase(store.layer(endpoint.clone()));
+        Self::assemble(cfg, source, Some(Arc::new(endpoint)), Some(Arc::new(store)))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -141,7 +187,7 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig, source: impl TokenSource) -> Self {
-        Self::assemble(cfg, erase(source), None)
+        Self::assemble(cfg, erase(source), None, None)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -209,7 +255,12 @@ impl AuthLayer {
         Self::with_source(cfg, Nowhere)
     }
 
-    fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, endpoint: Option<Arc<dyn Direct>>) -> Self {
+    fn assemble(
+        cfg: AuthConfig,
+        source: Arc<dyn DynTokenSource>,
+        endpoint: Option<Arc<dyn Direct>>,
+        store: Option<Arc<dyn Keeper>>,
+    ) -> Self {
         let engine = Engine::new(
             source,
             cfg.clock(),
@@ -217,7 +268,7 @@ impl AuthLayer {
             cfg.initial_refresh_token(),
             cfg.fixed_token_tenant().cloned(),
         );
-        let setup = cfg.into_setup(Arc::new(engine), endpoint);
+        let setup = cfg.into_setup(Arc::new(engine), endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }
@@ -398,12 +449,58 @@ impl AuthHandle {
         self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
+    /// As [`hand_in`](AuthHandle::hand_in), for a layer with a store: stored first, so that it survives a crash and other
+    /// processes have it, then used.
+    ///
+    /// Without a store it is `hand_in`. A store that the layer was not made with, but that is somewhere around its token
+    /// source, is not known here: hand in what [`StoreLayer::keep`] returns.
+    ///
+    /// It waits while another process is asking for this token, at most as long as a token request may take. Dropping the
+    /// future leaves the token stored or not, and not handed in.
+    ///
+    /// # Errors
+    /// [`NotStored`](TokenErrorKind::NotStored): the token could not be stored. It is used nevertheless, and its refresh
+    /// token's successor is stored at the next renewal. Otherwise as [`hand_in`](AuthHandle::hand_in).
+    pub async fn keep(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
+        self.keep_in(Partition::default(), token).await
+    }
+
+    /// The same for one tenant.
+    ///
+    /// # Errors
+    /// As [`keep`](AuthHandle::keep).
+    pub async fn keep_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
+        self.keep_in(self.partition(tenant), token).await
+    }
+
+    async fn keep_in(&self, partition: Partition, token: Token) -> Result<(), Arc<TokenError>> {
+        let engine = &self.setup.engine;
+        let kept = match &self.setup.store {
+            Some(store) => Some(store.keep(engine.asking_now(&partition), token.clone()).await),
+            None => None,
+        };
+        let (token, result) = match kept {
+            Some(Ok(stored)) => (stored, Ok(())),
+            Some(Err(error)) => {
+                let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
+                (token, Err(Arc::new(error)))
+            }
+            None => (token, Ok(())),
+        };
+        engine.slot(partition).hand_in(engine, token)?;
+        result
+    }
+
     /// Ends the grant at the authorization server (RFC 7009): revokes the refresh token, if there is one, then the access
     /// token, and forgets both. Nothing else in this crate revokes anything.
     ///
     /// It waits for a token request under way, so that what that one brings is revoked too. A request made later gets a new
     /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
     /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
+    ///
+    /// Where there is a store, what it has is revoked too, and taken out. Other processes have their copies of the access
+    /// token: the API rejects those that the server could revoke.
     ///
     /// ```
     /// # #[cfg(feature = "test-util")] {
@@ -431,7 +528,7 @@ impl AuthHandle {
     /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
     pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
         self.without_tenant()?;
-        self.revoke_slot(self.setup.engine.main(), None).await
+        self.revoke_in(Partition::default()).await
     }
 
     /// The same for one tenant's tokens, where tokens are per tenant; where they are shared, for the one token.
@@ -439,10 +536,7 @@ impl AuthHandle {
     /// # Errors
     /// As [`revoke`](AuthHandle::revoke).
     pub async fn revoke_tenant(&self, tenant: &TenantId) -> Result<(), Arc<TokenError>> {
-        match self.existing_slot(tenant) {
-            Some(slot) => self.revoke_slot(&slot, Some(tenant)).await,
-            None => Ok(()),
-        }
+        self.revoke_in(self.partition(tenant)).await
     }
 
     /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
@@ -460,6 +554,7 @@ impl AuthHandle {
                 stats.suppressed_refreshes += other.suppressed;
             }
         }
+        stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats
     }
 
@@ -480,23 +575,39 @@ impl AuthHandle {
         }
     }
 
-    async fn revoke_slot(&self, slot: &Slot, tenant: Option<&TenantId>) -> Result<(), Arc<TokenError>> {
+    async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
         let endpoint = self.endpoint()?;
-        let tenant = self.tenant_of_token_requests(tenant);
+        let engine = &self.setup.engine;
+        let (slot, asking) = (engine.slot(partition.clone()), engine.asking_now(&partition));
         if let Some(ticket) = slot.ticket() {
             ticket.await;
         }
         let held = slot.held();
-        // First what could bring more tokens; most servers let the access tokens die with it.
-        if let Some(token) = &held.refresh_token {
-            revoke(endpoint, token.clone(), Revoked::RefreshToken, tenant.clone()).await?;
-            slot.forget_refresh_token(&held);
+        let (refresh_token, token) = match &self.setup.store {
+            Some(store) => store
+                .stored(asking.clone())
+                .await
+                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
+            None => (None, None),
+        };
+        // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
+        // renewed both.
+        for refresh_token in different(refresh_token, held.refresh_token.clone()) {
+            revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
         }
-        if let Some(current) = &held.current {
-            revoke(endpoint, Secret::from(current.token.access_token()), Revoked::AccessToken, tenant).await?;
+        slot.forget_refresh_token(&held);
+        let of = |token: &Token| Secret::from(token.access_token());
+        for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
+            revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
         slot.forget(&held);
-        Ok(())
+        match &self.setup.store {
+            Some(store) => Ok(store
+                .forget(asking)
+                .await
+                .map_err(|error| store_failed("all was revoked, but the store has it still", error))?),
+            None => Ok(()),
+        }
     }
 
     /// # Errors
@@ -534,6 +645,16 @@ impl AuthHandle {
     }
 }
 
+fn store_failed(detail: &'static str, error: StoreError) -> TokenError {
+    TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into())
+}
+
+/// Both, or one where they are the same.
+fn different(one: Option<Secret<String>>, other: Option<Secret<String>>) -> impl Iterator<Item = Secret<String>> {
+    let is_same = matches!((&one, &other), (Some(one), Some(other)) if one.expose() == other.expose());
+    one.into_iter().chain(other.filter(|_| !is_same))
+}
+
 impl fmt::Debug for AuthHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthHandle").field("stats", &self.stats()).finish_non_exhaustive()
@@ -546,7 +667,7 @@ impl fmt::Debug for AuthHandle {
 pub struct Stats {
     /// Partitions with a slot: one, plus one for each tenant or set of scopes with tokens of its own.
     pub partitions: usize,
-    /// Token requests made.
+    /// Token requests made; with a store, those that it answered among them.
     pub token_requests: u64,
     /// Token requests that brought no token.
     pub token_failures: u64,
@@ -562,6 +683,8 @@ pub struct Stats {
     pub last_error: Option<Arc<TokenError>>,
     /// How long no token request is made because of that failure; `None`: one is made when needed.
     pub next_attempt: Option<Duration>,
+    /// What the store did, over all partitions, for a layer that was made with one.
+    pub store: Option<StoreStats>,
 }
 
 impl Stats {
@@ -577,6 +700,7 @@ impl Stats {
             refreshing: slot.flying,
             last_error: slot.last_error,
             next_attempt: slot.next_attempt,
+            store: None,
         }
     }
 }

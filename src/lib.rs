@@ -33,6 +33,7 @@
 //!   response comes back, with [`AuthOutcome`] and, if a refresh failed, [`RefreshFailed`] in its extensions.
 //! - [`TenantId`], [`Scopes`], [`Replay`] and [`SkipAuth`] go into a request's extensions; [`Tenant`] configures tenants.
 //! - [`TokenSource`] is where tokens come from, if not from a token endpoint.
+//! - [`store`] keeps tokens outside the process: across restarts, and for many processes at once.
 //! - `test_util` (feature `test-util`) is an authorization server and an API for your own tests.
 //!
 //! # Features
@@ -74,6 +75,7 @@ mod secret_source;
 mod service;
 mod shared;
 mod sign_in;
+pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;

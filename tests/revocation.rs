@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tower_oauth2_client::store::MemoryStore;
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token,
@@ -154,4 +155,32 @@ async fn without_a_place_to_revoke_at_it_says_so() {
         let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")).revocation_url(url);
         assert!(cfg.origin("https://api.example.com").build().is_err(), "{url}");
     }
+}
+
+/// What another process has renewed meanwhile is in the store, and is revoked there.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_revoked_too() {
+    let auth = AuthServer::new(TestClock::new());
+    let (store, refresh_token) = (MemoryStore::new(), auth.sign_in("id", ""));
+    let process = || {
+        let cfg = AuthConfig::refresh_token(TOKEN_URL, ClientAuth::none("id"), refresh_token.clone())
+            .revocation_url(REVOCATION_URL)
+            .origin("https://api.example.com")
+            .clock(auth.clock().clone());
+        AuthLayer::with_client_and_store(cfg.build().unwrap(), auth.clone(), store.clone()).handle()
+    };
+    let (one, other) = (process(), process());
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let renewed = one.token().await.unwrap();
+    assert_eq!(auth.token_requests(), 2);
+
+    other.revoke().await.unwrap();
+    assert!(!auth.is_live(renewed.access_token()));
+    one.invalidate();
+    assert_eq!(one.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    assert_eq!(other.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    let restarted = process().token().await.unwrap_err();
+    assert_eq!(restarted.kind(), TokenErrorKind::SignInAgain, "nothing is left in the store");
 }

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::error::BoxError;
+use crate::secret::Secret;
 use crate::secret_source::unavailable;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 
@@ -32,6 +33,7 @@ mod encode;
 mod endpoints;
 mod exchange;
 mod grant;
+mod identity;
 mod revocation;
 mod settings;
 #[cfg(feature = "jwt")]
@@ -78,6 +80,8 @@ use wire::Material;
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,
+    /// The one that the configuration starts with: whose tokens these are, where nothing else says it.
+    first_refresh_token: Option<Secret<String>>,
 }
 
 struct Shared {
@@ -106,8 +110,13 @@ impl<C> TokenEndpoint<C> {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let metadata = MetadataCache::default();
-        let warned = AtomicBool::new(false);
-        Self { client, shared: Arc::new(Shared { settings, credentials, clock, metadata, warned }) }
+        let shared = Shared { settings, credentials, clock, metadata, warned: AtomicBool::new(false) };
+        Self { client, shared: Arc::new(shared), first_refresh_token: None }
+    }
+
+    pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
+        self.first_refresh_token = refresh_token;
+        self
     }
 }
 
@@ -305,7 +314,8 @@ fn no_refresh_token() -> TokenError {
 
 impl<C: Clone> Clone for TokenEndpoint<C> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), shared: self.shared.clone() }
+        let first_refresh_token = self.first_refresh_token.clone();
+        Self { client: self.client.clone(), shared: self.shared.clone(), first_refresh_token }
     }
 }
 

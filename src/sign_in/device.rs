@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{SignInError, SignInErrorKind, check_client, endpoint_of, hand_in, one_token, unsupported};
+use super::{SignInError, SignInErrorKind, check_client, endpoint_of, keep, one_token, unsupported};
 use crate::endpoint::{DeviceAuthorization, DeviceError, Direct};
 use crate::extensions::TenantId;
 use crate::layer::AuthHandle;
@@ -87,7 +87,7 @@ impl DeviceSignIn {
         let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
         let token = authorization.wait(&*endpoint, asked_for).await.map_err(no_token)?;
         check_client(&*endpoint, client_id.as_deref())?;
-        hand_in(&handle, tenant.as_ref(), token)
+        keep(&handle, tenant.as_ref(), token).await
     }
 
     async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, SignInError> {

@@ -90,7 +90,9 @@ impl SignIn {
     /// not see it.
     ///
     /// # Errors
-    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in.
+    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. With one exception the token is not
+    /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
+    /// [`SignInError::token_error`]), it is, for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
         let issuer = self.grant.expected_issuer(self.endpoint.settings().url.issuer());
         let code = Redirect::parse(redirect)?.into_code(&self.secrets, &issuer)?;
@@ -159,7 +161,7 @@ impl SignIn {
         let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
         let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::failed)?;
         check_client(&*self.endpoint, Some(&self.client_id))?;
-        hand_in(&self.handle, self.tenant.as_ref(), token)
+        keep(&self.handle, self.tenant.as_ref(), token).await
     }
 }
 
@@ -187,12 +189,12 @@ fn check_client(endpoint: &dyn Direct, began_as: Option<&str>) -> Result<(), Sig
 }
 
 /// The one place where a sign-in ends well.
-fn hand_in(handle: &AuthHandle, tenant: Option<&TenantId>, token: Token) -> Result<(), SignInError> {
-    let handed_in = match tenant {
-        Some(tenant) => handle.hand_in_tenant(tenant, token),
-        None => handle.hand_in(token),
+async fn keep(handle: &AuthHandle, tenant: Option<&TenantId>, token: Token) -> Result<(), SignInError> {
+    let kept = match tenant {
+        Some(tenant) => handle.keep_tenant(tenant, token).await,
+        None => handle.keep(token).await,
     };
-    handed_in.map_err(SignInError::failed)
+    kept.map_err(SignInError::failed)
 }
 
 impl Secrets {

@@ -91,7 +91,8 @@ impl AuthorizationCode {
     }
 
     /// Without PKCE, for servers that refuse its parameters; those that merely do not know them must ignore them (RFC 6749
-    /// §3.1). A code that somebody overhears is then protected by the client's secret alone.
+    /// §3.1). A code that somebody overhears is then protected by the client's secret alone, and by nothing if it has none: such
+    /// clients must not go without (RFC 9700 §2.1.1).
     pub fn without_pkce(mut self) -> Self {
         self.pkce = false;
         self

@@ -18,6 +18,7 @@ use crate::error::ConfigError;
 use crate::extensions::Scopes;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
+use crate::store::Digest;
 use crate::token::{TokenError, TokenRequest};
 
 /// The grant that a configuration has without a refresh token.
@@ -60,6 +61,25 @@ impl Grant {
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
             Grant::AuthorizationCode(code) => code.validate(),
+        }
+    }
+
+    /// What tells its tokens from those of another grant.
+    pub(crate) fn describe(&self, digest: &mut Digest) {
+        match self {
+            Grant::ClientCredentials => digest.field("grant", "client credentials"),
+            Grant::RefreshToken => digest.field("grant", "refresh token"),
+            Grant::JwtBearer(assertion) => {
+                digest.field("grant", "jwt bearer");
+                assertion.describe(digest);
+            }
+            Grant::TokenExchange(exchange) => {
+                digest.field("grant", "token exchange");
+                exchange.describe(digest);
+            }
+            // Where the person signs in does not matter: the client and the token URL tell whose server it is.
+            Grant::AuthorizationCode(_) => digest.field("grant", "authorization code"),
+            Grant::Device => digest.field("grant", "device"),
         }
     }
 
