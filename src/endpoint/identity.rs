@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::endpoint::{ClientAuth, EndpointSettings, Grant, Param, TokenExchange};
+    use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, Param, TokenExchange, TokenUrl};
     use crate::extensions::Scopes;
     use crate::secret::Secret;
     use crate::secret_source::SecretSource;
@@ -87,11 +87,16 @@ mod tests {
     fn every_input_makes_another_key() {
         let param = |name: &str, value: &str| Param { name: name.into(), value: Secret::from(value) };
         let exchange = |kind: &str, token: &str| Grant::TokenExchange(TokenExchange::new(kind, token));
-        let edits: Vec<Box<dyn Fn(&mut EndpointSettings)>> = vec![
+        type Edit = Box<dyn Fn(&mut EndpointSettings)>;
+        let edits: Vec<Edit> = vec![
             Box::new(|_| {}),
             Box::new(|settings| settings.url = "https://b.example/t".parse().unwrap()),
+            Box::new(|settings| {
+                settings.url = TokenUrl::from(Discovery::of("https://c.example")).parse(false).unwrap()
+            }),
             Box::new(|settings| settings.refresh_url = Some(Uri::from_static("https://a.example/r"))),
             Box::new(|settings| settings.grant = Grant::RefreshToken),
+            Box::new(|settings| settings.grant = Grant::Device),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("anna"))),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("berta"))),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::file("anna"))),
