@@ -40,7 +40,7 @@ struct Figures {
 impl Figures {
     fn read() -> Self {
         let (mut by_name, mut in_order) = (HashMap::new(), Vec::new());
-        for bench in ["paired", "instructions", "allocations", "contention", "storm", "peers"] {
+        for bench in ["paired", "instructions", "allocations", "contention", "storm", "tenants", "peers"] {
             let Ok(text) = std::fs::read_to_string(folder().join(bench).with_extension("tsv")) else { continue };
             let lines: Vec<(String, f64)> = text
                 .lines()
@@ -130,6 +130,10 @@ fn targets(figures: &Figures) -> String {
         rows.at_most(&format!("storm, {workers} workers: ms from release to last"), of("ms from release to last"), 2.5);
         let cpu = of("µs of CPU a waiter over a ready token");
         rows.at_most(&format!("storm, {workers} workers: µs of CPU a waiter"), cpu, 0.3);
+    }
+    for kind in ["P3", "P8"] {
+        let times = figures.get(&format!("tenants/{kind} any of a million tenants, times one tenant"));
+        rows.at_most(&format!("any of a million tenants, {kind}: times one tenant"), times, 2.0);
     }
     rows.at_most(
         "storm: allocations a waiter",

@@ -7,6 +7,11 @@
 //! ```
 //!
 //! A request is resent at most once by construction: nothing leads from `Resent` back.
+//!
+//! A request whose token is bound to a key is `Proved` instead of `Sent`, which costs all others nothing. Its server may want
+//! a nonce in the proof; then the sending is made once more, in [`Repeat`]. That is no resend: the token is the same, and
+//! `Proved` comes back as `Proved`, `Resent` as `Resent`. A request has one chance to do that, which its `ProofSent` carries
+//! along and which is gone once spent.
 
 use std::fmt;
 use std::future::Future;
@@ -21,10 +26,16 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::proofs::ProofSent;
 use crate::request::Keeping;
-use crate::response::{Drain, Verdict, Watch};
+use crate::response::{Drain, Verdict};
 use crate::shared::{Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
+
+#[cfg_attr(not(feature = "dpop"), path = "future/no_repeat.rs")]
+mod repeat;
+
+use repeat::{Repeat, Repeated};
 
 pin_project! {
     /// The response future of [`Auth`](crate::Auth).
@@ -60,10 +71,14 @@ pin_project! {
         Waiting { waiting: Box<Waiting<S, R, T>> },
         /// The first sending.
         Sent { #[pin] future: F, sent: Sent<S, R, T> },
+        /// The same, of a token that is bound to a key.
+        Proved { #[pin] future: F, proved: Box<Proved<S, R, T>> },
         /// Rejected: waits for another token, then for readiness.
         Recovering { recovery: Box<Recovery<S, R, T>> },
+        /// The server wants a nonce in the proof: waits for readiness, and sends with the same token.
+        Repeating { repeat: Box<Repeat<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: F, resent: Resent<S, T> },
+        Resent { #[pin] future: F, resent: Resent<S, R, T> },
         Done,
     }
 }
@@ -88,6 +103,11 @@ where
     pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
     }
+
+    #[cold]
+    pub(crate) fn proved(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+        Self { state: State::Proved { future, proved: Box::new(Proved { sent, proof }) } }
+    }
 }
 
 impl<S, R, F, T> Future for ResponseFuture<S, R, F, T>
@@ -110,21 +130,21 @@ where
                     None => State::Done,
                 },
                 StateProj::Waiting { waiting } => match ready!(waiting.poll(cx)) {
-                    Ok((future, sent)) => State::Sent { future, sent },
+                    Ok((future, sent, proof)) => State::first(future, sent, proof),
                     Err(error) => return Poll::Ready(Err(error)),
                 },
                 StateProj::Sent { future, sent } => {
                     let mut response = ready!(future.poll(cx)).map_err(service_error)?;
-                    match sent.judge(&response) {
+                    match sent.shared.judge(&response, sent.slot(), sent.generation, BEARER) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
-                        Verdict::Unknown => {}
+                        Verdict::Unknown | Verdict::NonceWanted => {}
                         Verdict::Rejected { says_invalid } => {
                             // The first future goes *before* we wait for a token: its permit, at a limit of one, may be
                             // the one that the token request or the resend needs.
                             let StateOwned::Sent { sent, .. } = state.as_mut().project_replace(State::Done) else {
                                 continue;
                             };
-                            match Recovery::begin(sent, response, says_invalid) {
+                            match Recovery::begin(sent, ProofSent::default(), response, says_invalid) {
                                 Ok(recovery) => {
                                     state.set(State::Recovering { recovery: Box::new(recovery) });
                                     continue;
@@ -143,6 +163,13 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
+                StateProj::Proved { future, .. } => {
+                    let response = ready!(future.poll(cx)).map_err(service_error)?;
+                    match state.as_mut().answered(response) {
+                        Ok(()) => continue,
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
+                }
                 StateProj::Recovering { recovery } => match ready!(recovery.poll(cx)) {
                     Ok(Recovered::Resent(future, resent)) => State::Resent { future, resent },
                     Ok(Recovered::Original(response)) => return Poll::Ready(Ok(response)),
@@ -150,8 +177,19 @@ where
                 },
                 StateProj::Resent { future, resent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    return Poll::Ready(Ok(resent.finish(response)));
+                    if !resent.proof.is_some() {
+                        return Poll::Ready(Ok(resent.finish(response)));
+                    }
+                    match state.as_mut().answered(response) {
+                        Ok(()) => continue,
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
                 }
+                StateProj::Repeating { repeat } => match ready!(repeat.poll(cx)) {
+                    Ok(Repeated::Sent(future, proved)) => State::Proved { future, proved },
+                    Ok(Repeated::Resent(future, resent)) => State::Resent { future, resent },
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
                 // Polled after completion: a caller's mistake, answered by never answering, not by a panic.
                 StateProj::Done => return Poll::Pending,
             };
@@ -159,6 +197,80 @@ where
         }
     }
 }
+
+impl<S, R, F, T> State<S, R, F, T>
+where
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    fn first(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+        if proof.is_some() {
+            State::Proved { future, proved: Box::new(Proved { sent, proof }) }
+        } else {
+            State::Sent { future, sent }
+        }
+    }
+}
+
+impl<S, R, F, T> State<S, R, F, T>
+where
+    S: Service<R, Response = T> + Clone,
+    S::Error: Into<BoxError>,
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    /// A sending with a proof was answered: it goes on, or the response is to be handed out.
+    #[cold]
+    #[inline(never)]
+    fn answered(mut self: Pin<&mut Self>, response: T) -> Result<(), T> {
+        let next = match self.as_mut().project_replace(State::Done) {
+            StateOwned::Proved { mut proved, .. } => {
+                let Proved { sent, proof } = &mut *proved;
+                sent.shared.setup.proofs.learn(proof, response.headers());
+                match sent.shared.judge(&response, sent.slot(), sent.generation, DPOP) {
+                    Verdict::Rejected { says_invalid } => {
+                        let Proved { sent, proof } = *proved;
+                        let recovery = Recovery::begin(sent, proof, response, says_invalid)?;
+                        State::Recovering { recovery: Box::new(recovery) }
+                    }
+                    Verdict::NonceWanted if sent.kept.is_some() && proof.may_repeat() => {
+                        State::Repeating { repeat: Box::new(Repeat::of_proved(proved, response)?) }
+                    }
+                    verdict => {
+                        if verdict == Verdict::Accepted {
+                            sent.slot().accept(sent.generation);
+                        }
+                        let mut response = response;
+                        if let Some(watch) = sent.shared.watcher(sent.resend.watch, sent.slot(), sent.generation) {
+                            response = watch(response);
+                        }
+                        if sent.waited {
+                            let outcome =
+                                AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
+                            response = with_outcome(response, outcome, None);
+                        }
+                        return Err(response);
+                    }
+                }
+            }
+            StateOwned::Resent { mut resent, .. } => {
+                resent.shared.setup.proofs.learn(&mut resent.proof, response.headers());
+                let may_repeat = resent.kept.is_some() && resent.proof.may_repeat();
+                if !may_repeat || resent.judge(&response) != Verdict::NonceWanted {
+                    return Err(resent.finish(response));
+                }
+                State::Repeating { repeat: Box::new(Repeat::of_resent(resent, response)?) }
+            }
+            _ => return Err(response),
+        };
+        self.set(next);
+        Ok(())
+    }
+}
+
+/// The schemes whose challenges concern us, by what was sent.
+const BEARER: &[u8] = b"Bearer";
+const DPOP: &[u8] = b"DPoP";
 
 /// What is remembered of a first sending.
 pub(crate) struct Sent<S, R: HttpRequest, T> {
@@ -169,6 +281,12 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
     kept: Option<R::Kept>,
     resend: Resending<R, T>,
     waited: bool,
+}
+
+/// The same, with its proof.
+struct Proved<S, R: HttpRequest, T> {
+    sent: Sent<S, R, T>,
+    proof: ProofSent,
 }
 
 impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
@@ -185,14 +303,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
     fn slot(&self) -> &Arc<Slot> {
         self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
     }
-
-    fn judge(&self, response: &T) -> Verdict {
-        self.shared.judge(response, self.slot(), self.generation)
-    }
 }
 
 /// A first sending on its way.
-type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>);
+type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>, ProofSent);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
@@ -278,12 +392,14 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                             kept
                         }
                     };
-                    self.shared.setup.injection.apply(header, request.headers_mut());
+                    let setup = &self.shared.setup;
+                    let proof = setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None)?;
+                    setup.injection.apply(header, request.headers_mut());
                     let future = spare.call(request);
                     let (shared, slot) = (self.shared.clone(), self.slot.take());
                     let generation = current.generation;
                     let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
-                    return Poll::Ready(Ok((future, sent)));
+                    return Poll::Ready(Ok((future, sent, proof)));
                 }
             }
         }
@@ -305,7 +421,8 @@ where
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    watch: Option<Watch<T>>,
+    resend: Resending<R, T>,
+    proof: ProofSent,
     step: RecoveryStep<S, R, T::Body>,
 }
 
@@ -323,8 +440,8 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S, S::Response>),
+enum Recovered<S: Service<R>, R: HttpRequest> {
+    Resent(S::Future, Resent<S, R, S::Response>),
     Original(S::Response),
 }
 
@@ -336,7 +453,7 @@ where
     T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R, T>, response: T, says_invalid: bool) -> Result<Self, T> {
+    fn begin(sent: Sent<S, R, T>, proof: ProofSent, response: T, says_invalid: bool) -> Result<Self, T> {
         let slot = sent.slot().clone();
         let engine = &sent.shared.setup.engine;
         let mut outcome =
@@ -370,7 +487,8 @@ where
         }
         Ok(Self {
             rejected: sent.generation,
-            watch: sent.resend.watch,
+            resend: sent.resend,
+            proof,
             shared: sent.shared,
             slot,
             kept: sent.kept,
@@ -408,7 +526,17 @@ where
                         return self.original(None);
                     };
                     request.mark_resend();
-                    self.shared.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
+                    let setup = &self.shared.setup;
+                    if setup.proofs.is_on() {
+                        (request, self.kept) = self.resend.keep_again(request, setup.replay.cap);
+                    }
+                    let header = current.token.header_value().clone();
+                    let former = std::mem::take(&mut self.proof);
+                    match setup.proofs.put(&mut request, &header, &setup.origins, former, None) {
+                        Ok(proof) => self.proof = proof,
+                        Err(_) => return self.original(None),
+                    }
+                    setup.injection.apply(header, request.headers_mut());
                     self.outcome.generation = current.generation;
                     let Some(response) = self.response.take() else { return Poll::Pending };
                     RecoveryStep::Draining { drain: Box::pin(Drain::new(response.into_body())), request: Some(request) }
@@ -423,9 +551,15 @@ where
                     let Some(request) = request.take() else { return Poll::Pending };
                     let future = spare.call(request);
                     self.outcome.resent = true;
-                    let outcome = std::mem::take(&mut self.outcome);
-                    let (shared, slot) = (self.shared.clone(), self.slot.clone());
-                    let resent = Resent { shared, slot, outcome, starter: self.starter, watch: self.watch };
+                    let resent = Resent {
+                        shared: self.shared.clone(),
+                        slot: self.slot.clone(),
+                        kept: self.kept.take(),
+                        resend: self.resend,
+                        proof: std::mem::take(&mut self.proof),
+                        outcome: std::mem::take(&mut self.outcome),
+                        starter: self.starter,
+                    };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -441,21 +575,29 @@ where
 }
 
 /// What is remembered of a second sending.
-struct Resent<S, T> {
+struct Resent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
+    /// For a proof with a nonce only.
+    kept: Option<R::Kept>,
+    resend: Resending<R, T>,
+    proof: ProofSent,
     outcome: AuthOutcome,
     starter: bool,
-    watch: Option<Watch<T>>,
 }
 
-impl<S, T: HttpResponse> Resent<S, T> {
+impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
+    fn judge(&self, response: &T) -> Verdict {
+        let scheme = if self.proof.is_some() { DPOP } else { BEARER };
+        self.shared.judge(response, &self.slot, self.outcome.generation, scheme)
+    }
+
     /// Whatever the second response is, it goes out.
     fn finish(&mut self, mut response: T) -> T {
-        if let Some(watch) = self.shared.watcher(self.watch, &self.slot, self.outcome.generation) {
+        if let Some(watch) = self.shared.watcher(self.resend.watch, &self.slot, self.outcome.generation) {
             response = watch(response);
         }
-        if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
+        if matches!(self.judge(&response), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
             } else {

@@ -11,6 +11,7 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
+use crate::proofs::ProofSent;
 use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
 use crate::response::{Watch, watch_of};
 use crate::shared::{Resending, Setup, Shared, SharedHandle};
@@ -176,8 +177,20 @@ impl<S> Auth<S> {
                 kept
             }
         };
-        self.shared.setup.injection.apply(header, request.headers_mut());
+        let setup = &self.shared.setup;
+        let proof = match setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None) {
+            Ok(proof) => proof,
+            Err(error) => return self.refuse(error),
+        };
+        setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
+        if proof.is_some() {
+            return ResponseFuture::proved(
+                future,
+                Sent::new(self.shared.clone(), slot, generation, kept, resend),
+                proof,
+            );
+        }
         ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
     }
 
@@ -225,6 +238,7 @@ impl<S> Auth<S> {
         if !is_ours {
             return Ok(Prepared::Bare);
         }
+        setup.proofs.check(request, &setup.origins)?;
         let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
         Ok(Prepared::Ours(slot, resend))
     }

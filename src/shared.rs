@@ -7,6 +7,7 @@ use crate::endpoint::Direct;
 use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::proofs::Proofs;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::store::Keeper;
@@ -46,9 +47,16 @@ impl<S> Shared<S> {
         }
     }
 
+    /// `scheme`: what was sent before the token.
     #[inline]
-    pub(crate) fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
-        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
+    pub(crate) fn judge<T: HttpResponse>(
+        &self,
+        response: &T,
+        slot: &Arc<Slot>,
+        generation: u64,
+        scheme: &[u8],
+    ) -> Verdict {
+        judge(response.status(), response.headers(), scheme, &self.setup.rejection, || {
             slot.is_past_margin(&self.setup.engine, generation)
         })
     }
@@ -74,19 +82,13 @@ pub(crate) struct Setup {
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
     pub(crate) injection: Injection,
+    pub(crate) proofs: Proofs,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
     /// `None`: tokens come from a source of the user's.
     pub(crate) endpoint: Option<Arc<dyn Direct>>,
     /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
     pub(crate) store: Option<Arc<dyn Keeper>>,
-}
-
-impl Setup {
-    /// The scheme whose challenges concern us.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
-    }
 }
 
 /// What may happen after a rejection.
@@ -116,5 +118,13 @@ impl<R: HttpRequest, T> Resending<R, T> {
             return Keeping::Done(None);
         }
         request.keep(self.ops)
+    }
+
+    /// The same for a sending after the first. What comes back is to be sent.
+    pub(crate) fn keep_again(&self, request: R, cap: usize) -> (R, Option<R::Kept>) {
+        match self.keep(&request) {
+            Keeping::Done(kept) => (request, kept),
+            Keeping::ByRecording => request.record(self.ops, cap),
+        }
     }
 }

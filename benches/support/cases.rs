@@ -90,8 +90,9 @@ fn measured_oneshot<S: Service<Request<Body>> + Clone>(service: &S, kind: Kind, 
     }
 }
 
+/// One request, which is to be answered at once.
 #[inline]
-fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
+pub(crate) fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));

@@ -27,8 +27,9 @@ pub(crate) trait Direct: Send + Sync {
 
     fn credentials(&self) -> &Credentials;
 
-    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. A refresh token
-    /// of an earlier grant does not go with this token, which may be somebody else's.
+    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. Only for a nonce
+    /// that the server wants in the proof the exchange is made again, since it has looked at nothing else (RFC 9449 §8). A
+    /// refresh token of an earlier grant does not go with this token, which may be somebody else's.
     ///
     /// An error has `refresh_answer_lost` set if what was brought may be spent.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
@@ -65,7 +66,14 @@ where
             let auth = self.credentials().load();
             let endpoints = call.locate(&auth).await?;
             let material = call.present(endpoints, grant, &auth).await?;
-            call.exchange(Asking::Once, &material).await.map(drop_refresh_token)
+            let mut material = call.prove(material, Asking::Once, None)?;
+            let mut result = call.exchange(Asking::Once, &material).await;
+            if let Some(nonce) = call.nonce_wanted(&result) {
+                let again = call.present(material.endpoints, material.grant, &auth).await?;
+                material = call.prove(again, Asking::Once, Some(nonce))?;
+                result = call.exchange(Asking::Once, &material).await;
+            }
+            result.map(drop_refresh_token)
         })
     }
 

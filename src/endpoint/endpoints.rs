@@ -4,14 +4,15 @@ use http::Uri;
 
 use super::ClientAuth;
 use super::discovery::Metadata;
+use super::grant::Asking;
 use super::settings::EndpointSettings;
 use crate::token::{TokenError, TokenErrorKind};
 
 /// The endpoints of the server, configured or found.
 pub(crate) struct Endpoints {
-    pub(crate) token: Uri,
+    token: Uri,
     /// Where refresh tokens go.
-    pub(crate) refresh: Uri,
+    refresh: Uri,
     revocation: Option<Uri>,
     device: Option<Uri>,
     /// The one name that assertions of the client are addressed to.
@@ -60,6 +61,14 @@ impl Endpoints {
             audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(issuer),
             ..Self::configured(settings, &token)
         })
+    }
+
+    /// Where an exchange for a token goes.
+    pub(super) fn token_url(&self, asking: Asking) -> &Uri {
+        match asking {
+            Asking::RefreshToken => &self.refresh,
+            Asking::Primary | Asking::Once => &self.token,
+        }
     }
 
     /// # Errors

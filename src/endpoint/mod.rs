@@ -9,12 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+#[cfg(feature = "dpop")]
+use http::{Method, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
 use crate::clock::Clock;
+#[cfg(feature = "dpop")]
+use crate::dpop::{About, Prover};
 use crate::error::BoxError;
 use crate::secret::Secret;
 use crate::secret_source::unavailable;
@@ -47,7 +51,7 @@ pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
-pub use signing::{Signer, SigningAlgorithm, SigningKey};
+pub use signing::{Signer, SigningKey};
 
 pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
@@ -91,6 +95,8 @@ struct Shared {
     metadata: MetadataCache,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
+    #[cfg(feature = "dpop")]
+    prover: Option<Prover>,
 }
 
 impl Shared {
@@ -100,6 +106,38 @@ impl Shared {
             || self.settings.grant.may_wait()
             || self.credentials.load().may_wait()
     }
+
+    /// For one exchange; `None` where tokens are not bound to a key.
+    #[cfg(feature = "dpop")]
+    fn proof(&self, url: &Uri, nonce: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+        let Some(prover) = &self.prover else { return Ok(None) };
+        let (origin, now) = (origin_of(url), self.clock.now().wall);
+        let about = About { method: &Method::POST, origin: &origin, path: url.path(), token: None, now };
+        prover.prove(about, nonce).map(Some)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn proof(&self, _: &Uri, _: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+        Ok(None)
+    }
+
+    /// The nonce that an answer brought for the next proof.
+    #[cfg(feature = "dpop")]
+    fn learn_nonce(&self, url: &Uri, headers: &HeaderMap) -> Option<Box<str>> {
+        self.prover.as_ref()?.learn(&origin_of(url), headers)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn learn_nonce(&self, _: &Uri, _: &HeaderMap) -> Option<Box<str>> {
+        None
+    }
+}
+
+#[cfg(feature = "dpop")]
+fn origin_of(url: &Uri) -> String {
+    // Both are there: the URL was checked when it was parsed.
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
 }
 
 impl<C> TokenEndpoint<C> {
@@ -109,8 +147,15 @@ impl<C> TokenEndpoint<C> {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let metadata = MetadataCache::default();
-        let shared = Shared { settings, credentials, clock, metadata, warned: AtomicBool::new(false) };
+        let shared = Shared {
+            #[cfg(feature = "dpop")]
+            prover: settings.dpop.clone().map(Prover::new),
+            settings,
+            credentials,
+            clock,
+            metadata: MetadataCache::default(),
+            warned: AtomicBool::new(false),
+        };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
 
@@ -154,11 +199,19 @@ struct Call<C> {
     request: TokenRequest,
     /// The secret was read a second time.
     read_again: bool,
+    /// The last answer brought it.
+    nonce: Option<Box<str>>,
 }
 
 impl<C> Call<C> {
     fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
-        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false }
+        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false, nonce: None }
+    }
+
+    /// The nonce that the last answer brought, if it is wanted in the proof: nothing else was looked at (RFC 9449 §8).
+    fn nonce_wanted(&mut self, result: &Result<Token, TokenError>) -> Option<Box<str>> {
+        let nonce = self.nonce.take();
+        nonce.filter(|_| matches!(result, Err(error) if wants_nonce(error)))
     }
 
     /// How the client says who it is, for one exchange of a grant that is at hand.
@@ -171,19 +224,24 @@ impl<C> Call<C> {
         let Shared { settings, clock, .. } = &*self.shared;
         let presenting = auth.present(&endpoints.audience_of_assertions, clock.now().wall);
         let presented = in_time(settings.timeout, presenting).await?;
-        Ok(Material { endpoints, grant, presented })
+        Ok(Material { endpoints, grant, presented, proof: None })
+    }
+
+    /// That we have the key which the token is to be bound to, where it is to be.
+    fn prove(&self, material: Material, asking: Asking, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
+        let proof = self.shared.proof(material.endpoints.token_url(asking), nonce)?;
+        Ok(Material { proof, ..material })
     }
 
     fn reader<'a>(&'a self, asking: Asking, sent: Sent<'a>) -> Reader<'a> {
         let Shared { settings, clock, warned, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
+            binds_tokens: settings.binds_tokens(),
             asking,
             dead_refresh_codes: &settings.dead_refresh_codes,
-            required_scopes: settings
-                .require_granted
-                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
-                .flatten(),
+            asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
+            require_granted: settings.require_granted,
             require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
             sent,
             now: clock.now().wall,
@@ -228,29 +286,36 @@ where
         }
     }
 
-    /// One exchange; another if the server refuses the client and its secret is another by now.
+    /// One exchange; another if the server wants its nonce in the proof, and another if it refuses the client and its
+    /// secret is another by now.
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth).await.map_err(|error| self.unsent(error))?;
-        let result = self.exchange(asking, &material).await;
+        let material = self.gather(asking, &auth, None).await.map_err(|error| self.unsent(error))?;
+        let mut result = self.exchange(asking, &material).await;
+        if let Some(nonce) = self.nonce_wanted(&result) {
+            result = match self.gather(asking, &auth, Some(nonce)).await {
+                Ok(again) => self.exchange(asking, &again).await,
+                Err(_) => result,
+            };
+        }
         let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
         }
-        match self.gather(asking, &auth).await {
+        match self.gather(asking, &auth, None).await {
             Ok(again) if !again.presented.is_made_like(&material.presented) => self.exchange(asking, &again).await,
             _ => result,
         }
     }
 
     /// Reads and signs what goes into one exchange, and into no other.
-    async fn gather(&self, asking: Asking, auth: &ClientAuth) -> Result<Material, TokenError> {
+    async fn gather(&self, asking: Asking, auth: &ClientAuth, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
         let settings = &self.shared.settings;
         let endpoints = self.locate(auth).await?;
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
-            self.present(endpoints, grant, auth).await
+            self.prove(self.present(endpoints, grant, auth).await?, asking, nonce)
         };
         in_time(settings.timeout, work).await
     }
@@ -276,9 +341,12 @@ where
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
-        let settings = &self.shared.settings;
+        let shared = self.shared.clone();
+        let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
+        let asked_at = material.endpoints.token_url(asking);
+        self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
         let reader = self.reader(asking, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
         if let (Err(error), Asking::Primary) = (&mut result, asking) {
@@ -293,6 +361,13 @@ where
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }
+}
+
+/// RFC 9449 §8.
+fn wants_nonce(error: &TokenError) -> bool {
+    let refused = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED];
+    error.code().is_some_and(|code| code.as_str() == "use_dpop_nonce")
+        && error.status().is_some_and(|status| refused.contains(&status))
 }
 
 async fn in_time<T>(timeout: Duration, work: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {

@@ -25,6 +25,8 @@ mod assertions;
 mod device;
 mod discovery;
 mod grants;
+#[cfg(feature = "dpop")]
+mod proofs;
 mod revocation;
 mod secrets;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::answer::Sent;
@@ -19,6 +19,8 @@ pub(crate) struct Material {
     pub(crate) endpoints: Endpoints,
     pub(crate) grant: GrantParams,
     pub(crate) presented: Presented,
+    /// That we have the key which the token is to be bound to (RFC 9449 §5).
+    pub(crate) proof: Option<HeaderValue>,
 }
 
 /// One token request, and what of it must not be found in an error.
@@ -34,19 +36,20 @@ impl<'a> Outgoing<'a> {
         material: &'a Material,
         request: &'a TokenRequest,
     ) -> Result<Self, TokenError> {
-        let Material { endpoints, grant, presented } = material;
-        let url = match asking {
-            Asking::RefreshToken => &endpoints.refresh,
-            Asking::Primary | Asking::Once => &endpoints.token,
-        };
+        let Material { endpoints, grant, presented, proof } = material;
+        let url = endpoints.token_url(asking);
         let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
         let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
+        if let Some(proof) = proof {
+            outgoing.headers_mut().insert(HeaderName::from_static("dpop"), proof.clone());
+        }
 
         let mut sent = sent_with(settings, material, request);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
+        sent.push(proof.as_ref().and_then(|proof| proof.to_str().ok()));
         Ok(Self { request: outgoing, sent })
     }
 }
@@ -58,7 +61,7 @@ pub(crate) fn post<'a>(
     material: &'a Material,
     request: &'a TokenRequest,
 ) -> Result<Outgoing<'a>, TokenError> {
-    let Material { endpoints, grant, presented } = material;
+    let Material { endpoints, grant, presented, proof: _ } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
     presented.push_params(&mut params);

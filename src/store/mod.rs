@@ -1,8 +1,9 @@
 //! Tokens outside the process: so that they survive a restart, and so that a fleet makes one token request.
 //!
 //! [`AuthLayer::with_store`](crate::AuthLayer::with_store) puts a store around the token endpoint, and [`StoreLayer`]
-//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests; [`TokenStore`] is
-//! the trait for your own.
+//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests, `RedisStore` (feature
+//! `redis`) for processes on many machines; [`TokenStore`] is the trait for your own. `Encrypted` (feature `encryption`)
+//! keeps from a store what it stores.
 //!
 //! # What happens
 //! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
@@ -24,11 +25,13 @@
 //! | a new token cannot be stored | it is used by this process, which goes on trying for a minute where a refresh token was redeemed. If it dies in that time, the others see a process that died with the lease |
 //! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
 //! | a value is damaged, of another key, or of a newer version of this crate | as if the store could not be reached, for this token only; it is never overwritten |
-//! | the authorization server fails | each process that waits asks for itself, one after the other, and remembers the failure as ever |
+//! | the authorization server fails | the failure is remembered in the store, so that the others do not repeat it in turn: as long as the server says, or 1 s doubling to 60 s; 1 s where it may be the network of one process; 30 s where it refuses, for those with the same credentials |
 //!
 //! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
 
 mod access;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod failure;
 mod fetch;
 mod file;
@@ -36,6 +39,8 @@ mod identity;
 mod layer;
 mod memory;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 use std::future::Future;
@@ -45,10 +50,14 @@ use std::time::Duration;
 use crate::error::BoxError;
 use crate::secret::Secret;
 
+#[cfg(feature = "encryption")]
+pub use encryption::{Encrypted, EncryptionKeys};
 pub use file::FileStore;
 pub use identity::StoreIdentity;
 pub use layer::{StoreLayer, StoreService, StoreStats};
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
 
 pub(crate) use fetch::NotStored;
 pub(crate) use identity::{Client, Digest};
@@ -166,6 +175,13 @@ impl StoreKey {
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// For tests of a store of your own; the layer makes its own.
+impl From<[u8; 32]> for StoreKey {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
     }
 }
 

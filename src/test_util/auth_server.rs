@@ -19,6 +19,7 @@ use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::codes::{Authorization, Codes, Rejected};
 use super::devices::{self, Devices};
+use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
 use super::metadata;
 use super::record::{RecordedRequest, Recorder, lock};
@@ -89,6 +90,8 @@ struct State {
     sign_in_error: Option<Cow<'static, str>>,
     issuer: Option<String>,
     pkce_required: bool,
+    /// Tokens are bound to keys; `None`: proofs are left out of account.
+    proofs: Option<Proofs>,
 }
 
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -163,6 +166,7 @@ impl AuthServer {
             sign_in_error: None,
             issuer: None,
             pkce_required: false,
+            proofs: None,
         };
         let (recorder, other_recorder, sign_ins): (Recorder, Recorder, Recorder) = Default::default();
         Self { clock, shape, recorder, other_recorder, sign_ins, state: Arc::new(Mutex::new(state)) }
@@ -263,6 +267,24 @@ impl AuthServer {
         self.set(|state| state.device_code_lifetime = lifetime)
     }
 
+    /// Binds each token to the key whose proof comes with the token request (RFC 9449 §5), and refuses requests without one.
+    /// By default proofs are left out of account, as by a server that does not know them.
+    ///
+    /// Everything of a proof is checked (§4.3), also that it is new; only its signature is not.
+    pub fn require_dpop(self) -> Self {
+        self.set(|state| state.proofs = Some(state.proofs.take().unwrap_or_default()))
+    }
+
+    /// As [`require_dpop`](Self::require_dpop), and proofs must hold this server's nonce (RFC 9449 §8).
+    pub fn require_dpop_nonce(self) -> Self {
+        self.set(|state| state.proofs.get_or_insert_default().new_nonce())
+    }
+
+    /// As [`require_dpop_nonce`](Self::require_dpop_nonce); each token answer brings the nonce for the next request (§8.2).
+    pub fn rotate_dpop_nonces(self) -> Self {
+        self.set(|state| state.proofs.get_or_insert_default().rotate())
+    }
+
     /// How long every answer takes. Default: none.
     pub fn latency(self, latency: Duration) -> Self {
         self.set(|state| state.latency = latency)
@@ -321,6 +343,11 @@ impl AuthServer {
     /// The person enters this code and says no. Whether there is such a code.
     pub fn deny_device(&self, user_code: &str) -> bool {
         lock(&self.state).devices.answer(user_code, devices::Answer::Denied)
+    }
+
+    /// From now on proofs must hold another nonce.
+    pub fn new_dpop_nonce(&self) {
+        lock(&self.state).proofs.get_or_insert_default().new_nonce();
     }
 
     /// A refresh token for `client`, as from a sign-in that happened elsewhere.
@@ -392,6 +419,11 @@ impl AuthServer {
     /// The tenant that an access token belongs to, if it belongs to one.
     pub fn tenant_of(&self, token: &str) -> Option<String> {
         lock(&self.state).tokens.tenant(token).cloned()
+    }
+
+    /// The thumbprint of the key (RFC 7638) that an access token is bound to, if it is bound to one.
+    pub fn key_of(&self, token: &str) -> Option<String> {
+        lock(&self.state).tokens.key(token).cloned()
     }
 
     /// The access token that was issued last.
@@ -477,14 +509,24 @@ impl AuthServer {
     fn answer(&self, place: Place, head: &Parts, body: &[u8], same: bool) -> Result<Answer, Refusal> {
         let asked = || self.shape.read(place, head, body);
         match place {
-            Place::Token => {
-                let granted = lock(&self.state).grant(self, head, &asked()?, same)?;
-                Ok(self.shape.answer(&granted))
-            }
+            Place::Token => Ok(self.token_answer(asked(), head, same)),
             Place::SignIn => Ok(self.sign_in_page(head)),
             Place::Revocation => lock(&self.state).revoke(&asked()?),
             Place::DeviceAuthorization => lock(&self.state).begin_device_sign_in(&asked()?, self.clock.server_time()),
             Place::Metadata => metadata::answer(head, &lock(&self.state).metadata),
+        }
+    }
+
+    fn token_answer(&self, asked: Result<Asked, Refusal>, head: &Parts, same: bool) -> Answer {
+        let granted = asked.and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
+        let nonce = lock(&self.state).proofs.as_mut().and_then(|proofs| proofs.nonce_to_tell(granted.is_ok()));
+        let answer = match granted {
+            Ok(granted) => self.shape.answer(&granted),
+            Err(refusal) => self.shape.refuse(&refusal),
+        };
+        match nonce {
+            Some(nonce) => answer.header(DPOP_NONCE, &nonce),
+            None => answer,
         }
     }
 }
@@ -492,6 +534,10 @@ impl AuthServer {
 impl State {
     fn grant(&mut self, server: &AuthServer, head: &Parts, asked: &Asked, same: bool) -> Result<Granted, Refusal> {
         let now = server.clock.server_time();
+        let key = match &mut self.proofs {
+            Some(proofs) => Some(proofs.check(head, None, now).map_err(dpop_refusal)?),
+            None => None,
+        };
         let client = self.authenticate(asked)?;
         let (identity, family) = match asked.grant.as_str() {
             "refresh_token" => self.redeem(asked, &client)?,
@@ -519,7 +565,11 @@ impl State {
         let family = family.or(refresh_token.as_ref().map(|(_, family)| *family));
 
         let former = self.tokens.current(&identity).cloned();
-        let reusable = |former: &String| same || (self.same_until_expiry && self.tokens.is_live(former, now));
+        let reusable = |former: &String| {
+            same || (self.same_until_expiry
+                && self.tokens.is_live(former, now)
+                && self.tokens.key(former) == key.as_ref())
+        };
         let token = match former.clone().filter(reusable) {
             Some(token) => token,
             None => {
@@ -530,7 +580,10 @@ impl State {
                 self.tokens.issue(&identity, family, &format, now, self.lifetime)
             }
         };
+        let bound = key.is_some();
+        self.tokens.bind(&token, key);
         Ok(Granted {
+            bound,
             remaining: self.tokens.remaining(&token, now),
             token,
             scope: identity.scope,
@@ -596,6 +649,13 @@ impl State {
             Some(TenantFrom::Param(name)) => asked.param(name),
         };
         tenant.map(|tenant| Some(tenant.to_owned())).ok_or_else(|| Refusal::invalid_request("The tenant is missing."))
+    }
+}
+
+fn dpop_refusal(problem: Problem) -> Refusal {
+    match problem {
+        Problem::NonceWanted => Refusal::new(400, "use_dpop_nonce", "A nonce is required in the DPoP proof."),
+        Problem::Invalid(what) => Refusal::new(400, "invalid_dpop_proof", what),
     }
 }
 

@@ -70,6 +70,7 @@ mod both;
 mod clock;
 mod codes;
 mod devices;
+mod dpop;
 mod fault;
 mod jwt;
 mod metadata;

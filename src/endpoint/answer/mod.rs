@@ -33,6 +33,8 @@ pub(crate) struct AnswerSettings {
     pub(crate) fields: Vec<(String, String)>,
     /// An answer without `token_type` is an error instead of `Bearer`.
     pub(crate) require_token_type: bool,
+    /// A token that is not bound to our key is an error.
+    pub(crate) require_dpop: bool,
 }
 
 /// The members of a good answer, or why it has none.
@@ -44,10 +46,13 @@ type Taken<T> = Result<T, String>;
 /// Reads the answer of one exchange.
 pub(crate) struct Reader<'a> {
     pub(crate) settings: &'a AnswerSettings,
+    /// A `token_type` of `DPoP` is of use.
+    pub(crate) binds_tokens: bool,
     pub(crate) asking: Asking,
     pub(crate) dead_refresh_codes: &'a [String],
-    /// Fewer granted scopes than these are an error.
-    pub(crate) required_scopes: Option<&'a Scopes>,
+    pub(crate) asked_scopes: Option<&'a Scopes>,
+    /// Fewer granted scopes than those asked for are an error.
+    pub(crate) require_granted: bool,
     /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
     pub(crate) require_issued_type: bool,
     pub(crate) sent: Sent<'a>,
@@ -102,7 +107,7 @@ impl Reader<'_> {
         if let Some(name) = members.repeated(&["access_token", "token_type", "expires_in"]) {
             return Err(format!("`{name}` occurs more than once"));
         }
-        self.check_token_type(members)?;
+        let scheme = self.scheme(members)?;
         let access_token = match members.get("access_token") {
             Some(Member::Text(text)) => text,
             Some(_) => return Err("`access_token` is not a string".into()),
@@ -111,7 +116,7 @@ impl Reader<'_> {
         if self.require_issued_type && members.text("issued_token_type").is_none() {
             return Err("there is no `issued_token_type`".into());
         }
-        let mut token = Token::bearer(access_token).map_err(|error| error.to_string())?;
+        let mut token = Token::with_scheme(scheme, access_token).map_err(|error| error.to_string())?;
         token.expires_in = self.known("expires_in", expiry::lifetime(members));
         token.expires_at = self.known("an absolute expiry", expiry::moment(members, self.now));
         token.refresh_in = self.known("refresh_in", expiry::refresh_in(members));
@@ -119,15 +124,21 @@ impl Reader<'_> {
             token.refresh_token = RefreshToken::Replace(Secret::from(refresh_token));
         }
         if let Some(granted) = members.scopes() {
-            if self.required_scopes.is_some_and(|required| !granted.contains(required)) {
-                return Err("fewer scopes were granted than asked for".into());
-            }
+            let granted = match self.asked_scopes {
+                // A million tokens with the same scopes share them.
+                Some(asked) if *asked == granted => asked.clone(),
+                Some(asked) if self.require_granted && !granted.contains(asked) => {
+                    return Err("fewer scopes were granted than asked for".into());
+                }
+                _ => granted,
+            };
             token = token.with_scopes(granted);
         }
         Ok(token.with_extra(members.extra()))
     }
 
-    fn check_token_type(&self, members: &Members<'_>) -> Result<(), String> {
+    /// What goes before the token in a request, which `token_type` says (RFC 6749 §7.1).
+    fn scheme(&self, members: &Members<'_>) -> Result<&'static str, String> {
         let text = match members.get("token_type") {
             Some(Member::Text(text)) => text.trim(),
             Some(Member::Other(_)) => return Err("`token_type` is not a string".into()),
@@ -135,15 +146,24 @@ impl Reader<'_> {
         };
         let means_bearer = |alias: &String| alias.eq_ignore_ascii_case(text);
         if text.eq_ignore_ascii_case("bearer") || self.settings.token_types.iter().any(means_bearer) {
-            return Ok(());
+            return self.unbound();
         }
         match text.to_ascii_lowercase().as_str() {
             "" if self.settings.require_token_type => Err("there is no `token_type`".into()),
-            "" => Ok(()),
+            "" => self.unbound(),
+            "dpop" if self.binds_tokens => Ok("DPoP"),
             "dpop" => Err("`token_type` is DPoP: the token needs a proof with each request".into()),
             "mac" => Err("`token_type` is MAC, which is not supported".into()),
             "n_a" => Err("`token_type` is N_A: the token is not for API requests".into()),
             _ => Err("`token_type` is not known; if it means Bearer, configure it as an alias".into()),
+        }
+    }
+
+    /// A server that knows no DPoP leaves the proof out of account (RFC 9449 §5).
+    fn unbound(&self) -> Result<&'static str, String> {
+        match self.settings.require_dpop {
+            true => Err("the token is not bound to our key (its `token_type` is not DPoP)".into()),
+            false => Ok("Bearer"),
         }
     }
 

@@ -95,7 +95,9 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
         (429, _) => Unavailable,
         (_, "invalid_client") => BadCredentials,
         (_, "unsupported_token_type") => Unsupported,
-        (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending") => Unavailable,
+        (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending" | "use_dpop_nonce") => {
+            Unavailable
+        }
         (_, code) if is_registered(code) => Refused,
         (408 | 425 | 500..=599, _) => Unavailable,
         (401, _) => BadCredentials,
@@ -104,7 +106,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
 }
 
 fn is_registered(code: &str) -> bool {
-    const CODES: [&str; 14] = [
+    const CODES: [&str; 16] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
@@ -119,6 +121,8 @@ fn is_registered(code: &str) -> bool {
         "authorization_pending",
         "expired_token",
         "unsupported_token_type",
+        "invalid_dpop_proof",
+        "use_dpop_nonce",
     ];
     CODES.contains(&code)
 }
