@@ -10,7 +10,8 @@ use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange,
+    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenAt,
+    TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
@@ -36,7 +37,9 @@ use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 ///
 /// Start with the grant ([`client_credentials`](AuthConfig::client_credentials),
 /// [`refresh_token`](AuthConfig::refresh_token), [`authorization_code`](AuthConfig::authorization_code),
-/// [`jwt_bearer`](AuthConfig::jwt_bearer), [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
+/// [`device`](AuthConfig::device), [`jwt_bearer`](AuthConfig::jwt_bearer),
+/// [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the
+/// [`providers`](crate::providers), and end with
 /// [`build`](AuthConfigBuilder::build). Two configurations are equal when they behave alike; secrets are not compared.
 #[derive(Clone, PartialEq)]
 pub struct AuthConfig {
@@ -89,7 +92,24 @@ impl AuthConfig {
     /// Tokens for the client itself (RFC 6749 §4.4), from this token URL.
     ///
     /// How the client authenticates has no default: a wrong guess would show the secret in a second form.
-    pub fn client_credentials(token_url: impl Into<String>, client_auth: ClientAuth) -> AuthConfigBuilder {
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new()).client("id", "secret");
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .scopes(["read"])
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let token = AuthLayer::with_client(cfg, http_client.clone()).handle().token().await?;
+    /// assert!(http_client.is_live(token.access_token()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn client_credentials(token_url: impl Into<TokenUrl>, client_auth: ClientAuth) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::ClientCredentials), token_url.into(), Some(client_auth))
     }
 
@@ -97,8 +117,30 @@ impl AuthConfig {
     ///
     /// The refresh token is kept in memory, and replaced when the server rotates it. When it dies, requests fail with
     /// [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain).
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenErrorKind};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let refresh_token = http_client.sign_in("id", "read"); // happened elsewhere
+    /// let cfg =
+    ///     AuthConfig::refresh_token("https://auth.example.com/token", ClientAuth::basic("id", "secret"), refresh_token)
+    ///         .origin("https://api.example.com")
+    ///         .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+    /// auth.token().await?;
+    ///
+    /// http_client.revoke_refresh_tokens();
+    /// auth.invalidate();
+    /// assert_eq!(auth.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
     pub fn refresh_token(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         refresh_token: impl Into<Secret<String>>,
     ) -> AuthConfigBuilder {
@@ -150,7 +192,7 @@ impl AuthConfig {
     /// # }
     /// ```
     pub fn authorization_code(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         code: AuthorizationCode,
     ) -> AuthConfigBuilder {
@@ -188,7 +230,7 @@ impl AuthConfig {
     /// # }
     /// ```
     pub fn jwt_bearer(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         assertion: impl Into<SecretSource>,
     ) -> AuthConfigBuilder {
@@ -198,11 +240,45 @@ impl AuthConfig {
     /// Tokens for another token (RFC 8693): on behalf of somebody, or for another audience. An example is at
     /// [`TokenExchange`].
     pub fn token_exchange(
-        token_url: impl Into<String>,
+        token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
         exchange: TokenExchange,
     ) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::TokenExchange(exchange)), token_url.into(), Some(client_auth))
+    }
+
+    /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
+    /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
+    /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
+    ///
+    /// Until then requests fail with [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain), at once and
+    /// without a token request; afterwards the token is renewed as long as the server gives refresh tokens.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async { tokio::time::pause();
+    /// # let server = AuthServer::new(TestClock::new());
+    /// # let http_client = server.clone();
+    /// let cfg = AuthConfig::device("https://auth.example.com/token", ClientAuth::none("tv"))
+    ///     .device_authorization_url("https://auth.example.com/device_authorization")
+    ///     .scopes(["read"])
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client).handle();
+    ///
+    /// let sign_in = auth.sign_in_on_device().await?;
+    /// println!("please open {} and enter {}", sign_in.verification_uri(), sign_in.user_code());
+    /// # server.approve_device(sign_in.user_code());
+    /// sign_in.wait().await?; // until the person has agreed
+    /// auth.token().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn device(token_url: impl Into<TokenUrl>, client_auth: ClientAuth) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::Device), token_url.into(), Some(client_auth))
     }
 
     /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). Settings of the token
@@ -226,7 +302,7 @@ impl AuthConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn external() -> AuthConfigBuilder {
-        AuthConfigBuilder::new(None, String::new(), None)
+        AuthConfigBuilder::new(None, "".into(), None)
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
@@ -308,9 +384,11 @@ pub struct AuthConfigBuilder {
     grant: Option<Grant>,
     /// The sign-in of a grant without one was to be changed.
     no_sign_in_to_change: bool,
-    token_url: String,
+    token_url: TokenUrl,
     client_auth: Option<ClientAuth>,
     refresh_url: Option<String>,
+    revocation_url: Option<String>,
+    device_url: Option<String>,
     refresh_token: Option<Secret<String>>,
     scopes: Vec<String>,
     resources: Vec<String>,
@@ -349,6 +427,19 @@ impl AuthConfigBuilder {
     /// the primary grant is used and the refresh token kept.
     pub fn refresh_url(mut self, url: impl Into<String>) -> Self {
         self.refresh_url = Some(url.into());
+        self
+    }
+
+    /// Where tokens are revoked (RFC 7009), for [`AuthHandle::revoke`](crate::AuthHandle::revoke). Nowhere by default.
+    pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
+        self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// Where a sign-in on another device begins (RFC 8628 §3.1), for
+    /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device). Nowhere by default.
+    pub fn device_authorization_url(mut self, url: impl Into<String>) -> Self {
+        self.device_url = Some(url.into());
         self
     }
 
@@ -402,9 +493,9 @@ impl AuthConfigBuilder {
     /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
     /// the authorization server.
     ///
-    /// Default: the token URL, since the issuer is not known. Say the issuer wherever you know it: an assertion that is
-    /// addressed to a URL can be played to another server by whoever made you use that URL, and newer servers take nothing
-    /// but the issuer.
+    /// Default: the issuer where it is known ([`Discovery`](crate::Discovery)), the token URL otherwise. Say the issuer
+    /// wherever you know it: an assertion that is addressed to a URL can be played to another server by whoever made you use
+    /// that URL, and newer servers take nothing but the issuer.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.assertion_audience = Some(audience.into());
         self
@@ -446,6 +537,24 @@ impl AuthConfigBuilder {
     }
 
     /// How the parameters of the token request are encoded; a form by default (RFC 6749 §4.4.2).
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, BodyEncoding, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::vip(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth/token", ClientAuth::body("id", "secret"))
+    ///     .encoding(BodyEncoding::Json)
+    ///     .without_grant_type()
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+    /// assert_eq!(http_client.requests()[0].body, r#"{"client_id":"id","client_secret":"secret"}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
     pub fn encoding(mut self, encoding: BodyEncoding) -> Self {
         self.endpoint_edits.push(match encoding {
             BodyEncoding::Form => |settings| settings.encoding = BodyEncoding::Form,
@@ -763,13 +872,15 @@ impl AuthConfigBuilder {
 }
 
 impl AuthConfigBuilder {
-    fn new(grant: Option<Grant>, token_url: String, client_auth: Option<ClientAuth>) -> Self {
+    fn new(grant: Option<Grant>, token_url: TokenUrl, client_auth: Option<ClientAuth>) -> Self {
         Self {
             grant,
             no_sign_in_to_change: false,
             token_url,
             client_auth,
             refresh_url: None,
+            revocation_url: None,
+            device_url: None,
             refresh_token: None,
             scopes: Vec::new(),
             resources: Vec::new(),
@@ -860,9 +971,18 @@ impl AuthConfigBuilder {
             };
         };
         self.check_sign_in(grant, client_auth)?;
-        let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
-        settings.refresh_url =
-            self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
+        let mut settings = EndpointSettings::new(self.token_url.parse(self.allow_http)?, grant.clone());
+        let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
+        settings.refresh_url = parse(&self.refresh_url)?;
+        settings.revocation_url = parse(&self.revocation_url)?;
+        settings.device_url = parse(&self.device_url)?;
+        let is_configured = matches!(settings.url, TokenAt::Url(_));
+        if *grant == Grant::Device && is_configured && settings.device_url.is_none() {
+            return Err(ConfigError::new(
+                "there is no place to ask for the codes that a person signs in with",
+                "name it with `.device_authorization_url(..)`",
+            ));
+        }
         if !self.scopes.is_empty() {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
@@ -896,7 +1016,11 @@ impl AuthConfigBuilder {
             ));
         }
         #[cfg(feature = "reqwest")]
-        let is_local = is_loopback(&settings.url) || settings.refresh_url.as_ref().is_some_and(is_loopback);
+        let is_local = [&settings.refresh_url, &settings.revocation_url, &settings.device_url]
+            .into_iter()
+            .flatten()
+            .chain([settings.url.uri()])
+            .any(is_loopback);
         Ok(Some(Endpoint {
             settings,
             client_auth: client_auth.clone(),
@@ -927,6 +1051,8 @@ impl AuthConfigBuilder {
 
     fn has_endpoint_settings(&self) -> bool {
         self.refresh_url.is_some()
+            || self.revocation_url.is_some()
+            || self.device_url.is_some()
             || self.no_sign_in_to_change
             || !self.scopes.is_empty()
             || !self.resources.is_empty()

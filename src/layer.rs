@@ -12,10 +12,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::config::AuthConfig;
-use crate::endpoint::{ClientAuth, Direct, TokenEndpoint};
+use crate::endpoint::{ClientAuth, Direct, Revoked, TokenEndpoint, revoke};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
 use crate::request::{Recorded, Registry, clone_ops, record_ops};
+use crate::secret::Secret;
 use crate::service::Auth;
 use crate::shared::Setup;
 use crate::store::{Keeper, StoreError, StoreLayer, StoreStats, TokenStore};
@@ -497,13 +498,51 @@ impl AuthHandle {
         result
     }
 
-    /// Takes the token of a partition out of the store, where there is one: it was revoked, or somebody signed out.
-    #[allow(dead_code, reason = "for the revocation, which comes next")]
-    pub(crate) async fn forget_stored(&self, partition: &Partition) -> Result<(), StoreError> {
-        match &self.setup.store {
-            Some(store) => store.forget(self.setup.engine.asking_now(partition)).await,
-            None => Ok(()),
-        }
+    /// Ends the grant at the authorization server (RFC 7009): revokes the refresh token, if there is one, then the access
+    /// token, and forgets both. Nothing else in this crate revokes anything.
+    ///
+    /// It waits for a token request under way, so that what that one brings is revoked too. A request made later gets a new
+    /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
+    /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
+    ///
+    /// Where there is a store, what it has is revoked too, and taken out. Other processes have their copies of the access
+    /// token: the API rejects those that the server could revoke.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+    ///     .revocation_url("https://auth.example.com/revoke")
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+    /// let token = auth.token().await?;
+    /// auth.revoke().await?;
+    /// assert!(!http_client.is_live(token.access_token()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// No revocation URL, a server that does not answer or says no. The token in question may be good still and is kept,
+    /// so that it can be tried again (after [`retry_after`](TokenError::retry_after), if the server asks for that). Many
+    /// servers cannot revoke access tokens: the error is [`Unsupported`](TokenErrorKind::Unsupported) then, the refresh
+    /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
+    pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
+        self.revoke_in(Partition::default()).await
+    }
+
+    /// The same for one tenant's tokens, where tokens are per tenant; where they are shared, for the one token.
+    ///
+    /// # Errors
+    /// As [`revoke`](AuthHandle::revoke).
+    pub async fn revoke_tenant(&self, tenant: &TenantId) -> Result<(), Arc<TokenError>> {
+        self.revoke_in(self.partition(tenant)).await
     }
 
     /// What happened so far: counters over all partitions, those included that were evicted; generation, expiry, failure
@@ -547,6 +586,49 @@ impl AuthHandle {
         }
     }
 
+    async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
+        let endpoint = self.endpoint()?;
+        let engine = &self.setup.engine;
+        let (slot, asking) = (engine.slot(partition.clone()), engine.asking_now(&partition));
+        if let Some(ticket) = slot.ticket() {
+            ticket.await;
+        }
+        let held = slot.held();
+        let (refresh_token, token) = match &self.setup.store {
+            Some(store) => store
+                .stored(asking.clone())
+                .await
+                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
+            None => (None, None),
+        };
+        // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
+        // renewed both.
+        for refresh_token in different(refresh_token, held.refresh_token.clone()) {
+            revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
+        }
+        slot.forget_refresh_token(&held);
+        let of = |token: &Token| Secret::from(token.access_token());
+        for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
+            revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
+        }
+        slot.forget(&held);
+        match &self.setup.store {
+            Some(store) => Ok(store
+                .forget(asking)
+                .await
+                .map_err(|error| store_failed("all was revoked, but the store has it still", error))?),
+            None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// The layer's tokens come from a source of the user's.
+    fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
+        self.setup.endpoint.as_deref().ok_or_else(|| {
+            TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
+        })
+    }
+
     fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
         if !token.is_bound() || self.setup.proofs.is_on() {
             return Ok(());
@@ -580,6 +662,16 @@ impl AuthHandle {
     fn existing_slot(&self, tenant: &TenantId) -> Option<Arc<Slot>> {
         self.setup.engine.existing_slot(&self.partition(tenant))
     }
+}
+
+fn store_failed(detail: &'static str, error: StoreError) -> TokenError {
+    TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into())
+}
+
+/// Both, or one where they are the same.
+fn different(one: Option<Secret<String>>, other: Option<Secret<String>>) -> impl Iterator<Item = Secret<String>> {
+    let is_same = matches!((&one, &other), (Some(one), Some(other)) if one.expose() == other.expose());
+    one.into_iter().chain(other.filter(|_| !is_same))
 }
 
 impl fmt::Debug for AuthHandle {

@@ -26,7 +26,9 @@
 //!
 //! - [`AuthConfig`] says how tokens are had and where they may go; [`providers`] has five presets.
 //! - [`AuthLayer`] puts it in front of a client, [`Auth`] is the client it makes, [`AuthHandle`] looks after the tokens.
-//! - [`SignIn`] is a person's sign-in, from the URL that they open to the token, and [`SignInError`] why it brought none.
+//! - [`SignIn`] is a person's sign-in, from the URL that they open to the token, [`DeviceSignIn`] one on another device, and
+//!   [`SignInError`] why it brought none. [`AuthHandle::revoke`] ends it.
+//! - [`Discovery`] finds a server's endpoints by its issuer.
 //! - [`Error`] is what a request fails with, [`TokenError`] why there was no token. A rejected token is no error: the
 //!   response comes back, with [`AuthOutcome`] and, if a refresh failed, [`RefreshFailed`] in its extensions.
 //! - [`TenantId`], [`Scopes`], [`Replay`] and [`SkipAuth`] go into a request's extensions; [`Tenant`] configures tenants.
@@ -93,7 +95,7 @@ pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
-pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
+pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, Discovery, TokenEndpoint, TokenExchange, TokenUrl};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
@@ -108,7 +110,7 @@ pub use response::Forbidden;
 pub use secret::Secret;
 pub use secret_source::SecretSource;
 pub use service::Auth;
-pub use sign_in::{SignIn, SignInError, SignInErrorKind};
+pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{
     ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
     TokenSource, UnknownExpiry,

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::config::{AuthConfig, AuthConfigBuilder};
-use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth};
+use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenUrl};
 use crate::request::Tenant;
 use crate::response::Forbidden;
 use crate::secret_source::SecretSource;
@@ -118,7 +118,7 @@ where
 
 /// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one had before going on.
 pub fn graphnet(
-    token_url: impl Into<String>,
+    token_url: impl Into<TokenUrl>,
     api_origin: impl Into<String>,
     client_id: impl Into<String>,
     client_secret: impl Into<SecretSource>,

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthLayer, ClientAuth, Error, Tenant, TenantId, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthLayer, ClientAuth, Discovery, Error, SignInErrorKind, SigningAlgorithm,
+    SigningKey, Tenant, TenantId, TokenErrorKind,
 };
 
 /// Sends `request` with `config` through the built-in token client and hyper, and tells the error.
@@ -80,6 +81,80 @@ async fn the_secret_is_wrong() {
         "no token to send the request with: the authorization server refuses the client credentials; check client id and \
          secret, and how they are sent (status 401, error invalid_client)"
     );
+}
+
+/// The server knows another public key.
+#[tokio::test]
+async fn the_key_is_wrong() {
+    let world = World::new().await;
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let key = SigningKey::from_pem(SigningAlgorithm::Es256, pem.as_str());
+    let config =
+        AuthConfig::client_credentials(world.server.uri("/oauth2/token"), ClientAuth::private_key_jwt("client", key));
+    let (error, told) = failure(&world, config.origin(world.server.origin()), get(&world)).await;
+    assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::BadCredentials, false));
+    assert!(told.ends_with("(status 401, error invalid_client)"), "{told}");
+    let assertion = world.auth.requests()[0].param("client_assertion").unwrap();
+    assert!(!told.contains(&assertion) && !format!("{error:?}").contains(&assertion));
+    let lines: Vec<_> = pem.lines().filter(|line| line.len() > 40).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| !format!("{told} {error:?}").contains(line)));
+}
+
+#[tokio::test]
+async fn the_assertion_has_expired() {
+    let world = World::new().await;
+    world.auth.always(Fault::error("invalid_grant"));
+    let client_auth = ClientAuth::basic("client", SECRET);
+    let config = AuthConfig::jwt_bearer(world.server.uri("/oauth2/token"), client_auth, "canary.e30.c2ln");
+    let (error, told) = failure(&world, config.origin(world.server.origin()), get(&world)).await;
+    assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Refused, false));
+    assert_eq!(
+        told,
+        "no token to send the request with: the authorization server refuses the token request; check grant, scopes and \
+         parameters (status 400, error invalid_grant)"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_device_was_denied() {
+    let auth = AuthServer::new(TestClock::new()).client("client", SECRET);
+    let cfg = AuthConfig::device("https://auth.example.com/token", ClientAuth::basic("client", SECRET));
+    let cfg = cfg
+        .device_authorization_url("https://auth.example.com/device_authorization")
+        .origin("https://api.example.com")
+        .clock(auth.clock().clone());
+    let layer = AuthLayer::with_client(cfg.build().unwrap(), auth.clone());
+    let sign_in = layer.handle().sign_in_on_device().await.unwrap();
+    let user_code = sign_in.user_code().to_owned();
+    auth.deny_device(&user_code);
+    let error = sign_in.wait().await.unwrap_err();
+    assert_eq!(error.kind(), SignInErrorKind::Denied);
+    assert_eq!(told(&error), "the sign-in was denied (error access_denied)");
+    let error =
+        layer.layer(Api::new(&auth)).oneshot(Request::get("https://api.example.com/").body(String::new()).unwrap());
+    let error = error.await.unwrap_err();
+    assert_eq!(
+        told(&error),
+        "no token to send the request with: the grant has ended; a person must sign in again: there is no refresh token"
+    );
+    assert!(!format!("{error:?}").contains(&user_code));
+}
+
+/// Behaviour 113.
+#[tokio::test]
+async fn the_issuer_is_another() {
+    let world = World::new().await;
+    let _ = world.auth.clone().metadata("issuer", "https://canary.example");
+    let client_auth = ClientAuth::basic("client", SECRET);
+    let config = AuthConfig::client_credentials(Discovery::of(world.server.origin()), client_auth);
+    let (error, told) = failure(&world, config.origin(world.server.origin()), get(&world)).await;
+    assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::WrongIssuer, false));
+    assert_eq!(
+        told,
+        "no token to send the request with: the authorization server is not the configured issuer; write the issuer \
+         exactly as the server does (status 200): its metadata name another issuer than the configured one (RFC 8414 §3.3)"
+    );
+    assert_eq!(world.auth.token_requests(), 0);
 }
 
 #[tokio::test]

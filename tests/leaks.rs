@@ -17,8 +17,8 @@ use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, AuthorizationCode, BoxError, ClientAuth,
-    DpopKey, Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, SigningAlgorithm, Tenant, TenantId,
-    Token, TokenError, TokenRequest,
+    Discovery, DpopKey, Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, SigningAlgorithm, Tenant,
+    TenantId, Token, TokenError, TokenRequest,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -57,7 +57,8 @@ async fn nothing_that_the_layer_says_tells_a_secret() {
     }
     refused_before_sending(&said).await;
     own_sources(&said).await;
-    let own = sign_ins(&said).await;
+    let mut own = sign_ins(&said).await;
+    own.extend(other_endpoints(&said).await);
 
     let _ = std::panic::take_hook();
     said.must_not_tell();
@@ -345,6 +346,65 @@ async fn sign_ins(said: &Said) -> Vec<String> {
     }
     let forged = begin(&mut own).1.resume(&Secret::from(format!("{ACCESS}.{REFRESH}")));
     said.sign_in_error(&forged.unwrap_err(), &[]);
+    own
+}
+
+/// Discovery, revocation and sign-ins on another device that fail in every way. Gives the codes of the latter.
+async fn other_endpoints(said: &Said) -> Vec<String> {
+    let clock = TestClock::new();
+    let finish = |cfg: AuthConfigBuilder| {
+        cfg.param("key", PARAM)
+            .token_header("x-key", PARAM)
+            .tenant(Tenant::header("x-tenant").fixed(TENANT).token_header("x-account").token_param("account"))
+            .origin("https://api.example.com")
+            .max_token_answer(4096)
+            .clock(clock.clone())
+            .build()
+            .unwrap()
+    };
+    let client_auth = || ClientAuth::body(ID, SECRET);
+    let discovered = finish(AuthConfig::client_credentials(Discovery::of("https://auth.example.com"), client_auth()));
+    let device = finish(
+        AuthConfig::device("https://auth.example.com/token", client_auth())
+            .device_authorization_url("https://auth.example.com/device_authorization")
+            .revocation_url(format!("https://auth.example.com/{PATH}/revoke")),
+    );
+    said.show(&(&discovered, &device));
+    let mut own = Vec::new();
+    for fault in troubles() {
+        let auth = AuthServer::new(clock.clone());
+        auth.script_other([fault.clone()]);
+        if let Err(error) = AuthLayer::with_client(discovered.clone(), auth).handle().token().await {
+            said.error(&*error);
+        }
+
+        let auth = AuthServer::new(clock.clone());
+        let handle = AuthLayer::with_client(device.clone(), auth.clone()).handle();
+        let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
+        handle.hand_in(token).unwrap();
+        auth.script_other([fault.clone(), fault.clone()]);
+        for _ in 0..2 {
+            if let Err(error) = handle.revoke().await {
+                said.error(&*error);
+            }
+        }
+
+        auth.heal();
+        let auth = auth.device_code_lifetime(Duration::from_secs(20));
+        let sign_in = handle.sign_in_on_device().await.unwrap();
+        own.push(sign_in.user_code().to_owned());
+        own.push("device-code-1".to_owned());
+        said.show(&sign_in);
+        auth.script([fault.clone()]);
+        if let Err(error) = sign_in.wait().await {
+            said.sign_in_error(&error, &[SECRET, TENANT, PARAM]);
+        }
+        auth.script_other([fault]);
+        match handle.sign_in_on_device().await {
+            Ok(sign_in) => said.show(&sign_in),
+            Err(error) => said.sign_in_error(&error, &[SECRET, TENANT, PARAM]),
+        }
+    }
     own
 }
 

@@ -9,8 +9,8 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, RecordedRequest, TestClock};
 use tower_oauth2_client::{
-    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthorizationCode, ClientAuth, Error, Secret, SignIn,
-    SignInError, SignInErrorKind, StaticToken, Tenant, TenantId, TokenErrorKind,
+    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthorizationCode, ClientAuth, Discovery, Error,
+    Secret, SignIn, SignInError, SignInErrorKind, StaticToken, Tenant, TenantId, TokenErrorKind,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";
@@ -513,5 +513,20 @@ async fn no_error_of_the_exchange_tells_a_secret() {
     let said = format!("{shown} {error} {error:?} {:?}", error.token_error());
     for secret in [state, verifier, &code] {
         assert!(!said.contains(secret), "{said}");
+    }
+}
+
+/// RFC 9207: with a discovered issuer `iss` is compared without further settings.
+#[tokio::test(start_paused = true)]
+async fn the_discovered_issuer_is_who_must_have_answered() {
+    for (iss, good) in [(ISSUER, true), ("https://another.example", false)] {
+        let server = server().issuer(iss);
+        let client_auth = ClientAuth::basic("id", "secret");
+        let cfg = AuthConfig::authorization_code(Discovery::of(ISSUER), client_auth, code());
+        let handle = layer(&server, cfg.origin("https://api.example.com")).handle();
+        let result = agree(&server, handle.sign_in().unwrap()).await;
+        let kind = result.err().map(|error| error.kind());
+        assert_eq!(kind, (!good).then_some(SignInErrorKind::WrongIssuer));
+        assert_eq!(server.token_requests(), usize::from(good));
     }
 }

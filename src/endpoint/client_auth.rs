@@ -37,6 +37,37 @@ use crate::token::TokenError;
 /// assert!(!format!("{auth:?}").contains("s3cret"));
 /// let auth = ClientAuth::body("client", SecretSource::file("/run/secrets/oauth2"));
 /// ```
+///
+/// What goes over the wire:
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth};
+///
+/// /// The `Authorization` header and the body of a token request.
+/// async fn wire(client_auth: ClientAuth) -> Result<(Option<String>, String), BoxError> {
+///     let http_client = AuthServer::new(TestClock::new());
+///     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", client_auth)
+///         .origin("https://api.example.com")
+///         .build()?;
+///     AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+///     let request = http_client.requests().remove(0);
+///     let body = String::from_utf8(request.body.to_vec())?;
+///     Ok((request.header("authorization").map(str::to_owned), body.replace("grant_type=client_credentials", "…")))
+/// }
+///
+/// # tokio_test::block_on(async {
+/// let basic = |pair: &str| (Some(format!("Basic {pair}")), "…".to_owned());
+/// assert_eq!(wire(ClientAuth::basic("id", "a+b")).await?, basic("aWQ6YSUyQmI=")); // id:a%2Bb
+/// assert_eq!(wire(ClientAuth::basic_raw("id", "a+b")).await?, basic("aWQ6YSti")); // id:a+b
+/// let body = wire(ClientAuth::body("id", "a+b")).await?;
+/// assert_eq!(body, (None, "…&client_id=id&client_secret=a%2Bb".to_owned()));
+/// assert_eq!(wire(ClientAuth::none("id")).await?, (None, "…&client_id=id".to_owned()));
+/// assert_eq!(wire(ClientAuth::anonymous()).await?, (None, "…".to_owned()));
+/// # Ok::<(), BoxError>(()) }).unwrap();
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ClientAuth {
     /// `None`: no client is named at all.
@@ -103,7 +134,8 @@ impl ClientAuth {
     /// The certificate is your HTTP client's: hand it in with [`AuthLayer::with_client`](crate::AuthLayer::with_client).
     /// A token that is bound to the certificate (§3) is good on connections with the same one only, so the client of the
     /// API needs it too; when the certificate is replaced, call [`AuthHandle::invalidate`](crate::AuthHandle::invalidate).
-    /// Some servers have a token URL of its own for this (§5, `mtls_endpoint_aliases`).
+    /// Some servers have a token URL of its own for this (§5, `mtls_endpoint_aliases`), which
+    /// [`Discovery`](crate::Discovery) finds.
     ///
     /// ```
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
@@ -284,6 +316,26 @@ impl ClientAuth {
     /// The client's id, where it has one.
     pub(crate) fn client_id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// Whether the client is known by its TLS certificate.
+    pub(crate) fn is_mtls(&self) -> bool {
+        matches!(self.method, Method::Mtls)
+    }
+
+    /// Its names among the registered methods (RFC 8414 §2, RFC 8705 §2); none where nothing is shown that could be shown
+    /// to the wrong server.
+    pub(crate) fn registered_names(&self) -> &'static [&'static str] {
+        match &self.method {
+            Method::Basic(_) | Method::BasicRaw(_) => &["client_secret_basic"],
+            Method::Body(_) => &["client_secret_post"],
+            Method::None => &[],
+            Method::Mtls => &["tls_client_auth", "self_signed_tls_client_auth"],
+            #[cfg(feature = "jwt")]
+            Method::ClientSecretJwt(_) => &["client_secret_jwt"],
+            #[cfg(feature = "jwt")]
+            Method::PrivateKeyJwt(_) => &["private_key_jwt"],
+        }
     }
 
     fn id(&self) -> &str {

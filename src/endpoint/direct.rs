@@ -4,15 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
+use super::endpoints::Other;
 use super::exchange::Answer;
 use super::grant::{Asking, GrantParams};
 use super::settings::EndpointSettings;
-use super::wire::{self, Material};
+use super::wire;
 use super::{Call, Credentials, TokenEndpoint, drop_refresh_token};
 use crate::error::BoxError;
 use crate::extensions::TenantId;
@@ -33,9 +34,12 @@ pub(crate) trait Direct: Send + Sync {
     /// An error has `refresh_answer_lost` set if what was brought may be spent.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
 
-    /// Posts to another endpoint of the same server, as the same client. The parameters are all that is sent; their
+    /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their
     /// `grant_type` may be empty.
-    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer>;
+    ///
+    /// # Errors
+    /// No such endpoint; an answer that says no.
+    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer>;
 }
 
 impl<C, RB> Direct for TokenEndpoint<C>
@@ -59,25 +63,34 @@ where
         Box::pin(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
-            let (presented, proof) = (call.present().await?, self.shared.proof(Asking::Once, None)?);
-            let mut material = Material { grant, presented, proof };
+            let auth = self.credentials().load();
+            let endpoints = call.locate(&auth).await?;
+            let material = call.present(endpoints, grant, &auth).await?;
+            let mut material = call.prove(material, Asking::Once, None)?;
             let mut result = call.exchange(Asking::Once, &material).await;
             if let Some(nonce) = call.nonce_wanted(&result) {
-                material.presented = call.present().await?;
-                material.proof = self.shared.proof(Asking::Once, Some(nonce))?;
+                let again = call.present(material.endpoints, material.grant, &auth).await?;
+                material = call.prove(again, Asking::Once, Some(nonce))?;
                 result = call.exchange(Asking::Once, &material).await;
             }
             result.map(drop_refresh_token)
         })
     }
 
-    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer> {
+    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
         Box::pin(async move {
-            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
-            let presented = call.present().await?;
+            let request = TokenRequest { tenant, ..TokenRequest::default() };
+            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
             let settings = self.settings();
-            let request = wire::post(url, settings, &Material { grant: params, presented, proof: None })?;
-            call.exchanger.exchange(request, settings.timeout, settings.max_body).await
+            let auth = self.credentials().load();
+            let endpoints = call.locate(&auth).await?;
+            // Before a secret is read.
+            endpoints.other(to)?;
+            let material = call.present(endpoints, params, &auth).await?;
+            let outgoing = wire::post(to, settings, &material, &call.request)?;
+            let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
+            call.reader(Asking::Once, outgoing.sent).acknowledge(&answer)?;
+            Ok(answer)
         })
     }
 }

@@ -35,6 +35,14 @@ impl<C> Exchanger<C> {
         Self { client, ready }
     }
 
+    /// Another handle to the HTTP service.
+    pub(crate) fn client(&self) -> C
+    where
+        C: Clone,
+    {
+        self.client.clone()
+    }
+
     /// Sends and reads. An error has `refresh_answer_lost` set if the request may have reached the server.
     pub(crate) async fn exchange<RB>(
         &mut self,

@@ -13,7 +13,7 @@ impl<C> TokenEndpoint<C> {
     pub fn identity(&self) -> StoreIdentity {
         let settings = &self.shared.settings;
         let mut digest = Digest::new("endpoint");
-        digest.field("url", settings.url.to_string());
+        digest.field("url", settings.url.uri().to_string());
         if let Some(url) = &settings.refresh_url {
             digest.field("refresh url", url.to_string());
         }
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::endpoint::{ClientAuth, EndpointSettings, Grant, Param, TokenExchange};
+    use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, Param, TokenExchange, TokenUrl};
     use crate::extensions::Scopes;
     use crate::secret::Secret;
     use crate::secret_source::SecretSource;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn plain() -> EndpointSettings {
-        EndpointSettings::new(Uri::from_static("https://a.example/t"), Grant::ClientCredentials)
+        EndpointSettings::new("https://a.example/t".parse().unwrap(), Grant::ClientCredentials)
     }
 
     fn auth() -> ClientAuth {
@@ -91,11 +91,16 @@ mod tests {
     fn every_input_makes_another_key() {
         let param = |name: &str, value: &str| Param { name: name.into(), value: Secret::from(value) };
         let exchange = |kind: &str, token: &str| Grant::TokenExchange(TokenExchange::new(kind, token));
-        let edits: Vec<Box<dyn Fn(&mut EndpointSettings)>> = vec![
+        type Edit = Box<dyn Fn(&mut EndpointSettings)>;
+        let edits: Vec<Edit> = vec![
             Box::new(|_| {}),
-            Box::new(|settings| settings.url = Uri::from_static("https://b.example/t")),
+            Box::new(|settings| settings.url = "https://b.example/t".parse().unwrap()),
+            Box::new(|settings| {
+                settings.url = TokenUrl::from(Discovery::of("https://c.example")).parse(false).unwrap()
+            }),
             Box::new(|settings| settings.refresh_url = Some(Uri::from_static("https://a.example/r"))),
             Box::new(|settings| settings.grant = Grant::RefreshToken),
+            Box::new(|settings| settings.grant = Grant::Device),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("anna"))),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("berta"))),
             Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::file("anna"))),

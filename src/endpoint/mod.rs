@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 #[cfg(feature = "dpop")]
-use http::{Method, Uri};
+use http::Method;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
@@ -30,11 +30,15 @@ mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
+mod device;
 mod direct;
+mod discovery;
 mod encode;
+mod endpoints;
 mod exchange;
 mod grant;
 mod identity;
+mod revocation;
 mod settings;
 #[cfg(feature = "jwt")]
 mod signing;
@@ -43,6 +47,7 @@ mod tests;
 mod wire;
 
 pub use client_auth::ClientAuth;
+pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
@@ -52,12 +57,16 @@ pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
+pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
+pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};
+pub(crate) use revocation::{Revoked, revoke};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
-use client_auth::Presented;
+use discovery::MetadataCache;
+use endpoints::Endpoints;
 use exchange::Exchanger;
 use grant::{Asking, GrantParams};
 use wire::Material;
@@ -83,6 +92,7 @@ struct Shared {
     settings: Arc<EndpointSettings>,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
+    metadata: MetadataCache,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
     #[cfg(feature = "dpop")]
@@ -92,32 +102,33 @@ struct Shared {
 impl Shared {
     /// Whether there is something to wait for before a request can be made.
     fn may_wait(&self) -> bool {
-        self.settings.grant.may_wait() || self.credentials.load().may_wait()
+        matches!(self.settings.url, TokenAt::Discovered(_))
+            || self.settings.grant.may_wait()
+            || self.credentials.load().may_wait()
     }
 
     /// For one exchange; `None` where tokens are not bound to a key.
     #[cfg(feature = "dpop")]
-    fn proof(&self, asking: Asking, nonce: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+    fn proof(&self, url: &Uri, nonce: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
         let Some(prover) = &self.prover else { return Ok(None) };
-        let url = self.settings.url_of(asking);
         let (origin, now) = (origin_of(url), self.clock.now().wall);
         let about = About { method: &Method::POST, origin: &origin, path: url.path(), token: None, now };
         prover.prove(about, nonce).map(Some)
     }
 
     #[cfg(not(feature = "dpop"))]
-    fn proof(&self, _: Asking, _: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+    fn proof(&self, _: &Uri, _: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
         Ok(None)
     }
 
     /// The nonce that an answer brought for the next proof.
     #[cfg(feature = "dpop")]
-    fn learn_nonce(&self, asking: Asking, headers: &HeaderMap) -> Option<Box<str>> {
-        self.prover.as_ref()?.learn(&origin_of(self.settings.url_of(asking)), headers)
+    fn learn_nonce(&self, url: &Uri, headers: &HeaderMap) -> Option<Box<str>> {
+        self.prover.as_ref()?.learn(&origin_of(url), headers)
     }
 
     #[cfg(not(feature = "dpop"))]
-    fn learn_nonce(&self, _: Asking, _: &HeaderMap) -> Option<Box<str>> {
+    fn learn_nonce(&self, _: &Uri, _: &HeaderMap) -> Option<Box<str>> {
         None
     }
 }
@@ -142,6 +153,7 @@ impl<C> TokenEndpoint<C> {
             settings,
             credentials,
             clock,
+            metadata: MetadataCache::default(),
             warned: AtomicBool::new(false),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
@@ -202,19 +214,49 @@ impl<C> Call<C> {
         nonce.filter(|_| matches!(result, Err(error) if wants_nonce(error)))
     }
 
-    /// How the client says who it is, for one exchange.
-    async fn present(&self) -> Result<Presented, TokenError> {
-        let Shared { settings, credentials, clock, .. } = &*self.shared;
-        in_time(settings.timeout, credentials.load().present(&settings.audience_of_assertions(), clock.now().wall))
-            .await
+    /// How the client says who it is, for one exchange of a grant that is at hand.
+    async fn present(
+        &self,
+        endpoints: Endpoints,
+        grant: GrantParams,
+        auth: &ClientAuth,
+    ) -> Result<Material, TokenError> {
+        let Shared { settings, clock, .. } = &*self.shared;
+        let presenting = auth.present(&endpoints.audience_of_assertions, clock.now().wall);
+        let presented = in_time(settings.timeout, presenting).await?;
+        Ok(Material { endpoints, grant, presented, proof: None })
+    }
+
+    /// That we have the key which the token is to be bound to, where it is to be.
+    fn prove(&self, material: Material, asking: Asking, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
+        let proof = self.shared.proof(material.endpoints.token_url(asking), nonce)?;
+        Ok(Material { proof, ..material })
+    }
+
+    fn reader<'a>(&'a self, asking: Asking, sent: Sent<'a>) -> Reader<'a> {
+        let Shared { settings, clock, warned, .. } = &*self.shared;
+        Reader {
+            settings: &settings.answer,
+            binds_tokens: settings.binds_tokens(),
+            asking,
+            dead_refresh_codes: &settings.dead_refresh_codes,
+            asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
+            require_granted: settings.require_granted,
+            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
+            sent,
+            now: clock.now().wall,
+            warned,
+        }
     }
 }
 
 impl<C, RB> Call<C>
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError>,
-    RB: Body,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
     RB::Error: Into<BoxError>,
 {
     async fn run(&mut self) -> Result<Token, TokenError> {
@@ -224,7 +266,8 @@ where
         }
         if has_primary && self.request.refresh_answer_lost {
             // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
-            return self.ask(Asking::Primary).await.map(drop_refresh_token);
+            let result = self.ask(Asking::Primary).await;
+            return result.map(drop_refresh_token).map_err(|error| self.unsent(error));
         }
         match self.ask(Asking::RefreshToken).await {
             Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
@@ -248,7 +291,7 @@ where
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth, None).await?;
+        let material = self.gather(asking, &auth, None).await.map_err(|error| self.unsent(error))?;
         let mut result = self.exchange(asking, &material).await;
         if let Some(nonce) = self.nonce_wanted(&result) {
             result = match self.gather(asking, &auth, Some(nonce)).await {
@@ -268,33 +311,43 @@ where
 
     /// Reads and signs what goes into one exchange, and into no other.
     async fn gather(&self, asking: Asking, auth: &ClientAuth, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
-        let Shared { settings, clock, .. } = &*self.shared;
+        let settings = &self.shared.settings;
+        let endpoints = self.locate(auth).await?;
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
-            let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
-            Ok(Material { grant, presented, proof: self.shared.proof(asking, nonce)? })
+            self.prove(self.present(endpoints, grant, auth).await?, asking, nonce)
         };
         in_time(settings.timeout, work).await
     }
 
+    /// Where to go; a secret is read after that.
+    async fn locate(&self, auth: &ClientAuth) -> Result<Endpoints, TokenError> {
+        let Shared { settings, clock, metadata, .. } = &*self.shared;
+        let directory = match &settings.url {
+            TokenAt::Url(url) => return Ok(Endpoints::configured(settings, url)),
+            TokenAt::Discovered(directory) => directory.clone(),
+        };
+        let now = clock.now();
+        let (timeout, max_body) = (settings.timeout, settings.max_body);
+        let exchanger = Exchanger::new(self.exchanger.client(), false);
+        let fetch = || async move { discovery::fetch(exchanger, &directory, timeout, max_body, now.wall).await };
+        Endpoints::found(settings, &*metadata.get(now.monotonic, fetch).await?, auth)
+    }
+
+    /// Of a failure with which the refresh token was not sent: what is known of it stays known.
+    fn unsent(&self, mut error: TokenError) -> TokenError {
+        error.refresh_answer_lost = self.request.refresh_answer_lost;
+        error
+    }
+
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
         let shared = self.shared.clone();
-        let Shared { settings, clock, warned, .. } = &*shared;
+        let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
-        self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asking, &answer.headers));
-        let reader = Reader {
-            settings: &settings.answer,
-            binds_tokens: settings.binds_tokens(),
-            asking,
-            dead_refresh_codes: &settings.dead_refresh_codes,
-            asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
-            require_granted: settings.require_granted,
-            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
-            sent: outgoing.sent,
-            now: clock.now().wall,
-            warned,
-        };
+        let asked_at = material.endpoints.token_url(asking);
+        self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
+        let reader = self.reader(asking, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
         if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
@@ -304,7 +357,7 @@ where
 
     fn is_refresh_url_missing(&self, error: &TokenError) -> bool {
         let settings = &self.shared.settings;
-        let own_url = settings.refresh_url.as_ref().is_some_and(|url| *url != settings.url);
+        let own_url = settings.refresh_url.as_ref().is_some_and(|url| url != settings.url.uri());
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }

@@ -1,12 +1,11 @@
 //! `EndpointSettings`: everything that differs from one token endpoint to another, as data.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::grant::Asking;
+use super::discovery::TokenAt;
 use super::{AnswerSettings, BodyEncoding, Grant};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
@@ -18,9 +17,13 @@ use crate::secret_source::check_line;
 /// Two are equal when they ask the same way; the values of secrets are not compared.
 #[derive(Clone, PartialEq)]
 pub(crate) struct EndpointSettings {
-    pub(crate) url: Uri,
+    pub(crate) url: TokenAt,
     /// Where refresh tokens go, if not to `url`.
     pub(crate) refresh_url: Option<Uri>,
+    /// RFC 7009.
+    pub(crate) revocation_url: Option<Uri>,
+    /// RFC 8628.
+    pub(crate) device_url: Option<Uri>,
     pub(crate) grant: Grant,
     pub(crate) encoding: BodyEncoding,
     /// Concerns the configured grant; a refresh always says that it is one.
@@ -33,7 +36,7 @@ pub(crate) struct EndpointSettings {
     pub(crate) resources: Vec<String>,
     /// For whom it is, by the server's names.
     pub(crate) audiences: Vec<String>,
-    /// For whom a client's assertions are, if not for `url`.
+    /// For whom a client's assertions are, if not for the issuer or the token URL.
     pub(crate) assertion_audience: Option<String>,
     pub(crate) params: Vec<Param>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -54,10 +57,12 @@ pub(crate) struct EndpointSettings {
 impl EndpointSettings {
     const MAX_BODY_LIMIT: usize = 1024 * 1024;
 
-    pub(crate) fn new(url: Uri, grant: Grant) -> Self {
+    pub(crate) fn new(url: TokenAt, grant: Grant) -> Self {
         Self {
             url,
             refresh_url: None,
+            revocation_url: None,
+            device_url: None,
             grant,
             encoding: BodyEncoding::Form,
             send_grant_type: true,
@@ -122,14 +127,6 @@ impl EndpointSettings {
         self.grant.validate()
     }
 
-    /// Where an exchange goes.
-    pub(crate) fn url_of(&self, asking: Asking) -> &Uri {
-        match asking {
-            Asking::RefreshToken => self.refresh_url.as_ref().unwrap_or(&self.url),
-            Asking::Primary | Asking::Once => &self.url,
-        }
-    }
-
     /// Whether tokens of the type `DPoP` are of use.
     pub(crate) fn binds_tokens(&self) -> bool {
         #[cfg(feature = "dpop")]
@@ -137,21 +134,13 @@ impl EndpointSettings {
         #[cfg(not(feature = "dpop"))]
         return false;
     }
-
-    /// The one name that assertions of the client are addressed to.
-    pub(crate) fn audience_of_assertions(&self) -> Cow<'_, str> {
-        match &self.assertion_audience {
-            Some(audience) => audience.into(),
-            None => self.url.to_string().into(),
-        }
-    }
 }
 
 /// Leaves URLs, parameters and headers out: users put keys into all three.
 impl fmt::Debug for EndpointSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointSettings")
-            .field("host", &self.url.host())
+            .field("host", &self.url.uri().host())
             .field("grant", &self.grant)
             .field("encoding", &self.encoding)
             .field("scopes", &self.scopes)

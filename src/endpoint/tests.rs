@@ -22,9 +22,12 @@ use crate::secret::Secret;
 
 #[cfg(feature = "jwt")]
 mod assertions;
+mod device;
+mod discovery;
 mod grants;
 #[cfg(feature = "dpop")]
 mod proofs;
+mod revocation;
 mod secrets;
 
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
@@ -82,6 +85,15 @@ impl Server {
         auth: &ClientAuth,
         request: TokenRequest,
     ) -> Result<Token, TokenError> {
+        self.endpoint(clock, settings, auth).oneshot(request).await
+    }
+
+    fn endpoint(
+        &self,
+        clock: impl Clock,
+        settings: &EndpointSettings,
+        auth: &ClientAuth,
+    ) -> TokenEndpoint<impl Client> {
         let server = self.clone();
         let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let server = server.clone();
@@ -109,10 +121,31 @@ impl Server {
                 }
             }
         });
-        let endpoint =
-            TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock));
-        endpoint.oneshot(request).await
+        TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock))
     }
+}
+
+/// What a token endpoint needs of an HTTP client.
+trait Client:
+    Service<Request<Full<Bytes>>, Response = Response<UnsyncBoxBody<Bytes, BoxError>>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<C> Client for C where
+    C: Service<
+            Request<Full<Bytes>>,
+            Response = Response<UnsyncBoxBody<Bytes, BoxError>>,
+            Error = BoxError,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 fn answered(status: u16, headers: &[(&str, &str)], body: Vec<u8>) -> Answered {
@@ -479,6 +512,8 @@ mod flow {
         let token = server.ask(&spry(), &body_auth(), request()).await.unwrap();
         assert_eq!(server.grants(), [PRIMARY]);
         assert!(matches!(token.refresh_token, RefreshToken::Drop));
+        let error = Server::default().answers(503, "").ask(&spry(), &body_auth(), request()).await.unwrap_err();
+        assert!(error.refresh_answer_lost, "nor is it sent when that has failed");
 
         let only_refresh = EndpointSettings { grant: Grant::RefreshToken, ..spry() };
         let server = Server::default().answers(200, TOKEN);

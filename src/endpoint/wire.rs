@@ -8,6 +8,7 @@ use http_body_util::Full;
 use super::answer::Sent;
 use super::client_auth::Presented;
 use super::encode::{BodyEncoding, Params};
+use super::endpoints::{Endpoints, Other};
 use super::grant::{self, Asking, GrantParams};
 use super::settings::EndpointSettings;
 use crate::secret::Secret;
@@ -15,6 +16,7 @@ use crate::token::{TokenError, TokenErrorKind, TokenRequest};
 
 /// What one exchange needs besides the settings, read for it alone.
 pub(crate) struct Material {
+    pub(crate) endpoints: Endpoints,
     pub(crate) grant: GrantParams,
     pub(crate) presented: Presented,
     /// That we have the key which the token is to be bound to (RFC 9449 §5).
@@ -34,8 +36,8 @@ impl<'a> Outgoing<'a> {
         material: &'a Material,
         request: &'a TokenRequest,
     ) -> Result<Self, TokenError> {
-        let Material { grant, presented, proof } = material;
-        let url = settings.url_of(asking);
+        let Material { endpoints, grant, presented, proof } = material;
+        let url = endpoints.token_url(asking);
         let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
         let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
@@ -43,34 +45,45 @@ impl<'a> Outgoing<'a> {
             outgoing.headers_mut().insert(HeaderName::from_static("dpop"), proof.clone());
         }
 
-        let mut sent = Sent::default();
-        presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+        let mut sent = sent_with(settings, material, request);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
-        sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
-        settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
         sent.push(proof.as_ref().and_then(|proof| proof.to_str().ok()));
-        sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
         Ok(Self { request: outgoing, sent })
     }
 }
 
 /// A request to another endpoint of the same server: the parameters given, and who asks.
-pub(crate) fn post(
-    url: Uri,
-    settings: &EndpointSettings,
-    material: &Material,
-) -> Result<Request<Full<Bytes>>, TokenError> {
-    let Material { grant, presented, proof: _ } = material;
+pub(crate) fn post<'a>(
+    to: Other,
+    settings: &'a EndpointSettings,
+    material: &'a Material,
+    request: &'a TokenRequest,
+) -> Result<Outgoing<'a>, TokenError> {
+    let Material { endpoints, grant, presented, proof: _ } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     // RFC 7009 and RFC 8628 know forms only.
-    let mut request = post_to(url, BodyEncoding::Form.encode(&params))?;
-    set_headers(request.headers_mut(), settings, presented.authorization.as_ref(), &TokenRequest::default());
-    request.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
-    Ok(request)
+    let mut outgoing = post_to(endpoints.other(to)?.clone(), BodyEncoding::Form.encode(&params))?;
+    set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
+    outgoing.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
+    Ok(Outgoing { request: outgoing, sent: sent_with(settings, material, request) })
+}
+
+/// The secrets that go with every request to the server.
+fn sent_with<'a>(
+    settings: &'a EndpointSettings,
+    Material { grant, presented, .. }: &'a Material,
+    request: &'a TokenRequest,
+) -> Sent<'a> {
+    let mut sent = Sent::default();
+    presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+    sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
+    settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
+    sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
+    sent
 }
 
 fn post_to(url: Uri, body: Bytes) -> Result<Request<Full<Bytes>>, TokenError> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::token::{ErrorCode, TokenError};
 
-/// Why a sign-in brought no token. The next attempt is a new [`SignIn`](crate::SignIn), whatever the reason: a code is
-/// never sent twice.
+/// Why a sign-in brought no token. The next attempt is a new [`SignIn`](crate::SignIn) or
+/// [`DeviceSignIn`](crate::DeviceSignIn), whatever the reason: a code is never sent twice.
 ///
 /// It never holds the code, the `state`, the code verifier or a part of the redirect other than a checked error code. Its
 /// `Display` says what to do.
@@ -36,6 +36,8 @@ pub enum SignInErrorKind {
     WrongIssuer,
     /// The person, or the server on their behalf, said no (`access_denied`).
     Denied,
+    /// The person did not sign in on their device in time (`expired_token`, RFC 8628 §3.5).
+    Expired,
     /// The authorization server refused to ask the person, for another reason (`invalid_scope`, `unauthorized_client`,
     /// `login_required`, …).
     Refused,
@@ -49,7 +51,7 @@ pub enum SignInErrorKind {
     CodeRefused,
     /// The code was sent and no usable answer came: it may be spent, and is not sent again.
     AnswerLost,
-    /// The exchange failed in another way; [`token_error`](SignInError::token_error) says how.
+    /// A request to the authorization server failed in another way; [`token_error`](SignInError::token_error) says how.
     Failed,
 }
 
@@ -61,6 +63,7 @@ impl SignInErrorKind {
             Self::WrongState => "what came back belongs to another sign-in, or is forged; nothing was sent",
             Self::WrongIssuer => "what came back is from another authorization server; nothing was sent",
             Self::Denied => "the sign-in was denied",
+            Self::Expired => "nobody signed in in time; begin another sign-in",
             Self::Refused => {
                 "the authorization server refuses the sign-in; check client id, redirect URI, scopes and parameters"
             }
@@ -71,7 +74,7 @@ impl SignInErrorKind {
                  sign in again"
             }
             Self::AnswerLost => "the code was sent and no usable answer came; it is not sent twice, sign in again",
-            Self::Failed => "the code could not be exchanged for a token; sign in again",
+            Self::Failed => "the sign-in brought no token; sign in again",
         }
     }
 }
@@ -118,6 +121,11 @@ impl SignInError {
         self
     }
 
+    pub(super) fn caused_by(mut self, error: impl Into<Arc<TokenError>>) -> Self {
+        self.cause = Some(error.into());
+        self
+    }
+
     /// What went wrong before, in or after the exchange of a code.
     pub(super) fn failed(error: impl Into<Arc<TokenError>>) -> Self {
         let error = error.into();
@@ -128,7 +136,7 @@ impl SignInError {
         } else {
             SignInErrorKind::Failed
         };
-        Self { cause: Some(error), ..Self::new(kind) }
+        Self::new(kind).caused_by(error)
     }
 }
 

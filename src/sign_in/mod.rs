@@ -1,4 +1,4 @@
-//! `SignIn`: a person's sign-in by authorization code, from the URL that they open to the token that is handed in.
+//! `SignIn` and `DeviceSignIn`: a person's sign-in, from what they are shown to the token that is handed in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use crate::random;
 use crate::secret::Secret;
 use crate::token::{Token, TokenError, TokenErrorKind};
 
+mod device;
 mod error;
 mod redirect;
 
+pub use device::DeviceSignIn;
 pub use error::{SignInError, SignInErrorKind};
 
 use redirect::Redirect;
@@ -30,10 +32,7 @@ impl AuthHandle {
     /// [`Unsupported`](SignInErrorKind::Unsupported): a configuration with another grant, or one where each tenant has its
     /// own token.
     pub fn sign_in(&self) -> Result<SignIn, SignInError> {
-        self.without_tenant().map_err(|_| {
-            SignInError::new(SignInErrorKind::Unsupported)
-                .with_detail("each tenant has its own token here; use `sign_in_tenant`")
-        })?;
+        one_token(self, "`sign_in_tenant`")?;
         SignIn::begin(self, None)
     }
 
@@ -95,7 +94,8 @@ impl SignIn {
     /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
     /// [`SignInError::token_error`]), it is, for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
-        let code = Redirect::parse(redirect)?.into_code(&self.secrets, self.grant.expected_issuer())?;
+        let issuer = self.grant.expected_issuer(self.endpoint.settings().url.issuer());
+        let code = Redirect::parse(redirect)?.into_code(&self.secrets, &issuer)?;
         let failed = |kind| SignInError::failed(TokenError::new(kind));
         let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
         runtime.spawn(self.redeem(code)).await.unwrap_or_else(|_| Err(failed(TokenErrorKind::Aborted)))
@@ -143,10 +143,7 @@ impl SignIn {
     }
 
     fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<SignIn, SignInError> {
-        let unsupported = |detail| SignInError::new(SignInErrorKind::Unsupported).with_detail(detail);
-        let Some(endpoint) = handle.setup.endpoint.clone() else {
-            return Err(unsupported("its tokens come from a source of yours; hand them in with `hand_in`"));
-        };
+        let endpoint = endpoint_of(handle)?;
         let Grant::AuthorizationCode(grant) = endpoint.settings().grant.clone() else {
             return Err(unsupported("its grant is another; start from `AuthConfig::authorization_code`"));
         };
@@ -159,28 +156,45 @@ impl SignIn {
     }
 
     async fn redeem(self, code: Secret<String>) -> Result<(), SignInError> {
-        self.check_client()?;
+        check_client(&*self.endpoint, Some(&self.client_id))?;
         let params = self.grant.exchange(code, &self.secrets.verifier);
         let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
         let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::failed)?;
-        self.check_client()?;
-        self.keep(token).await.map_err(SignInError::failed)
+        check_client(&*self.endpoint, Some(&self.client_id))?;
+        keep(&self.handle, self.tenant.as_ref(), token).await
     }
+}
 
-    /// A token for another client than the present one could not be renewed, and may have other rights.
-    fn check_client(&self) -> Result<(), SignInError> {
-        match self.endpoint.credentials().load().client_id() {
-            Some(id) if id == self.client_id => Ok(()),
-            _ => Err(SignInError::new(SignInErrorKind::ClientReplaced)),
-        }
-    }
+fn unsupported(detail: impl Into<Box<str>>) -> SignInError {
+    SignInError::new(SignInErrorKind::Unsupported).with_detail(detail)
+}
 
-    async fn keep(&self, token: Token) -> Result<(), Arc<TokenError>> {
-        match &self.tenant {
-            Some(tenant) => self.handle.keep_tenant(tenant, token).await,
-            None => self.handle.keep(token).await,
-        }
+/// Never a default tenant: where each tenant has its token, `instead` says which.
+fn one_token(handle: &AuthHandle, instead: &str) -> Result<(), SignInError> {
+    handle.without_tenant().map_err(|_| unsupported(format!("each tenant has its own token here; use {instead}")))
+}
+
+fn endpoint_of(handle: &AuthHandle) -> Result<Arc<dyn Direct>, SignInError> {
+    let endpoint = handle.setup.endpoint.clone();
+    endpoint.ok_or_else(|| unsupported("its tokens come from a source of yours; hand them in with `hand_in`"))
+}
+
+/// A token for another client than the present one could not be renewed, and may have other rights.
+fn check_client(endpoint: &dyn Direct, began_as: Option<&str>) -> Result<(), SignInError> {
+    if endpoint.credentials().load().client_id() == began_as {
+        Ok(())
+    } else {
+        Err(SignInError::new(SignInErrorKind::ClientReplaced))
     }
+}
+
+/// The one place where a sign-in ends well.
+async fn keep(handle: &AuthHandle, tenant: Option<&TenantId>, token: Token) -> Result<(), SignInError> {
+    let kept = match tenant {
+        Some(tenant) => handle.keep_tenant(tenant, token).await,
+        None => handle.keep(token).await,
+    };
+    kept.map_err(SignInError::failed)
 }
 
 impl Secrets {

@@ -19,6 +19,7 @@ use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenSto
 use crate::clock::Clock;
 use crate::extensions::TenantId;
 use crate::observe;
+use crate::secret::Secret;
 use crate::token::{RefreshToken, Token, TokenError, TokenRequest, TokenSource};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
@@ -237,6 +238,9 @@ pub(crate) trait Keeper: Send + Sync {
     /// Stores that there is no token.
     fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()>;
 
+    /// The refresh token and the token that are stored.
+    fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)>;
+
     fn stats(&self) -> StoreStats;
 }
 
@@ -247,6 +251,14 @@ impl<St: TokenStore> Keeper for StoreLayer<St> {
 
     fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()> {
         Box::pin(async move { self.put(&request, |_| Record::default()).await.map(drop) })
+    }
+
+    fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
+        Box::pin(async move {
+            let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
+            let record = self.0.load(&*request.terms().clock, &key).await?.record.unwrap_or_default();
+            Ok((record.refresh_token, record.token))
+        })
     }
 
     fn stats(&self) -> StoreStats {

@@ -9,18 +9,21 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use http::header::LOCATION;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::request::Parts;
 use http::{Request, Response};
+use serde_json::{Map, Value, json};
 use tower_service::Service;
 
 use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::codes::{Authorization, Codes, Rejected};
+use super::devices::{self, Devices};
 use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
+use super::metadata;
 use super::record::{RecordedRequest, Recorder, lock};
-use super::shapes::{Announce, Asked, Granted, Refusal, Shape};
+use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
 use super::tokens::{Format, Identity, Tokens};
 use crate::clock::Clock;
 use crate::error::BoxError;
@@ -57,14 +60,22 @@ pub struct AuthServer {
     clock: TestClock,
     shape: Shape,
     recorder: Recorder,
+    /// Of requests to all endpoints but the token endpoint.
+    other_recorder: Recorder,
     sign_ins: Recorder,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     script: Script,
+    /// For all endpoints but the token endpoint.
+    other_script: Script,
     tokens: Tokens,
     codes: Codes,
+    devices: Devices,
+    /// What differs from the truth.
+    metadata: Map<String, Value>,
+    device_code_lifetime: Duration,
     clients: HashMap<String, String>,
     lifetime: Duration,
     latency: Duration,
@@ -83,6 +94,8 @@ struct State {
     proofs: Option<Proofs>,
 }
 
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
 enum TenantFrom {
     Header(String),
     Param(String),
@@ -91,7 +104,9 @@ enum TenantFrom {
 /// The servers.
 impl AuthServer {
     /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
-    /// body, opaque tokens, a true `expires_in`. People sign in at any path that ends in `/authorize`, and agree at once.
+    /// body, opaque tokens, a true `expires_in`. People sign in at any path that ends in `/authorize`, and agree at once; on
+    /// other devices (RFC 8628) they begin at `/device_authorization`. Tokens are revoked (RFC 7009) at `/revoke`. The
+    /// metadata (RFC 8414, OpenID) name as issuer what they were asked for as.
     pub fn new(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Generic)
     }
@@ -131,8 +146,12 @@ impl AuthServer {
     fn with_shape(clock: TestClock, shape: Shape) -> Self {
         let state = State {
             script: Script::default(),
+            other_script: Script::default(),
             tokens: Tokens::new(),
             codes: Codes::default(),
+            devices: Devices::default(),
+            metadata: Map::new(),
+            device_code_lifetime: Duration::from_secs(600),
             clients: HashMap::new(),
             lifetime: shape.lifetime(),
             latency: Duration::ZERO,
@@ -149,8 +168,8 @@ impl AuthServer {
             pkce_required: false,
             proofs: None,
         };
-        let state = Arc::new(Mutex::new(state));
-        Self { clock, shape, recorder: Recorder::default(), sign_ins: Recorder::default(), state }
+        let (recorder, other_recorder, sign_ins): (Recorder, Recorder, Recorder) = Default::default();
+        Self { clock, shape, recorder, other_recorder, sign_ins, state: Arc::new(Mutex::new(state)) }
     }
 }
 
@@ -238,6 +257,16 @@ impl AuthServer {
         self.set(|state| state.pkce_required = true)
     }
 
+    /// A member of the metadata, in the place of the true one; `null` leaves it out.
+    pub fn metadata(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.set(|state| state.metadata.insert(name.into(), value.into()))
+    }
+
+    /// How long the codes of a sign-in on another device are good. Default: ten minutes.
+    pub fn device_code_lifetime(self, lifetime: Duration) -> Self {
+        self.set(|state| state.device_code_lifetime = lifetime)
+    }
+
     /// Binds each token to the key whose proof comes with the token request (RFC 9449 §5), and refuses requests without one.
     /// By default proofs are left out of account, as by a server that does not know them.
     ///
@@ -274,14 +303,21 @@ impl AuthServer {
         lock(&self.state).script.push(faults);
     }
 
+    /// The same for requests to all endpoints but the token endpoint.
+    pub fn script_other(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.state).other_script.push(faults);
+    }
+
     /// Every token request meets this fault once the script is used up, until [`heal`](Self::heal).
     pub fn always(&self, fault: Fault) {
         lock(&self.state).script.always(fault);
     }
 
-    /// No more faults: ends `always` and forgets the rest of the script.
+    /// No more faults: ends `always` and forgets the rest of the scripts.
     pub fn heal(&self) {
-        lock(&self.state).script.heal();
+        let mut state = lock(&self.state);
+        state.script.heal();
+        state.other_script.heal();
     }
 
     /// Revokes an access token. Whether there was such a token.
@@ -297,6 +333,16 @@ impl AuthServer {
     /// Revokes all refresh tokens; access tokens live on.
     pub fn revoke_refresh_tokens(&self) {
         lock(&self.state).tokens.revoke_refresh();
+    }
+
+    /// The person enters this code on their device, signs in and agrees. Whether there is such a code.
+    pub fn approve_device(&self, user_code: &str) -> bool {
+        lock(&self.state).devices.answer(user_code, devices::Answer::Approved)
+    }
+
+    /// The person enters this code and says no. Whether there is such a code.
+    pub fn deny_device(&self, user_code: &str) -> bool {
+        lock(&self.state).devices.answer(user_code, devices::Answer::Denied)
     }
 
     /// From now on proofs must hold another nonce.
@@ -350,6 +396,11 @@ impl AuthServer {
         self.recorder.requests()
     }
 
+    /// All requests to other endpoints in order of arrival.
+    pub fn other_requests(&self) -> Vec<RecordedRequest> {
+        self.other_recorder.requests()
+    }
+
     /// How many token requests are in hand now: arrived, not answered, not given up by the client.
     pub fn in_flight(&self) -> usize {
         self.recorder.in_flight()
@@ -385,9 +436,9 @@ impl AuthServer {
         lock(&self.state).tokens.reuses()
     }
 
-    /// Whether a path is one of this server's endpoints.
+    /// Whether there is an endpoint of this server at a path.
     pub(super) fn serves(&self, path: &str) -> bool {
-        self.shape.serves(path) || self.shape.signs_in(path)
+        self.shape.place(path).is_some()
     }
 }
 
@@ -398,13 +449,17 @@ impl AuthServer {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        if self.shape.signs_in(head.uri.path()) {
+        let place = self.shape.place(head.uri.path());
+        if place == Some(Place::SignIn) {
             return Ok(self.sign_in_page(&head).into_response());
         }
-        let arrival = self.recorder.arrive(&head, self.clock.now());
+        let is_other = place.is_some_and(|place| place != Place::Token);
+        let recorder = if is_other { &self.other_recorder } else { &self.recorder };
+        let arrival = recorder.arrive(&head, self.clock.now());
         let (fault, latency) = {
             let mut state = lock(&self.state);
-            (state.script.next(), state.latency)
+            let script = if is_other { &mut state.other_script } else { &mut state.script };
+            (script.next(), state.latency)
         };
         let body = body::read(body).await?;
         arrival.body(body.clone());
@@ -413,7 +468,7 @@ impl AuthServer {
         }
         let same = matches!(fault, Fault::SameToken);
         let shape = self.shape;
-        fault.play(|| self.usual(&head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
+        fault.play(|| self.usual(place, &head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
     }
 
     /// The authorization endpoint (RFC 6749 §3.1), without a page: whoever comes agrees.
@@ -443,8 +498,27 @@ impl AuthServer {
         Answer::new(302, "text/plain", "").header(LOCATION, &location)
     }
 
-    fn usual(&self, head: &Parts, body: &[u8], same: bool) -> Answer {
-        let granted = self.shape.read(head, body).and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
+    fn usual(&self, place: Option<Place>, head: &Parts, body: &[u8], same: bool) -> Answer {
+        let answer = match place {
+            Some(place) => self.answer(place, head, body, same),
+            None => Err(Refusal::new(404, "not_found", "There is no endpoint at this path.")),
+        };
+        answer.unwrap_or_else(|refusal| self.shape.refuse(&refusal))
+    }
+
+    fn answer(&self, place: Place, head: &Parts, body: &[u8], same: bool) -> Result<Answer, Refusal> {
+        let asked = || self.shape.read(place, head, body);
+        match place {
+            Place::Token => Ok(self.token_answer(asked(), head, same)),
+            Place::SignIn => Ok(self.sign_in_page(head)),
+            Place::Revocation => lock(&self.state).revoke(&asked()?),
+            Place::DeviceAuthorization => lock(&self.state).begin_device_sign_in(&asked()?, self.clock.server_time()),
+            Place::Metadata => metadata::answer(head, &lock(&self.state).metadata),
+        }
+    }
+
+    fn token_answer(&self, asked: Result<Asked, Refusal>, head: &Parts, same: bool) -> Answer {
+        let granted = asked.and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
         let nonce = lock(&self.state).proofs.as_mut().and_then(|proofs| proofs.nonce_to_tell(granted.is_ok()));
         let answer = match granted {
             Ok(granted) => self.shape.answer(&granted),
@@ -467,6 +541,11 @@ impl State {
         let client = self.authenticate(asked)?;
         let (identity, family) = match asked.grant.as_str() {
             "refresh_token" => self.redeem(asked, &client)?,
+            DEVICE_CODE => {
+                let tenant = self.tenant(head, asked)?;
+                let scope = self.devices.poll(asked.param("device_code").unwrap_or_default(), &client, now)?;
+                (Identity { client, scope, tenant }, None)
+            }
             "authorization_code" => {
                 let tenant = self.tenant(head, asked)?;
                 let (scope, family) = self.redeem_code(asked, &client, now)?;
@@ -511,6 +590,29 @@ impl State {
             refresh_token: refresh_token.map(|(token, _)| token),
             announce: self.announce.clone(),
         })
+    }
+
+    fn begin_device_sign_in(&mut self, asked: &Asked, now: SystemTime) -> Result<Answer, Refusal> {
+        let client = self.authenticate(asked)?;
+        let scope = asked.param("scope").unwrap_or_default().to_owned();
+        let lifetime = self.device_code_lifetime;
+        let (device_code, user_code) = self.devices.begin(client, scope, now, lifetime);
+        let body = json!({
+            "device_code": device_code,
+            "user_code": user_code,
+            "verification_uri": "https://auth.example.com/device",
+            "verification_uri_complete": format!("https://auth.example.com/device?user_code={user_code}"),
+            "expires_in": lifetime.as_secs(),
+            "interval": Devices::INTERVAL.as_secs(),
+        });
+        Ok(Answer::json(200, body.to_string()).header(CACHE_CONTROL, "no-store"))
+    }
+
+    fn revoke(&mut self, asked: &Asked) -> Result<Answer, Refusal> {
+        let client = self.authenticate(asked)?;
+        let token = asked.param("token").ok_or_else(|| Refusal::invalid_request("token is missing."))?;
+        self.tokens.revoke_for(token, &client);
+        Ok(Answer::new(200, "text/plain", ""))
     }
 
     /// The client's id. A server that knows no clients takes any.
@@ -717,6 +819,45 @@ mod tests {
         assert_eq!(refresh(&auth, &stolen).await["error"], "invalid_grant");
         auth.revoke_refresh_tokens();
         assert_eq!(refresh(&auth, &signed_in).await["error"], "invalid_grant");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_asks_too_often_is_told_to_slow_down() {
+        const POLL: &str = "grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code=";
+        let auth = AuthServer::new(TestClock::new());
+        let begin = Request::post("/device_authorization").header("content-type", "application/x-www-form-urlencoded");
+        let response = auth.clone().oneshot(begin.body("client_id=id&scope=a".to_owned()).unwrap()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let codes: Value = serde_json::from_slice(&body).unwrap();
+        let poll = format!("{POLL}{}", codes["device_code"].as_str().unwrap());
+        for (after, error) in [(4, "slow_down"), (9, "slow_down"), (15, "authorization_pending")] {
+            advance(Duration::from_secs(after)).await;
+            assert_eq!(post(&auth, &poll).await["error"], error, "{after}");
+        }
+        assert!(auth.approve_device(codes["user_code"].as_str().unwrap()) && !auth.approve_device("another"));
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(post(&auth, &poll).await["scope"], "a");
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(post(&auth, &poll).await["error"], "invalid_grant", "it is good once");
+        assert_eq!(post(&auth, &format!("{POLL}forged")).await["error"], "invalid_grant");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_its_own_client_revokes_a_token_and_a_refresh_token_takes_all_with_it() {
+        let auth = AuthServer::new(TestClock::new()).issue_refresh_tokens();
+        let granted = post(&auth, "grant_type=client_credentials").await;
+        let text = |name: &str| granted[name].as_str().unwrap().to_owned();
+        let revoke = async |client: &str, token: String| {
+            let request = Request::post("/revoke").header("content-type", "application/x-www-form-urlencoded");
+            let request = request.body(format!("client_id={client}&token={token}")).unwrap();
+            assert_eq!(auth.clone().oneshot(request).await.unwrap().status(), 200);
+        };
+        revoke("another", text("refresh_token")).await;
+        revoke("id", "forged".into()).await;
+        assert!(auth.is_live(&text("access_token")));
+        revoke("id", text("refresh_token")).await;
+        assert!(!auth.is_live(&text("access_token")));
+        assert_eq!((auth.token_requests(), auth.other_requests().len()), (1, 3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,20 @@ pub(super) enum Shape {
     Graphnet,
 }
 
+/// An endpoint of an authorization server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Token,
+    /// Where people sign in (RFC 6749 §3.1).
+    SignIn,
+    /// RFC 7009.
+    Revocation,
+    /// RFC 8628.
+    DeviceAuthorization,
+    /// RFC 8414, OpenID Connect Discovery.
+    Metadata,
+}
+
 /// A token request that was understood.
 pub(super) struct Asked {
     pub(super) grant: String,
@@ -103,8 +117,23 @@ impl Shape {
         matches!(self, Shape::Generic | Shape::Spry)
     }
 
-    /// Whether a path is a token endpoint's.
-    pub(super) fn serves(self, path: &str) -> bool {
+    /// The endpoint at a path.
+    pub(super) fn place(self, path: &str) -> Option<Place> {
+        if self.serves_tokens(path) {
+            return Some(Place::Token);
+        }
+        match path.rsplit('/').next()? {
+            _ if path == SPRY_SIGN_IN && self == Shape::Spry => Some(Place::SignIn),
+            _ if self != Shape::Generic => None,
+            "authorize" => Some(Place::SignIn),
+            _ if path.contains("/.well-known/") => Some(Place::Metadata),
+            "revoke" => Some(Place::Revocation),
+            "device_authorization" => Some(Place::DeviceAuthorization),
+            _ => None,
+        }
+    }
+
+    fn serves_tokens(self, path: &str) -> bool {
         match self {
             Shape::Generic => path.ends_with("/token"),
             Shape::Vip => path == "/oauth/token",
@@ -115,25 +144,13 @@ impl Shape {
         }
     }
 
-    /// Whether a path is where people sign in.
-    pub(super) fn signs_in(self, path: &str) -> bool {
-        match self {
-            Shape::Generic => path.ends_with("/authorize"),
-            Shape::Spry => path == "/apis/v2/oauth/authorize",
-            _ => false,
-        }
-    }
-
     /// Whether there are these scopes.
     pub(super) fn knows_scopes(self, scope: &str) -> bool {
         self != Shape::Spry || scope.split_whitespace().all(|scope| SPRY_SCOPES.contains(&scope))
     }
 
-    /// Reads a token request as strictly as the provider describes it.
-    pub(super) fn read(self, head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
-        if !self.serves(head.uri.path()) {
-            return Err(Refusal::new(404, "not_found", "There is no token endpoint at this path."));
-        }
+    /// Reads a request as strictly as the provider describes it.
+    pub(super) fn read(self, place: Place, head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
         if head.method != Method::POST {
             return Err(Refusal::new(405, "invalid_request", "A token request is a POST (RFC 6749 §3.2)."));
         }
@@ -141,6 +158,7 @@ impl Shape {
             return Err(Refusal::invalid_request("Credentials must not be in the URI (RFC 6749 §2.3.1)."));
         }
         match self {
+            _ if place != Place::Token => read_client(head, body),
             Shape::Vip => read_vip(head, body),
             Shape::Generic => read_generic(head, body),
             Shape::Spry => read_spry(head, body),
@@ -209,6 +227,7 @@ impl Shape {
 }
 
 const SPRY_TOKEN: &str = "/apis/v2/oauth/token";
+const SPRY_SIGN_IN: &str = "/apis/v2/oauth/authorize";
 const SPRY_REFRESH: &str = "/apis/v1/oauth/token";
 const SPRY_SCOPES: [&str; 2] = ["read", "write"];
 const QMATIC_SCOPES: [&str; 3] = [
@@ -219,6 +238,13 @@ const QMATIC_SCOPES: [&str; 3] = [
 
 /// Any grant, any scope, either client authentication; who the client is, is checked by the caller.
 fn read_generic(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
+    let asked = read_client(head, body)?;
+    let grant = asked.param("grant_type").ok_or_else(|| Refusal::invalid_request("grant_type is missing."))?.to_owned();
+    Ok(Asked { grant, ..asked })
+}
+
+/// Parameters and client of a request to any endpoint.
+fn read_client(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
     let params = read_form(head, body)?;
     let credentials = match basic(head)? {
         Some(_) if param(&params, "client_secret").is_some() => {
@@ -230,8 +256,7 @@ fn read_generic(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
             vec![(text("client_id"), text("client_secret"))]
         }
     };
-    let grant = param(&params, "grant_type").ok_or_else(|| Refusal::invalid_request("grant_type is missing."))?;
-    Ok(Asked { grant: grant.to_owned(), params, credentials, tenant: None })
+    Ok(Asked { grant: String::new(), params, credentials, tenant: None })
 }
 
 fn read_vip(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {

@@ -123,6 +123,16 @@ impl Tokens {
         self.access.get(token)?.identity.tenant.as_ref()
     }
 
+    /// As `client` asks for it (RFC 7009 §2.1): a refresh token takes all that descends from it with it. Another client's
+    /// token is no business of its.
+    pub(super) fn revoke_for(&mut self, token: &str, client: &str) {
+        if let Some(family) = self.refresh.get(token).filter(|refresh| refresh.identity.client == client) {
+            self.revoke_family(family.family);
+        } else if self.access.get(token).is_some_and(|access| access.identity.client == client) {
+            self.revoke(token);
+        }
+    }
+
     /// Only who has this key may use the token.
     pub(super) fn bind(&mut self, token: &str, key: Option<String>) {
         if let Some(access) = self.access.get_mut(token) {

@@ -61,6 +61,14 @@ pub enum TokenErrorKind {
     Refused,
     /// The grant is dead and there is no other: a person must sign in again.
     SignInAgain,
+    /// It does not offer what is needed: an endpoint, this way to authenticate, the revocation of this kind of token
+    /// (`unsupported_token_type`, RFC 7009 §2.2.1).
+    Unsupported,
+    /// It was to be found by its issuer (RFC 8414), and its metadata are missing, cannot be read, or name no secure token
+    /// endpoint.
+    BadMetadata,
+    /// Its metadata are those of another issuer than the configured one (RFC 8414 §3.3).
+    WrongIssuer,
     /// It answered with a redirect, which is never followed: credentials would go elsewhere.
     Redirected,
     /// The token had expired on arrival and the provider forbids using it: one of the clocks is wrong.
@@ -102,6 +110,13 @@ impl TokenErrorKind {
             }
             Self::Refused => "the authorization server refuses the token request; check grant, scopes and parameters",
             Self::SignInAgain => "the grant has ended; a person must sign in again",
+            Self::Unsupported => "the authorization server does not offer what is asked for; check the configuration",
+            Self::BadMetadata => {
+                "the authorization server's metadata are not there or cannot be used; check the issuer, or configure the URLs"
+            }
+            Self::WrongIssuer => {
+                "the authorization server is not the configured issuer; write the issuer exactly as the server does"
+            }
             Self::Redirected => {
                 "the token endpoint answered with a redirect, which is never followed; configure the URL it points to"
             }
@@ -191,13 +206,15 @@ impl TokenError {
             | Timeout
             | Unavailable
             | Malformed
+            | BadMetadata
             | ClockSkew
             | Overloaded
             | Aborted
             | CredentialsUnavailable
             | NotStored
             | SourceTransient => true,
-            BadCredentials | Refused | SignInAgain | Redirected | NoRuntime | SourcePermanent => false,
+            BadCredentials | Refused | SignInAgain | Unsupported | WrongIssuer | Redirected | NoRuntime
+            | SourcePermanent => false,
         }
     }
 
@@ -215,6 +232,12 @@ impl TokenError {
             #[cfg(feature = "tonic")]
             grpc: tonic::Status::unavailable(kind.sentence()),
         }
+    }
+
+    /// The same failure, of another class by what is known besides.
+    pub(crate) fn of_kind(mut self, kind: TokenErrorKind) -> Self {
+        self.kind = kind;
+        self.retold()
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {

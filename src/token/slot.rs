@@ -167,6 +167,14 @@ impl Failure {
     }
 }
 
+/// The tokens of one slot, to be revoked.
+pub(crate) struct Held {
+    pub(crate) refresh_token: Option<Secret<String>>,
+    pub(crate) current: Option<Arc<Current>>,
+    /// Another sign-in begins another line.
+    lineage: u32,
+}
+
 /// Figures of one slot.
 pub(crate) struct SlotStats {
     pub(crate) current: Option<Arc<Current>>,
@@ -399,16 +407,30 @@ impl Slot {
 
     /// The same for changed credentials: a flight under way was made with the old ones, and does not publish.
     pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
+        self.start_over(self.lock(), keep_refresh_token);
+    }
+
+    /// What there is to revoke.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.lock();
+        Held { refresh_token: state.refresh_token.clone(), current: self.current.load_full(), lineage: state.lineage }
+    }
+
+    /// The refresh token of `held` is dead. One of a later sign-in stays.
+    pub(crate) fn forget_refresh_token(&self, held: &Held) {
         let mut state = self.lock();
-        let superseded = state.supersede_flight();
-        if !keep_refresh_token {
-            state.lineage += 1;
+        if state.lineage == held.lineage {
             state.refresh_token = None;
             state.refresh_answer_lost = false;
         }
-        self.forget_token(&mut state);
-        drop(state);
-        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
+    }
+
+    /// All of `held` is dead, and whatever a flight makes of it. What a later sign-in brought stays.
+    pub(crate) fn forget(&self, held: &Held) {
+        let state = self.lock();
+        if state.lineage == held.lineage {
+            self.start_over(state, false);
+        }
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
@@ -498,6 +520,18 @@ impl Slot {
         let current = Arc::new(Current { generation, token, lifetime });
         self.current.store(Some(current.clone()));
         if same_as.is_some() { Landing::Same(current) } else { Landing::New(current) }
+    }
+
+    fn start_over(&self, mut state: MutexGuard<'_, State>, keep_refresh_token: bool) {
+        let superseded = state.supersede_flight();
+        if !keep_refresh_token {
+            state.lineage += 1;
+            state.refresh_token = None;
+            state.refresh_answer_lost = false;
+        }
+        self.forget_token(&mut state);
+        drop(state);
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
     }
 
     fn forget_token(&self, state: &mut State) {

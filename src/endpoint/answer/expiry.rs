@@ -58,6 +58,11 @@ pub(super) fn refresh_in(members: &Members<'_>) -> Read<Duration> {
     }
 }
 
+/// `interval`, between two polls (RFC 8628 §3.2).
+pub(super) fn interval(members: &Members<'_>) -> Option<Duration> {
+    members.get("interval").and_then(number).and_then(span)
+}
+
 fn read<T>(value: Option<T>) -> Read<T> {
     value.map_or(Read::Unusable, Read::Known)
 }

@@ -10,14 +10,16 @@ use crate::observe;
 use crate::secret::Secret;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind};
 
+mod device;
 mod expiry;
 mod members;
 mod refusal;
-mod retry_after;
+pub(super) mod retry_after;
 mod sent;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use device::DeviceCodes;
 pub(crate) use sent::Sent;
 
 use members::{Member, Members};
@@ -34,6 +36,12 @@ pub(crate) struct AnswerSettings {
     /// A token that is not bound to our key is an error.
     pub(crate) require_dpop: bool,
 }
+
+/// The members of a good answer, or why it has none.
+type ReadMembers<'m, 'a> = Result<&'m Members<'a>, String>;
+
+/// What was found among them, or what is wrong with them.
+type Taken<T> = Result<T, String>;
 
 /// Reads the answer of one exchange.
 pub(crate) struct Reader<'a> {
@@ -53,8 +61,18 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The token of an answer, or why there is none.
     pub(crate) fn read(&self, answer: &Answer) -> Result<Token, TokenError> {
-        self.judge(answer).map_err(|error| {
+        self.judge(answer, |members| self.token(members?))
+    }
+
+    /// Whether another endpoint did what it was asked for; what else it says is not looked at.
+    pub(crate) fn acknowledge(&self, answer: &Answer) -> Result<(), TokenError> {
+        self.judge(answer, |_| Ok(()))
+    }
+
+    fn judge<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, TokenError> {
+        self.sift(answer, take).map_err(|error| {
             let mut error = error.with_status(answer.status);
             if let Some(pause) = retry_after::read(&answer.headers, self.now) {
                 error = error.with_retry_after(pause);
@@ -63,7 +81,8 @@ impl Reader<'_> {
         })
     }
 
-    fn judge(&self, answer: &Answer) -> Result<Token, TokenError> {
+    /// Lets nothing but a 2xx answer that names no error through to `take`.
+    fn sift<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, TokenError> {
         if answer.status.is_redirection() {
             return Err(refusal::redirected(&answer.headers, &self.sent));
         }
@@ -75,7 +94,7 @@ impl Reader<'_> {
         if !answer.status.is_success() {
             return Err(self.bare_status(answer.status, members.err()));
         }
-        members.map_err(|unreadable| unreadable.detail).and_then(|members| self.token(&members)).map_err(|detail| {
+        take(members.as_ref().map_err(|unreadable| unreadable.detail.clone())).map_err(|detail| {
             let mut error = TokenError::new(TokenErrorKind::Malformed).with_detail(detail);
             // It was answered: a refresh token may have been spent for nothing.
             error.refresh_answer_lost = true;

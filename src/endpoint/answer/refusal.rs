@@ -94,6 +94,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
     match (status.as_u16(), code) {
         (429, _) => Unavailable,
         (_, "invalid_client") => BadCredentials,
+        (_, "unsupported_token_type") => Unsupported,
         (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending" | "use_dpop_nonce") => {
             Unavailable
         }
@@ -105,7 +106,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
 }
 
 fn is_registered(code: &str) -> bool {
-    const CODES: [&str; 15] = [
+    const CODES: [&str; 16] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
@@ -119,6 +120,7 @@ fn is_registered(code: &str) -> bool {
         "slow_down",
         "authorization_pending",
         "expired_token",
+        "unsupported_token_type",
         "invalid_dpop_proof",
         "use_dpop_nonce",
     ];

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 
 /// The pause that the server asks for. A date is compared with the server's own clock where it tells it.
-pub(super) fn read(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(in crate::endpoint) fn read(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     const LONGEST: u64 = 365 * 24 * 3600;
     let value = text(headers, RETRY_AFTER)?;
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {

@@ -67,7 +67,7 @@ impl AuthorizationCode {
     }
 
     /// The authorization server's issuer identifier (RFC 9207 §2): an answer that names another one (`iss`) is refused,
-    /// one that names none is not. None by default: `iss` is then not looked at.
+    /// one that names none is not. Default: the issuer of [`Discovery`](crate::Discovery); without it `iss` is not looked at.
     ///
     /// It protects whoever signs in with more than one server from having one's code sent to another (RFC 9700 §4.4).
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
@@ -126,8 +126,12 @@ impl AuthorizationCode {
         Ok(())
     }
 
-    pub(crate) fn expected_issuer(&self) -> &Issuer {
-        &self.issuer
+    /// Who must have sent the browser back; `discovered` where nothing else is said.
+    pub(crate) fn expected_issuer(&self, discovered: Option<&str>) -> Issuer {
+        match (&self.issuer, discovered) {
+            (Issuer::Unknown, Some(issuer)) => Issuer::Known(issuer.to_owned()),
+            (issuer, _) => issuer.clone(),
+        }
     }
 
     /// The authorization URL (RFC 6749 §4.1.1, RFC 7636 §4.3, RFC 8707 §2.1).

@@ -34,18 +34,20 @@ pub(crate) enum Grant {
     AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
+    /// RFC 8628: a person signs in on another device, and until then there is none.
+    Device,
 }
 
 impl Grant {
     /// Whether it yields tokens without a refresh token.
     pub(crate) fn is_primary(&self) -> bool {
-        !matches!(self, Grant::RefreshToken | Grant::AuthorizationCode(_))
+        !matches!(self, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device)
     }
 
     /// Whether what it sends may have to be waited for.
     pub(crate) fn may_wait(&self) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device => false,
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
         }
@@ -55,7 +57,7 @@ impl Grant {
     /// What is known already to be no assertion or no token.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => Ok(()),
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
             Grant::AuthorizationCode(code) => code.validate(),
@@ -77,6 +79,7 @@ impl Grant {
             }
             // Where the person signs in does not matter: the client and the token URL tell whose server it is.
             Grant::AuthorizationCode(_) => digest.field("grant", "authorization code"),
+            Grant::Device => digest.field("grant", "device"),
         }
     }
 
@@ -88,7 +91,7 @@ impl Grant {
     /// Whether it sends a parameter of that name.
     pub(crate) fn sends(&self, name: &str) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
             Grant::JwtBearer(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
             Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
@@ -100,7 +103,9 @@ impl Grant {
 impl PartialEq for Grant {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Grant::ClientCredentials, Grant::ClientCredentials) | (Grant::RefreshToken, Grant::RefreshToken) => true,
+            (Grant::ClientCredentials, Grant::ClientCredentials)
+            | (Grant::RefreshToken, Grant::RefreshToken)
+            | (Grant::Device, Grant::Device) => true,
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
             (Grant::AuthorizationCode(one), Grant::AuthorizationCode(other)) => one == other,
@@ -139,7 +144,7 @@ impl GrantParams {
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
             (Asking::RefreshToken | Asking::Once, _)
-            | (Asking::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_)) => {
+            | (Asking::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
                 Ok(refresh_token::params(request))
             }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),

@@ -1,0 +1,112 @@
+//! What an authorization server says of itself (RFC 8414 §2): read, checked, and no more of it kept than is used.
+
+use http::Uri;
+use serde::Deserialize;
+
+use super::Directory;
+use crate::endpoint::ClientAuth;
+use crate::token::{TokenError, TokenErrorKind};
+
+/// Metadata that have been checked.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    pub(crate) issuer: String,
+    urls: Urls,
+    /// For clients known by their certificate; they come first (RFC 8705 §5).
+    mtls: Urls,
+    auth_methods: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Urls {
+    pub(crate) token: Option<Uri>,
+    pub(crate) revocation: Option<Uri>,
+    pub(crate) device: Option<Uri>,
+}
+
+impl Metadata {
+    /// # Errors
+    /// `BadMetadata`: no JSON, a URL that is none or not secure. `WrongIssuer`. Neither quotes anything.
+    pub(super) fn read(body: &[u8], directory: &Directory) -> Result<Self, TokenError> {
+        let bad = |detail: String| TokenError::new(TokenErrorKind::BadMetadata).with_detail(detail);
+        let document: Document = serde_json::from_slice(body).map_err(|error| {
+            // The error itself quotes the text.
+            bad(format!("they cannot be read at line {} column {}", error.line(), error.column()))
+        })?;
+        if document.issuer != directory.issuer {
+            let detail = "its metadata name another issuer than the configured one (RFC 8414 §3.3)";
+            return Err(TokenError::new(TokenErrorKind::WrongIssuer).with_detail(detail));
+        }
+        let read = |endpoints: Endpoints| {
+            Urls::read(&endpoints, directory).map_err(|name| bad(format!("`{name}` is no secure URL")))
+        };
+        Ok(Self {
+            urls: read(Endpoints {
+                token_endpoint: document.token_endpoint,
+                revocation_endpoint: document.revocation_endpoint,
+                device_authorization_endpoint: document.device_authorization_endpoint,
+            })?,
+            mtls: read(document.mtls_endpoint_aliases.unwrap_or_default())?,
+            issuer: document.issuer,
+            auth_methods: document.token_endpoint_auth_methods_supported,
+        })
+    }
+
+    /// The endpoints for a client that authenticates so.
+    pub(crate) fn urls(&self, auth: &ClientAuth) -> Urls {
+        let Urls { token, revocation, device } = self.urls.clone();
+        if !auth.is_mtls() {
+            return Urls { token, revocation, device };
+        }
+        let own = self.mtls.clone();
+        Urls { token: own.token.or(token), revocation: own.revocation.or(revocation), device: own.device.or(device) }
+    }
+
+    /// # Errors
+    /// `Unsupported`: the server says that clients cannot authenticate so. A server that says nothing is not believed to
+    /// know Basic only (§2): too many say nothing.
+    pub(crate) fn check(&self, auth: &ClientAuth) -> Result<(), TokenError> {
+        let names = auth.registered_names();
+        match &self.auth_methods {
+            Some(offered) if !names.is_empty() && !names.iter().any(|name| offered.iter().any(|o| o == name)) => {
+                let detail = format!(
+                    "its metadata do not list {} among the `token_endpoint_auth_methods_supported`; nothing was sent",
+                    names.join(" or ")
+                );
+                Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Urls {
+    /// Or the name of what is no secure URL.
+    fn read(endpoints: &Endpoints, directory: &Directory) -> Result<Self, &'static str> {
+        let parse =
+            |name, url: &Option<String>| url.as_ref().map(|url| directory.parse(url)).transpose().map_err(|_| name);
+        Ok(Self {
+            token: parse("token_endpoint", &endpoints.token_endpoint)?,
+            revocation: parse("revocation_endpoint", &endpoints.revocation_endpoint)?,
+            device: parse("device_authorization_endpoint", &endpoints.device_authorization_endpoint)?,
+        })
+    }
+}
+
+/// As it is written. A member that occurs twice is an error.
+#[derive(Deserialize)]
+struct Document {
+    issuer: String,
+    token_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    device_authorization_endpoint: Option<String>,
+    mtls_endpoint_aliases: Option<Endpoints>,
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Endpoints {
+    token_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    device_authorization_endpoint: Option<String>,
+}

@@ -1,0 +1,83 @@
+//! `Endpoints`: where one exchange goes, and for whom a client's assertions are there.
+
+use http::Uri;
+
+use super::ClientAuth;
+use super::discovery::Metadata;
+use super::grant::Asking;
+use super::settings::EndpointSettings;
+use crate::token::{TokenError, TokenErrorKind};
+
+/// The endpoints of the server, configured or found.
+pub(crate) struct Endpoints {
+    token: Uri,
+    /// Where refresh tokens go.
+    refresh: Uri,
+    revocation: Option<Uri>,
+    device: Option<Uri>,
+    /// The one name that assertions of the client are addressed to.
+    pub(crate) audience_of_assertions: String,
+}
+
+/// An endpoint besides the token endpoint.
+#[derive(Clone, Copy)]
+pub(crate) enum Other {
+    /// RFC 7009.
+    Revocation,
+    /// RFC 8628.
+    DeviceAuthorization,
+}
+
+impl Endpoints {
+    /// As they are configured.
+    pub(super) fn configured(settings: &EndpointSettings, token: &Uri) -> Self {
+        Self {
+            refresh: settings.refresh_url.as_ref().unwrap_or(token).clone(),
+            revocation: settings.revocation_url.clone(),
+            device: settings.device_url.clone(),
+            audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(|| token.to_string()),
+            token: token.clone(),
+        }
+    }
+
+    /// As they were found, where the configuration does not say otherwise.
+    ///
+    /// # Errors
+    /// The server does not know this way to authenticate, or has no token endpoint.
+    pub(super) fn found(
+        settings: &EndpointSettings,
+        metadata: &Metadata,
+        auth: &ClientAuth,
+    ) -> Result<Self, TokenError> {
+        metadata.check(auth)?;
+        let urls = metadata.urls(auth);
+        let token = urls
+            .token
+            .ok_or_else(|| TokenError::new(TokenErrorKind::BadMetadata).with_detail("they name no `token_endpoint`"))?;
+        let issuer = || metadata.issuer.clone();
+        Ok(Self {
+            revocation: settings.revocation_url.clone().or(urls.revocation),
+            device: settings.device_url.clone().or(urls.device),
+            audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(issuer),
+            ..Self::configured(settings, &token)
+        })
+    }
+
+    /// Where an exchange for a token goes.
+    pub(super) fn token_url(&self, asking: Asking) -> &Uri {
+        match asking {
+            Asking::RefreshToken => &self.refresh,
+            Asking::Primary | Asking::Once => &self.token,
+        }
+    }
+
+    /// # Errors
+    /// `Unsupported`: there is none.
+    pub(super) fn other(&self, other: Other) -> Result<&Uri, TokenError> {
+        let (url, missing) = match other {
+            Other::Revocation => (&self.revocation, "there is no revocation URL"),
+            Other::DeviceAuthorization => (&self.device, "there is no device authorization URL"),
+        };
+        url.as_ref().ok_or_else(|| TokenError::new(TokenErrorKind::Unsupported).with_detail(missing))
+    }
+}

@@ -1,0 +1,126 @@
+//! `DeviceSignIn`: a person's sign-in on another device, from the code that they enter to the token that is handed in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{SignInError, SignInErrorKind, check_client, endpoint_of, keep, one_token, unsupported};
+use crate::endpoint::{DeviceAuthorization, DeviceError, Direct};
+use crate::extensions::TenantId;
+use crate::layer::AuthHandle;
+use crate::token::TokenErrorKind;
+
+/// The beginning of a sign-in on another device.
+impl AuthHandle {
+    /// Begins a sign-in for a program without a browser (RFC 8628): asks the server for a code, which a person enters on a
+    /// device that has one. An example is at [`AuthConfig::device`](crate::AuthConfig::device).
+    ///
+    /// Show what the [`DeviceSignIn`] tells, and wait. Any number of sign-ins may be under way; the one that ends last has
+    /// its token used.
+    ///
+    /// # Errors
+    /// [`Unsupported`](SignInErrorKind::Unsupported) without a device authorization URL, or where each tenant has its own
+    /// token; [`Failed`](SignInErrorKind::Failed) with the [`token_error`](SignInError::token_error) of the request for the
+    /// code. It is not tried again here.
+    pub async fn sign_in_on_device(&self) -> Result<DeviceSignIn, SignInError> {
+        one_token(self, "`sign_in_tenant_on_device`")?;
+        DeviceSignIn::begin(self, None).await
+    }
+
+    /// The same for one tenant's own token; where tokens are shared, for the one token.
+    ///
+    /// # Errors
+    /// As [`sign_in_on_device`](AuthHandle::sign_in_on_device).
+    pub async fn sign_in_tenant_on_device(&self, tenant: &TenantId) -> Result<DeviceSignIn, SignInError> {
+        DeviceSignIn::begin(self, Some(tenant.clone())).await
+    }
+}
+
+/// A person's sign-in on another device that has begun, made by [`AuthHandle::sign_in_on_device`].
+///
+/// Dropping it, or the future of [`wait`](DeviceSignIn::wait), ends it here; the server forgets it when it expires.
+#[must_use = "a sign-in brings nothing until `wait()`"]
+pub struct DeviceSignIn {
+    handle: AuthHandle,
+    tenant: Option<TenantId>,
+    endpoint: Arc<dyn Direct>,
+    client_id: Option<String>,
+    authorization: DeviceAuthorization,
+}
+
+impl DeviceSignIn {
+    /// What the person enters (RFC 8628 §3.2). Whoever enters it signs this program in: show it to this person alone.
+    pub fn user_code(&self) -> &str {
+        self.authorization.codes.user_code.expose()
+    }
+
+    /// Where they enter it: a web page, short enough to be typed.
+    pub fn verification_uri(&self) -> &str {
+        &self.authorization.codes.verification_uri
+    }
+
+    /// The same page with the code in it, for a QR code or a link (§3.3.1). Not every server has it. Show the code beside
+    /// it all the same, so that the person can see that both are one.
+    pub fn verification_uri_complete(&self) -> Option<&str> {
+        self.authorization.codes.verification_uri_complete.as_ref().map(|uri| uri.expose().as_str())
+    }
+
+    /// How long the code is good, counted from when it was asked for.
+    pub fn expires_in(&self) -> Duration {
+        self.authorization.codes.expires_in
+    }
+
+    /// Waits until the person has signed in, and hands the token in, so that the very next request uses it. Its refresh
+    /// token, if it has one, takes over from there; without one a person must sign in again when it expires.
+    ///
+    /// The server is asked as often as it allows: every 5 s unless it says otherwise, 5 s more whenever it says
+    /// `slow_down`, and half as often with each attempt that it does not answer (§3.5). Dropping the future ends the
+    /// asking; a token that is on its way at that moment is lost. Layers that you put around the endpoint
+    /// ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do not see these requests.
+    ///
+    /// # Errors
+    /// [`Denied`](SignInErrorKind::Denied): the person said no. [`Expired`](SignInErrorKind::Expired): they did not answer in
+    /// time; if the server could not be reached in the end, [`token_error`](SignInError::token_error) says so. Any other kind:
+    /// asking on would change nothing. Begin another sign-in.
+    pub async fn wait(self) -> Result<(), SignInError> {
+        let Self { handle, tenant, endpoint, client_id, authorization } = self;
+        let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
+        let token = authorization.wait(&*endpoint, asked_for).await.map_err(no_token)?;
+        check_client(&*endpoint, client_id.as_deref())?;
+        keep(&handle, tenant.as_ref(), token).await
+    }
+
+    async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, SignInError> {
+        let endpoint = endpoint_of(handle)?;
+        let client_id = endpoint.credentials().load().client_id().map(str::to_owned);
+        let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
+        let authorization = DeviceAuthorization::begin(&*endpoint, asked_for).await.map_err(|mut error| {
+            // No code was sent that could be lost.
+            error.refresh_answer_lost = false;
+            match (error.kind(), error.detail()) {
+                (TokenErrorKind::Unsupported, Some(detail)) => unsupported(detail),
+                _ => SignInError::failed(error),
+            }
+        })?;
+        Ok(Self { handle: handle.clone(), tenant, endpoint, client_id, authorization })
+    }
+}
+
+fn no_token(error: DeviceError) -> SignInError {
+    match error {
+        DeviceError::Denied(error) => {
+            let description = error.description().map(str::to_owned);
+            SignInError::new(SignInErrorKind::Denied).with_code(error.code().cloned(), description)
+        }
+        DeviceError::Expired { trouble: None } => SignInError::new(SignInErrorKind::Expired),
+        DeviceError::Expired { trouble: Some(error) } => SignInError::new(SignInErrorKind::Expired).caused_by(error),
+        DeviceError::Failed(error) => SignInError::failed(error),
+    }
+}
+
+/// Shows no code.
+impl fmt::Debug for DeviceSignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceSignIn").field("expires_in", &self.expires_in()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,186 @@
+//! Revocation through a whole layer: what the server forgets, what the client forgets, and what stays when it fails.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::time::Duration;
+
+use tower_oauth2_client::store::MemoryStore;
+use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
+use tower_oauth2_client::{
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token,
+    TokenError, TokenErrorKind,
+};
+
+const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";
+const REVOCATION_URL: &str = "https://auth.example.com/oauth2/revoke";
+
+fn handle(auth: &AuthServer, cfg: AuthConfigBuilder) -> AuthHandle {
+    let cfg = cfg.origin("https://api.example.com").clock(auth.clock().clone()).build().unwrap();
+    AuthLayer::with_client(cfg, auth.clone()).handle()
+}
+
+/// Signed in elsewhere, with an access token and a rotated refresh token.
+async fn signed_in(auth: &AuthServer) -> (AuthHandle, Token) {
+    let refresh_token = auth.sign_in("id", "");
+    let client_auth = ClientAuth::basic("id", "canary-secret");
+    let cfg = AuthConfig::refresh_token(TOKEN_URL, client_auth, refresh_token).revocation_url(REVOCATION_URL);
+    let handle = handle(auth, cfg);
+    let token = handle.token().await.unwrap();
+    (handle, token)
+}
+
+fn hints(auth: &AuthServer) -> Vec<String> {
+    auth.other_requests().iter().map(|request| request.param("token_type_hint").unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_tokens_end_at_the_server_and_here() {
+    let auth = AuthServer::new(TestClock::new());
+    let (handle, token) = signed_in(&auth).await;
+    assert_eq!(auth.other_requests().len(), 0, "only when told to");
+    handle.revoke().await.unwrap();
+    assert_eq!(hints(&auth), ["refresh_token", "access_token"]);
+    assert!(!auth.is_live(token.access_token()));
+    let error = handle.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::SignInAgain);
+    assert_eq!(auth.token_requests(), 1, "the refresh token was not sent again");
+    handle.revoke().await.expect("nothing is left to revoke");
+    assert_eq!(auth.other_requests().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_primary_grant_the_next_request_gets_a_new_token() {
+    let auth = AuthServer::new(TestClock::new());
+    let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")).revocation_url(REVOCATION_URL);
+    let handle = handle(&auth, cfg);
+    let token = handle.token().await.unwrap();
+    handle.revoke().await.unwrap();
+    assert_eq!(hints(&auth), ["access_token"]);
+    assert!(!auth.is_live(token.access_token()));
+    assert!(auth.is_live(handle.token().await.unwrap().access_token()));
+}
+
+/// RFC 7009 §2.2.1: after a 503 the token still exists.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_revoked_is_kept() {
+    let auth = AuthServer::new(TestClock::new());
+    let (handle, token) = signed_in(&auth).await;
+    auth.script_other([Fault::RetryAfter(503, 30)]);
+    let error = handle.revoke().await.unwrap_err();
+    assert_eq!((error.kind(), error.retry_after()), (TokenErrorKind::Unavailable, Some(Duration::from_secs(30))));
+    assert_eq!(handle.token().await.unwrap().access_token(), token.access_token());
+    handle.invalidate();
+    handle.token().await.expect("the refresh token is still here, and still good");
+
+    // The refresh token goes, the access token does not.
+    auth.script_other([Fault::Pass, Fault::error("unsupported_token_type")]);
+    let error = handle.revoke().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Unsupported);
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    handle.token().await.expect("the access token is kept");
+    handle.invalidate();
+    assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_token_request_under_way_brings_is_revoked_too() {
+    let auth = AuthServer::new(TestClock::new());
+    let (handle, first) = signed_in(&auth).await;
+    handle.invalidate();
+    auth.script([Fault::Slow(Duration::from_secs(5))]);
+    let waiting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.token().await }
+    });
+    while auth.token_requests() < 2 {
+        tokio::task::yield_now().await;
+    }
+    handle.revoke().await.unwrap();
+    let second = waiting.await.unwrap().unwrap();
+    assert_ne!(first.access_token(), second.access_token());
+    assert!(!auth.is_live(second.access_token()));
+    assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+}
+
+/// A sign-in that happens meanwhile is not undone.
+#[tokio::test(start_paused = true)]
+async fn a_later_sign_in_stays() {
+    let auth = AuthServer::new(TestClock::new());
+    let (handle, _) = signed_in(&auth).await;
+    auth.script_other([Fault::Slow(Duration::from_secs(5))]);
+    let revoking = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.revoke().await }
+    });
+    while auth.other_requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let another = Token::bearer("another").unwrap().expires_in(Duration::from_secs(60));
+    let another = another.with_refresh_token(RefreshToken::Replace(Secret::from(auth.sign_in("id", ""))));
+    handle.hand_in(another).unwrap();
+    revoking.await.unwrap().unwrap();
+    assert_eq!(handle.token().await.unwrap().access_token(), "another");
+    handle.invalidate();
+    handle.token().await.expect("its refresh token is here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_of_many() {
+    let auth = AuthServer::new(TestClock::new()).tenant_param("account");
+    let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id"))
+        .revocation_url(REVOCATION_URL)
+        .tenant(Tenant::header("x-account").token_param("account"));
+    let handle = handle(&auth, cfg);
+    let [blue, red] = ["blue", "red"].map(|name| TenantId::new(name).unwrap());
+    handle.revoke_tenant(&blue).await.expect("there is nothing to revoke");
+    let (of_blue, of_red) = (handle.tenant_token(&blue).await.unwrap(), handle.tenant_token(&red).await.unwrap());
+    handle.revoke_tenant(&blue).await.unwrap();
+    assert!(!auth.is_live(of_blue.access_token()) && auth.is_live(of_red.access_token()));
+    assert_eq!(handle.revoke().await.unwrap_err().kind(), TokenErrorKind::Refused, "somebody must say which");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_place_to_revoke_at_it_says_so() {
+    let auth = AuthServer::new(TestClock::new());
+    let without_url = handle(&auth, AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")));
+    without_url.token().await.unwrap();
+    let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+    let source = tower::service_fn(|_| async { Token::bearer("T").map_err(TokenError::permanent) });
+    let external = AuthLayer::with_source(cfg, source).handle();
+    for handle in [without_url, external] {
+        assert_eq!(handle.revoke().await.unwrap_err().kind(), TokenErrorKind::Unsupported);
+        handle.token().await.unwrap();
+    }
+    for url in ["http://auth.example.com/revoke", "https://auth.example.com/#x", "revoke"] {
+        let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")).revocation_url(url);
+        assert!(cfg.origin("https://api.example.com").build().is_err(), "{url}");
+    }
+}
+
+/// What another process has renewed meanwhile is in the store, and is revoked there.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_revoked_too() {
+    let auth = AuthServer::new(TestClock::new());
+    let (store, refresh_token) = (MemoryStore::new(), auth.sign_in("id", ""));
+    let process = || {
+        let cfg = AuthConfig::refresh_token(TOKEN_URL, ClientAuth::none("id"), refresh_token.clone())
+            .revocation_url(REVOCATION_URL)
+            .origin("https://api.example.com")
+            .clock(auth.clock().clone());
+        AuthLayer::with_client_and_store(cfg.build().unwrap(), auth.clone(), store.clone()).handle()
+    };
+    let (one, other) = (process(), process());
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let renewed = one.token().await.unwrap();
+    assert_eq!(auth.token_requests(), 2);
+
+    other.revoke().await.unwrap();
+    assert!(!auth.is_live(renewed.access_token()));
+    one.invalidate();
+    assert_eq!(one.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    assert_eq!(other.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    let restarted = process().token().await.unwrap_err();
+    assert_eq!(restarted.kind(), TokenErrorKind::SignInAgain, "nothing is left in the store");
+}
