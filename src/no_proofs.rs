@@ -7,10 +7,10 @@ use crate::message::HttpRequest;
 use crate::request::OriginPolicy;
 
 #[derive(Default)]
-pub(crate) struct Proofs;
+pub(crate) struct Proofs(());
 
 #[derive(Default)]
-pub(crate) struct ProofSent;
+pub(crate) struct ProofSent(());
 
 impl Proofs {
     #[inline]
@@ -32,7 +32,7 @@ impl Proofs {
         _: ProofSent,
         _: Option<Box<str>>,
     ) -> Result<ProofSent, Error> {
-        Ok(ProofSent)
+        Ok(ProofSent(()))
     }
 
     #[inline]

@@ -10,7 +10,9 @@ use super::{Proved, Resent};
 use crate::error::Error;
 use crate::message::HttpRequest;
 
-pub(super) struct Repeat<S, R, T>(Infallible, PhantomData<fn() -> (S, R, T)>);
+pub(super) struct Repeat<S, R, T>(Infallible, Of<S, R, T>);
+
+type Of<S, R, T> = PhantomData<fn() -> (S, R, T)>;
 
 pub(super) enum Repeated<S: Service<R>, R: HttpRequest> {
     #[expect(dead_code, reason = "there are no repeats")]
