@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::callgrind::{count, missing, run_if_asked};
+use support::callgrind::{count, count_waiter, missing, run_if_asked};
 use support::cases::{
     BARE, FLOOR, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY,
 };
@@ -30,4 +30,5 @@ fn main() {
             println!("{:60} {:+12.2}", "   over FLOOR", counted - floor);
         }
     }
+    figures.put("a waiter over a ready token", count_waiter());
 }

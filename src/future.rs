@@ -56,8 +56,9 @@ pin_project! {
         Bare { #[pin] future: F },
         /// Never sent.
         Failed { error: Option<Error> },
-        /// Waits for a token and then for readiness, before the first sending.
-        Waiting { waiting: Box<Waiting<S, R, T>> },
+        /// Waits for a token and then for readiness, before the first sending. Not boxed: with ten thousand waiters the
+        /// allocation cost a tenth of the wait, and the state of the first sending needs most of the room anyway.
+        Waiting { waiting: Waiting<S, R, T> },
         /// The first sending.
         Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// Rejected: waits for another token, then for readiness.
@@ -82,7 +83,7 @@ where
     }
 
     pub(crate) fn waiting(waiting: Waiting<S, R, T>) -> Self {
-        Self { state: State::Waiting { waiting: Box::new(waiting) } }
+        Self { state: State::Waiting { waiting } }
     }
 
     pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
@@ -109,12 +110,15 @@ where
                     Some(error) => return Poll::Ready(Err(error)),
                     None => State::Done,
                 },
-                StateProj::Waiting { waiting } => match ready!(waiting.poll(cx)) {
-                    Ok((future, sent)) => State::Sent { future, sent },
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
+                StateProj::Waiting { waiting } => {
+                    let ready = ready!(waiting.poll(cx));
+                    let StateOwned::Waiting { waiting } = state.as_mut().project_replace(State::Done) else { continue };
+                    let (spare, current) = ready?;
+                    let (future, sent) = waiting.send(spare, &current);
+                    State::Sent { future, sent }
+                }
                 StateProj::Sent { future, sent } => {
-                    let mut response = ready!(future.poll(cx)).map_err(service_error)?;
+                    let response = ready!(future.poll(cx)).map_err(service_error)?;
                     match sent.judge(&response) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
                         Verdict::Unknown => {}
@@ -133,15 +137,10 @@ where
                             }
                         }
                     }
-                    if let Some(watch) = sent.shared.watcher(sent.resend.watch, sent.slot(), sent.generation) {
-                        response = watch(response);
-                    }
-                    if sent.waited {
-                        let outcome =
-                            AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
-                        return Poll::Ready(Ok(with_outcome(response, outcome, None)));
-                    }
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(match sent.shared.watcher(sent.watch, sent.slot(), sent.generation) {
+                        Some(watch) => watch(response),
+                        None => response,
+                    }));
                 }
                 StateProj::Recovering { recovery } => match ready!(recovery.poll(cx)) {
                     Ok(Recovered::Resent(future, resent)) => State::Resent { future, resent },
@@ -167,7 +166,10 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
     slot: Option<Arc<Slot>>,
     generation: u64,
     kept: Option<R::Kept>,
-    resend: Resending<R, T>,
+    watch: Option<Watch<T>>,
+    /// An outer layer of this crate sends the second time.
+    outer: bool,
+    is_body_unknown: bool,
     waited: bool,
 }
 
@@ -177,9 +179,19 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        resend: Resending<R, T>,
+        resend: &Resending<R, T>,
     ) -> Self {
-        Self { shared, slot, generation, kept, resend, waited: false }
+        let is_body_unknown = R::is_body_unknown(&resend.ops);
+        Self {
+            shared,
+            slot,
+            generation,
+            kept,
+            watch: resend.watch,
+            outer: resend.outer,
+            is_body_unknown,
+            waited: false,
+        }
     }
 
     fn slot(&self) -> &Arc<Slot> {
@@ -198,7 +210,7 @@ type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::R
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
-    request: Option<R>,
+    request: R,
     resend: Resending<R, T>,
     step: WaitStep<S>,
 }
@@ -210,8 +222,9 @@ enum WaitStep<S> {
         ticket: Ticket,
         fallback: Option<Arc<Current>>,
     },
+    /// There was a token, and the inner service is not ready. Boxed, so that it makes no future larger.
     Readying {
-        spare: S,
+        spare: Box<S>,
         /// The flight failed, and the token from before it is to be used.
         fallback: Option<Arc<Current>>,
     },
@@ -229,10 +242,11 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { shared, slot, request: Some(request), resend, step }
+        Self { shared, slot, request, resend, step }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
+    /// A clone of the inner service that is ready, and the token to send with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S, Arc<Current>), Error>>
     where
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
@@ -240,53 +254,67 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let engine = &self.shared.setup.engine;
         let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
         loop {
-            self.step = match &mut self.step {
+            let (mut spare, landed, mut fallback) = match std::mem::replace(&mut self.step, WaitStep::Reading) {
                 WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(_) => WaitStep::Readying { spare: self.shared.spare(), fallback: None },
-                    Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
+                    Read::Ready(current) => (self.shared.spare(), Some(current), None),
+                    Read::Wait { ticket, fallback } => {
+                        self.step = WaitStep::Flying { ticket, fallback };
+                        continue;
+                    }
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
-                WaitStep::Flying { ticket, fallback } => {
-                    let landing = ready!(Pin::new(ticket).poll(cx));
+                WaitStep::Flying { mut ticket, fallback } => {
+                    let Poll::Ready(landing) = Pin::new(&mut ticket).poll(cx) else {
+                        self.step = WaitStep::Flying { ticket, fallback };
+                        return Poll::Pending;
+                    };
                     let failed = matches!(landing, Landing::Failed(_));
-                    match engine.settle(landing, fallback.take()) {
-                        Some(Ok(current)) => {
-                            WaitStep::Readying { spare: self.shared.spare(), fallback: failed.then_some(current) }
-                        }
+                    match engine.settle(landing, fallback) {
+                        Some(Ok(current)) if failed => (self.shared.spare(), None, Some(current)),
+                        Some(Ok(current)) => (self.shared.spare(), Some(current), None),
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
-                        None => WaitStep::Reading,
+                        None => continue,
                     }
                 }
-                WaitStep::Readying { spare, fallback } => {
-                    ready!(spare.poll_ready(cx)).map_err(service_error)?;
-                    // Readiness may have been long in coming: another token may be there, or this one have expired.
-                    let current = match (slot.read(engine), fallback.take()) {
-                        (Read::Ready(current), _) | (_, Some(current)) => current,
-                        (Read::Wait { ticket, fallback }, None) => {
-                            self.step = WaitStep::Flying { ticket, fallback };
-                            continue;
-                        }
-                        (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
-                    };
-                    let header = current.token.header_value().clone();
-                    let Some(mut request) = self.request.take() else { return Poll::Pending };
-                    let kept = match self.resend.keep(&request) {
-                        Keeping::Done(kept) => kept,
-                        Keeping::ByRecording => {
-                            let kept;
-                            (request, kept) = request.record(self.resend.ops, self.shared.setup.replay.cap);
-                            kept
-                        }
-                    };
-                    self.shared.setup.injection.apply(header, request.headers_mut());
-                    let future = spare.call(request);
-                    let (shared, slot) = (self.shared.clone(), self.slot.take());
-                    let generation = current.generation;
-                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
-                    return Poll::Ready(Ok((future, sent)));
-                }
+                WaitStep::Readying { spare, fallback } => (*spare, None, fallback),
+            };
+            let Poll::Ready(ready) = spare.poll_ready(cx) else {
+                self.step = WaitStep::Readying { spare: Box::new(spare), fallback };
+                return Poll::Pending;
+            };
+            ready.map_err(service_error)?;
+            // Readiness may have been long in coming, and so may this poll: another token may be there, or this one have
+            // expired. Where the slot's word says that it is current still, nothing that others share is touched.
+            let read = match landed {
+                Some(current) if slot.word() == current.word() => Read::Ready(current),
+                _ => slot.read(engine),
+            };
+            match (read, fallback.take()) {
+                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
+                (Read::Wait { ticket, fallback }, None) => self.step = WaitStep::Flying { ticket, fallback },
+                (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
             }
         }
+    }
+
+    fn send(self, mut spare: S, current: &Current) -> Sending<S, R>
+    where
+        S: Service<R, Response = T>,
+    {
+        let Self { shared, slot, mut request, resend, .. } = self;
+        let kept = match resend.keep(&request) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(resend.ops, shared.setup.replay.cap);
+                kept
+            }
+        };
+        let copy = if slot.is_none() { shared.copies.lookup(current.word()) } else { None };
+        let header = copy.unwrap_or_else(|| current.token.header_value().clone());
+        shared.setup.injection.apply(header, request.headers_mut());
+        let future = spare.call(request);
+        (future, Sent { waited: true, ..Sent::new(shared, slot, current.generation, kept, &resend) })
     }
 }
 
@@ -345,7 +373,7 @@ where
         if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
         }
-        if sent.resend.outer {
+        if sent.outer {
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
@@ -364,13 +392,15 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            sent.shared.warn_if_unknown::<R>(&sent.resend.ops);
+            if sent.is_body_unknown {
+                sent.shared.warn_of_body(R::body_name());
+            }
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
         Ok(Self {
             rejected: sent.generation,
-            watch: sent.resend.watch,
+            watch: sent.watch,
             shared: sent.shared,
             slot,
             kept: sent.kept,

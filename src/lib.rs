@@ -55,6 +55,7 @@
 
 mod clock;
 mod config;
+mod copies;
 mod endpoint;
 mod error;
 mod extensions;

@@ -11,7 +11,7 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
-use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
+use crate::request::{Admission, Keeping, Rare, Registry, TenantPolicy, may_keep, withhold};
 use crate::response::{Watch, watch_of};
 use crate::shared::{Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
@@ -178,7 +178,7 @@ impl<S> Auth<S> {
         };
         self.shared.setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, &resend))
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
@@ -193,17 +193,15 @@ impl<S> Auth<S> {
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
         }
+        let rare = Rare::find(request.headers());
         let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
-        if matches!(request.admission(&setup.origins)?, Admission::NoCredentials) {
+        if matches!(request.admission(&setup.origins, rare)?, Admission::NoCredentials) {
             withhold(request.headers_mut(), tenant_header);
             return Ok(Prepared::Bare);
         }
-        let resend = Resending {
-            policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
-            outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
-            ops,
-            watch,
-        };
+        let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
+        let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
+        let resend = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer, ops, watch };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
         if setup.tenant.is_none() && tenant_is_named() {
@@ -216,16 +214,19 @@ impl<S> Auth<S> {
             },
             None => None,
         };
-        let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
+        let is_ours = setup.injection.admits(request.headers(), rare, tenant_header)?;
         let tenant = match &setup.tenant {
             Some(policy) => policy.stamp(named, request.headers_mut())?,
             None => None,
         };
-        let partition = Partition { tenant, scopes };
         if !is_ours {
             return Ok(Prepared::Bare);
         }
-        let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
+        // Nearly every request: of the main slot.
+        let slot = match (tenant, scopes) {
+            (None, None) => None,
+            (tenant, scopes) => Some(setup.engine.slot(Partition { tenant, scopes })),
+        };
         Ok(Prepared::Ours(slot, resend))
     }
 
@@ -233,15 +234,23 @@ impl<S> Auth<S> {
     fn token(&mut self, slot: Option<&Arc<Slot>>) -> Result<(HeaderValue, u64), Read> {
         let engine = &self.shared.setup.engine;
         let Some(slot) = slot else {
-            let main = engine.main();
-            if let Some(header) = self.local.lookup(main.word()) {
-                return Ok((header, Current::generation_of(self.local.word)));
+            let mut word = engine.main().word();
+            if let Some(header) = self.local.lookup(word) {
+                return Ok((header, Current::generation_of(word)));
             }
-            let current = ready(main.read(engine))?;
-            if self.local.is_second(current.word()) {
-                self.settle_in(&current);
+            let header = match self.shared.copies.lookup(word) {
+                Some(header) => header,
+                None => {
+                    let current = ready(engine.main().read(engine))?;
+                    word = current.word();
+                    self.shared.copies.renew(word, current.token.header_value());
+                    current.token.header_value().clone()
+                }
+            };
+            if self.local.is_second(word) {
+                self.settle_in(word, &header);
             }
-            return Ok((current.token.header_value().clone(), current.generation));
+            return Ok((header, Current::generation_of(word)));
         };
         let current = ready(slot.read(engine))?;
         Ok((current.token.header_value().clone(), current.generation))
@@ -249,9 +258,9 @@ impl<S> Auth<S> {
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
     #[cold]
-    fn settle_in(&mut self, current: &Current) {
-        self.local.header = Some(unshared(current.token.header_value()));
-        self.local.word = current.word();
+    fn settle_in(&mut self, word: u64, header: &HeaderValue) {
+        self.local.header = Some(unshared(header));
+        self.local.word = word;
         if self.local.tenant.is_none() {
             let policy = self.shared.setup.tenant.as_ref();
             let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::copies::Copies;
 use crate::endpoint::Credentials;
-use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
@@ -21,12 +21,14 @@ pub(crate) struct Shared<S> {
     spare: Mutex<S>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) registry: Registry,
+    /// For clones that have no header value of their own yet.
+    pub(crate) copies: Copies,
     warned: AtomicBool,
 }
 
 impl<S> Shared<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        Self { spare: Mutex::new(inner), setup, registry, warned: AtomicBool::new(false) }
+        Self { spare: Mutex::new(inner), setup, registry, copies: Copies::default(), warned: AtomicBool::new(false) }
     }
 
     pub(crate) fn spare(&self) -> S
@@ -36,12 +38,10 @@ impl<S> Shared<S> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self, ops: &R::Ops) {
-        if let Some(body) = R::unknown_body(ops)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            observe::body_not_replayable(body);
+    /// Says once that requests with bodies of this type are never sent twice.
+    pub(crate) fn warn_of_body(&self, name: &'static str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            observe::body_not_replayable(name);
         }
     }
 
@@ -87,7 +87,8 @@ impl Setup {
 
 /// What may happen after a rejection.
 pub(crate) struct Resending<R: HttpRequest, T> {
-    pub(crate) policy: Replay,
+    /// Whether the request may be sent twice, if its body can be.
+    pub(crate) may_keep: bool,
     /// This already is a second sending, by an outer layer of this crate.
     pub(crate) outer: bool,
     /// How the request's body is sent twice.
@@ -108,9 +109,6 @@ impl<R: HttpRequest, T> Resending<R, T> {
     /// Keeps what a second sending needs; to be done before the token is put in.
     #[inline]
     pub(crate) fn keep(&self, request: &R) -> Keeping<R::Kept> {
-        if self.outer || !self.policy.allows(request.method()) {
-            return Keeping::Done(None);
-        }
-        request.keep(self.ops)
+        if self.may_keep { request.keep(self.ops) } else { Keeping::Done(None) }
     }
 }

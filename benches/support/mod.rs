@@ -9,3 +9,4 @@ pub(crate) mod ours;
 pub(crate) mod paired;
 pub(crate) mod requests;
 pub(crate) mod reqwests;
+pub(crate) mod waiters;

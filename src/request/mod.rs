@@ -7,6 +7,8 @@ mod origin;
 mod replay;
 mod tenant;
 
+use http::header::{CONNECTION, HOST, UPGRADE};
+
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
 pub use origin::Foreign;
@@ -19,14 +21,30 @@ pub(crate) use inject::{Injection, own_header_name, withhold};
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
-pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, record};
+pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, may_keep, record};
 pub(crate) use tenant::TenantPolicy;
 
-/// Whether there is a header of that name, for names that are rarely there.
+/// Which headers of those that matter here, and are rarely there, are there.
 ///
-/// Comparing a name with a few others is cheaper than hashing it: some 100 instructions a request (`make bench`).
-#[inline]
-fn has_header(headers: &http::HeaderMap, name: &http::HeaderName) -> bool {
-    const FEW: usize = 16;
-    if headers.keys_len() <= FEW { headers.keys().any(|other| other == name) } else { headers.contains_key(name) }
+/// Found in one pass over the names: comparing a name with a few constants is cheaper than hashing one (100 instructions a
+/// request), and one pass is cheaper than one for each (50).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rare {
+    host: bool,
+    connection: bool,
+    /// `Upgrade`: the request hands over its connection.
+    pub(crate) upgrade: bool,
+}
+
+impl Rare {
+    #[inline]
+    pub(crate) fn find(headers: &http::HeaderMap) -> Self {
+        let mut rare = Self::default();
+        for name in headers.keys() {
+            rare.host |= *name == HOST;
+            rare.connection |= *name == CONNECTION;
+            rare.upgrade |= *name == UPGRADE;
+        }
+        rare
+    }
 }
