@@ -23,7 +23,7 @@ use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::Keeping;
 use crate::response::{Drain, Verdict, Watch};
-use crate::shared::{Resending, SharedHandle};
+use crate::shared::{ByType, Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
 pin_project! {
@@ -137,10 +137,10 @@ where
                             }
                         }
                     }
-                    return Poll::Ready(Ok(match sent.shared.watcher(sent.watch, sent.slot(), sent.generation) {
-                        Some(watch) => watch(response),
-                        None => response,
-                    }));
+                    if let Some(watch) = sent.shared.watcher(sent.watch, sent.slot(), sent.generation) {
+                        return Poll::Ready(Ok(watch(response)));
+                    }
+                    return Poll::Ready(Ok(response));
                 }
                 StateProj::Recovering { recovery } => match ready!(recovery.poll(cx)) {
                     Ok(Recovered::Resent(future, resent)) => State::Resent { future, resent },
@@ -179,16 +179,17 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        resend: &Resending<R, T>,
+        resending: Resending,
+        by_type: ByType<R, T>,
     ) -> Self {
-        let is_body_unknown = R::is_body_unknown(&resend.ops);
+        let is_body_unknown = R::is_body_unknown(&by_type.ops);
         Self {
             shared,
             slot,
             generation,
             kept,
-            watch: resend.watch,
-            outer: resend.outer,
+            watch: by_type.watch,
+            outer: resending.outer,
             is_body_unknown,
             waited: false,
         }
@@ -211,7 +212,8 @@ pub(crate) struct Waiting<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
     request: R,
-    resend: Resending<R, T>,
+    resending: Resending,
+    by_type: ByType<R, T>,
     step: WaitStep<S>,
 }
 
@@ -235,14 +237,15 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         request: R,
-        resend: Resending<R, T>,
+        resending: Resending,
+        by_type: ByType<R, T>,
         read: Read,
     ) -> Self {
         let step = match read {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { shared, slot, request, resend, step }
+        Self { shared, slot, request, resending, by_type, step }
     }
 
     /// A clone of the inner service that is ready, and the token to send with.
@@ -301,12 +304,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     where
         S: Service<R, Response = T>,
     {
-        let Self { shared, slot, mut request, resend, .. } = self;
-        let kept = match resend.keep(&request) {
+        let Self { shared, slot, mut request, resending, by_type, .. } = self;
+        let kept = match by_type.keep(&request, resending) {
             Keeping::Done(kept) => kept,
             Keeping::ByRecording => {
                 let kept;
-                (request, kept) = request.record(resend.ops, shared.setup.replay.cap);
+                (request, kept) = request.record(by_type.ops, shared.setup.replay.cap);
                 kept
             }
         };
@@ -314,7 +317,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let header = copy.unwrap_or_else(|| current.token.header_value().clone());
         shared.setup.injection.apply(header, request.headers_mut());
         let future = spare.call(request);
-        (future, Sent { waited: true, ..Sent::new(shared, slot, current.generation, kept, &resend) })
+        (future, Sent { waited: true, ..Sent::new(shared, slot, current.generation, kept, resending, by_type) })
     }
 }
 

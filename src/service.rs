@@ -12,8 +12,8 @@ use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::request::{Admission, Keeping, Rare, Registry, TenantPolicy, may_keep, withhold};
-use crate::response::{Watch, watch_of};
-use crate::shared::{Resending, Setup, Shared, SharedHandle};
+use crate::response::watch_of;
+use crate::shared::{ByType, Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -123,7 +123,7 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let ops = self.shared.registry.ops_of::<B>();
-        self.start(request, ops, watch_of::<RB>())
+        self.start(request, ByType { ops, watch: watch_of::<RB>() })
     }
 }
 
@@ -142,7 +142,8 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, self.shared.registry.ops_of(), None)
+        let ops = self.shared.registry.ops_of();
+        self.start(request, ByType { ops, watch: None })
     }
 }
 
@@ -153,41 +154,36 @@ const NO_TENANTS: &str = "the request names a tenant, and this layer has none co
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
-    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
+    fn start<R>(&mut self, mut request: R, by_type: ByType<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let (slot, resend) = match self.prepare(&mut request, ops, watch) {
-            Ok(Prepared::Ours(slot, resend)) => (slot, resend),
+        let (slot, resending) = match self.prepare(&mut request) {
+            Ok(Prepared::Ours(slot, resending)) => (slot, resending),
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
             Err(error) => return self.refuse(error),
         };
         let (header, generation) = match self.token(slot.as_ref()) {
             Ok(token) => token,
-            Err(read) => return self.wait(request, slot, resend, read),
+            Err(read) => return self.wait(request, slot, resending, by_type, read),
         };
-        let kept = match resend.keep(&request) {
+        let kept = match by_type.keep(&request, resending) {
             Keeping::Done(kept) => kept,
             Keeping::ByRecording => {
                 let kept;
-                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
+                (request, kept) = request.record(by_type.ops, self.shared.setup.replay.cap);
                 kept
             }
         };
         self.shared.setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, &resend))
+        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resending, by_type))
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
-    fn prepare<R: HttpRequest, T>(
-        &self,
-        request: &mut R,
-        ops: R::Ops,
-        watch: Option<Watch<T>>,
-    ) -> Result<Prepared<R, T>, Error> {
+    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
         let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
@@ -201,7 +197,7 @@ impl<S> Auth<S> {
         }
         let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
         let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
-        let resend = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer, ops, watch };
+        let resending = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer };
         let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
         if setup.tenant.is_none() && tenant_is_named() {
@@ -227,7 +223,7 @@ impl<S> Auth<S> {
             (None, None) => None,
             (tenant, scopes) => Some(setup.engine.slot(Partition { tenant, scopes })),
         };
-        Ok(Prepared::Ours(slot, resend))
+        Ok(Prepared::Ours(slot, resending))
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the main slot.
@@ -276,7 +272,8 @@ impl<S> Auth<S> {
         &mut self,
         request: R,
         slot: Option<Arc<Slot>>,
-        resend: Resending<R, S::Response>,
+        resending: Resending,
+        by_type: ByType<R, S::Response>,
         read: Read,
     ) -> Answer<S, R>
     where
@@ -288,7 +285,7 @@ impl<S> Auth<S> {
             Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
                 self.inner = self.shared.spare();
-                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resend, read))
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resending, by_type, read))
             }
         }
     }
@@ -314,11 +311,11 @@ fn ready(read: Read) -> Result<Arc<Current>, Read> {
     }
 }
 
-enum Prepared<R: HttpRequest, T> {
+enum Prepared {
     /// Goes out as it is.
     Bare,
     /// Goes out with a token; of this slot, or of the main one.
-    Ours(Option<Arc<Slot>>, Resending<R, T>),
+    Ours(Option<Arc<Slot>>, Resending),
 }
 
 impl Local {

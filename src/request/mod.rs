@@ -32,19 +32,22 @@ pub(crate) use tenant::TenantPolicy;
 pub(crate) struct Rare {
     host: bool,
     connection: bool,
-    /// `Upgrade`: the request hands over its connection.
-    pub(crate) upgrade: bool,
+    upgrade: bool,
 }
 
 impl Rare {
     #[inline]
     pub(crate) fn find(headers: &http::HeaderMap) -> Self {
-        let mut rare = Self::default();
-        for name in headers.keys() {
-            rare.host |= *name == HOST;
-            rare.connection |= *name == CONNECTION;
-            rare.upgrade |= *name == UPGRADE;
+        if headers.keys().any(|name| *name == HOST || *name == CONNECTION || *name == UPGRADE) {
+            Self::find_which(headers)
+        } else {
+            Self::default()
         }
-        rare
+    }
+
+    #[cold]
+    fn find_which(headers: &http::HeaderMap) -> Self {
+        let [host, connection, upgrade] = [HOST, CONNECTION, UPGRADE].map(|name| headers.contains_key(name));
+        Self { host, connection, upgrade }
     }
 }
