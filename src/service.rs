@@ -122,8 +122,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let ops = self.shared.registry.ops_of::<B>();
-        self.start(request, ByType { ops, watch: watch_of::<RB>() })
+        self.start(request, |registry| ByType { ops: registry.ops_of::<B>(), watch: watch_of::<RB>() })
     }
 }
 
@@ -142,8 +141,7 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        let ops = self.shared.registry.ops_of();
-        self.start(request, ByType { ops, watch: None })
+        self.start(request, |registry| ByType { ops: registry.ops_of(), watch: None })
     }
 }
 
@@ -154,12 +152,15 @@ const NO_TENANTS: &str = "the request names a tenant, and this layer has none co
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
-    fn start<R>(&mut self, mut request: R, by_type: ByType<R, S::Response>) -> Answer<S, R>
+    /// Out of line, or the request would be copied once more on its way in here (30 instructions).
+    #[inline(never)]
+    fn start<R>(&mut self, mut request: R, by_type: impl FnOnce(&Registry) -> ByType<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
+        let by_type = by_type(&self.shared.registry);
         let (slot, resending) = match self.prepare(&mut request) {
             Ok(Prepared::Ours(slot, resending)) => (slot, resending),
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
@@ -198,7 +199,6 @@ impl<S> Auth<S> {
         let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
         let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
         let resending = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer };
-        let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
         let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
         if setup.tenant.is_none() && tenant_is_named() {
             return Err(Error::Tenant { reason: NO_TENANTS });
@@ -218,6 +218,7 @@ impl<S> Auth<S> {
         if !is_ours {
             return Ok(Prepared::Bare);
         }
+        let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
         // Nearly every request: of the main slot.
         let slot = match (tenant, scopes) {
             (None, None) => None,
