@@ -85,7 +85,7 @@ mod tests {
 
     use bytes::Bytes;
     use http_body_util::combinators::BoxBody;
-    use http_body_util::{BodyExt, Empty, Full};
+    use http_body_util::{BodyExt, Full};
 
     use super::*;
     use crate::request::body::ops_of;
