@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, EndpointSettings, Grant, Param, TokenExchange};
+use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
@@ -189,7 +189,7 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    pub(crate) fn into_setup(self, engine: Arc<Engine>, credentials: Option<Credentials>) -> Setup {
+    pub(crate) fn into_setup(self, engine: Arc<Engine>, endpoint: Option<Arc<dyn Direct>>) -> Setup {
         Setup {
             engine,
             origins: self.origins,
@@ -197,7 +197,7 @@ impl AuthConfig {
             injection: self.injection,
             replay: self.replay,
             rejection: self.rejection,
-            credentials,
+            endpoint,
         }
     }
 }

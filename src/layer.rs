@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::config::AuthConfig;
-use crate::endpoint::{ClientAuth, Credentials, TokenEndpoint};
+use crate::endpoint::{ClientAuth, Direct, TokenEndpoint};
 use crate::error::{BoxError, ConfigError};
 use crate::extensions::TenantId;
 use crate::request::{Recorded, Registry, clone_ops, record_ops};
@@ -109,13 +109,20 @@ impl AuthLayer {
     /// });
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
-    pub fn with_endpoint<C, T>(cfg: AuthConfig, client: C, wrap: impl FnOnce(TokenEndpoint<C>) -> T) -> Self
+    pub fn with_endpoint<C, RB, T>(cfg: AuthConfig, client: C, wrap: impl FnOnce(TokenEndpoint<C>) -> T) -> Self
     where
+        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+        RB: Body + Send + 'static,
+        RB::Data: Send,
+        RB::Error: Into<BoxError>,
         T: TokenSource,
     {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials.clone(), cfg.clock());
-        Self::assemble(cfg, erase(wrap(endpoint)), Some(credentials))
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
+        let direct = Arc::new(endpoint.clone());
+        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -201,7 +208,7 @@ impl AuthLayer {
         Self::with_source(cfg, Nowhere)
     }
 
-    fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, credentials: Option<Credentials>) -> Self {
+    fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, endpoint: Option<Arc<dyn Direct>>) -> Self {
         let engine = Engine::new(
             source,
             cfg.clock(),
@@ -209,7 +216,7 @@ impl AuthLayer {
             cfg.initial_refresh_token(),
             cfg.fixed_token_tenant().cloned(),
         );
-        let setup = cfg.into_setup(Arc::new(engine), credentials);
+        let setup = cfg.into_setup(Arc::new(engine), endpoint);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }
@@ -343,13 +350,13 @@ impl AuthHandle {
     /// # Errors
     /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`], whose credentials are the source's.
     pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
-        let Some(credentials) = &self.setup.credentials else {
+        let Some(endpoint) = &self.setup.endpoint else {
             return Err(ConfigError::new(
                 "this layer's tokens come from a source of yours",
                 "replace the credentials there and call `invalidate()`",
             ));
         };
-        let same_client = credentials.replace(client_auth)?;
+        let same_client = endpoint.credentials().replace(client_auth)?;
         self.setup.engine.all_slots().iter().for_each(|slot| slot.new_epoch(same_client));
         Ok(())
     }

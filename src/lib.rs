@@ -64,6 +64,7 @@ mod layer;
 mod message;
 mod observe;
 pub mod providers;
+mod random;
 mod request;
 mod response;
 mod secret;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::copies::Copies;
-use crate::endpoint::Credentials;
+use crate::endpoint::Direct;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
@@ -75,7 +75,8 @@ pub(crate) struct Setup {
     pub(crate) injection: Injection,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
-    pub(crate) credentials: Option<Credentials>,
+    /// `None`: tokens come from a source of the user's.
+    pub(crate) endpoint: Option<Arc<dyn Direct>>,
 }
 
 impl Setup {

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
 use super::signing::{SigningKey, hmac_sha256};
+use crate::random;
 use crate::secret::Secret;
 use crate::secret_source::unavailable;
 use crate::token::TokenError;
@@ -52,7 +53,7 @@ impl Statement<'_> {
             iss: self.client_id,
             sub: self.client_id,
             aud: self.audience,
-            jti: &unique_id()?,
+            jti: &random::text::<16>()?,
             iat: issued,
             exp: issued + Self::LIFETIME.as_secs(),
         };
@@ -77,14 +78,6 @@ struct Claims<'a> {
     jti: &'a str,
     iat: u64,
     exp: u64,
-}
-
-/// 128 bits that nobody can foresee.
-fn unique_id() -> Result<String, TokenError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| unavailable("the operating system gives no random numbers").caused_by(error.into()))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn encode(part: &impl Serialize) -> Result<String, TokenError> {

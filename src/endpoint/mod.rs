@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -24,6 +25,7 @@ mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
+mod direct;
 mod encode;
 mod exchange;
 mod grant;
@@ -44,10 +46,12 @@ pub(crate) use answer::AnswerSettings;
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
+pub(crate) use direct::Direct;
 pub(crate) use grant::Grant;
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
+use client_auth::Presented;
 use exchange::Exchanger;
 use grant::{Asking, GrantParams};
 use wire::Material;
@@ -114,12 +118,8 @@ where
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
         // What has to be waited for may need the place that a ready client holds.
-        let exchanger = if self.shared.may_wait() {
-            Exchanger::new(self.client.clone(), false)
-        } else {
-            Exchanger::new(ready, true)
-        };
-        let mut call = Call { exchanger, shared: self.shared.clone(), request, read_again: false };
+        let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let mut call = Call::new(client, is_ready, self.shared.clone(), request);
         Box::pin(async move { call.run().await })
     }
 }
@@ -131,6 +131,19 @@ struct Call<C> {
     request: TokenRequest,
     /// The secret was read a second time.
     read_again: bool,
+}
+
+impl<C> Call<C> {
+    fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
+        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false }
+    }
+
+    /// How the client says who it is, for one exchange.
+    async fn present(&self) -> Result<Presented, TokenError> {
+        let Shared { settings, credentials, clock, .. } = &*self.shared;
+        in_time(settings.timeout, credentials.load().present(&settings.audience_of_assertions(), clock.now().wall))
+            .await
+    }
 }
 
 impl<C, RB> Call<C>
@@ -190,10 +203,7 @@ where
             let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
             Ok(Material { grant, presented })
         };
-        let timeout = settings.timeout;
-        tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or_else(|_| Err(unavailable(format!("a secret, an assertion or a signature took {timeout:?}"))))
+        in_time(settings.timeout, work).await
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
@@ -214,7 +224,7 @@ where
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result
@@ -226,6 +236,12 @@ where
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }
+}
+
+async fn in_time<T>(timeout: Duration, work: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
+    tokio::time::timeout(timeout, work)
+        .await
+        .unwrap_or_else(|_| Err(unavailable(format!("a secret, an assertion or a signature took {timeout:?}"))))
 }
 
 fn drop_refresh_token(mut token: Token) -> Token {

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::answer::Sent;
 use super::client_auth::Presented;
+use super::encode::{BodyEncoding, Params};
 use super::grant::{self, Asking, GrantParams};
 use super::settings::EndpointSettings;
 use crate::secret::Secret;
@@ -34,13 +35,10 @@ impl<'a> Outgoing<'a> {
         let Material { grant, presented } = material;
         let url = match asking {
             Asking::RefreshToken => settings.refresh_url.as_ref().unwrap_or(&settings.url),
-            Asking::Primary => &settings.url,
+            Asking::Primary | Asking::Once => &settings.url,
         };
         let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
-        let mut outgoing =
-            Request::builder().method(Method::POST).uri(url.clone()).body(Full::new(body)).map_err(|_| {
-                TokenError::new(TokenErrorKind::Refused).with_detail("the token URL cannot be requested")
-            })?;
+        let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
 
         let mut sent = Sent::default();
@@ -53,6 +51,31 @@ impl<'a> Outgoing<'a> {
         sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
         Ok(Self { request: outgoing, sent })
     }
+}
+
+/// A request to another endpoint of the same server: the parameters given, and who asks.
+pub(crate) fn post(
+    url: Uri,
+    settings: &EndpointSettings,
+    material: &Material,
+) -> Result<Request<Full<Bytes>>, TokenError> {
+    let Material { grant, presented } = material;
+    let mut params = Params::default();
+    grant.push_params(&mut params);
+    presented.push_params(&mut params);
+    // RFC 7009 and RFC 8628 know forms only.
+    let mut request = post_to(url, BodyEncoding::Form.encode(&params))?;
+    set_headers(request.headers_mut(), settings, presented.authorization.as_ref(), &TokenRequest::default());
+    request.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
+    Ok(request)
+}
+
+fn post_to(url: Uri, body: Bytes) -> Result<Request<Full<Bytes>>, TokenError> {
+    Request::builder()
+        .method(Method::POST)
+        .uri(url)
+        .body(Full::new(body))
+        .map_err(|_| TokenError::new(TokenErrorKind::Refused).with_detail("the token URL cannot be requested"))
 }
 
 fn set_headers(

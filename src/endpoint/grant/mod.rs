@@ -87,6 +87,8 @@ pub(crate) enum Asking {
     /// The configured one.
     Primary,
     RefreshToken,
+    /// One that a person's sign-in brought, such as a code: exchanged once, outside of any flight.
+    Once,
 }
 
 /// What a grant sends, read for one exchange: its name, and its parameters in order.
@@ -108,7 +110,9 @@ impl GrantParams {
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken, _) | (Asking::Primary, Grant::RefreshToken) => Ok(refresh_token::params(request)),
+            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken) => {
+                Ok(refresh_token::params(request))
+            }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
             (Asking::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
             (Asking::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
@@ -131,6 +135,12 @@ impl GrantParams {
         self
     }
 
+    pub(crate) fn push_params<'a>(&'a self, params: &mut Params<'a>) {
+        for param in &self.list {
+            params.push(param.name, param.value.expose());
+        }
+    }
+
     /// What must not be found in an error.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         self.list.iter().filter(|param| param.is_secret).map(|param| param.value.expose().as_str())
@@ -146,12 +156,10 @@ pub(crate) fn params<'a>(
     request: &'a TokenRequest,
 ) -> Params<'a> {
     let mut params = Params::default();
-    if settings.send_grant_type || asking == Asking::RefreshToken {
+    if settings.send_grant_type || asking != Asking::Primary {
         params.push("grant_type", grant.grant_type);
     }
-    for param in &grant.list {
-        params.push(param.name, param.value.expose());
-    }
+    grant.push_params(&mut params);
     presented.push_params(&mut params);
     if settings.send_scopes_on_refresh || asking == Asking::Primary {
         params.push("scope", scope(settings, request));

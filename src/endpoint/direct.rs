@@ -1,0 +1,70 @@
+//! Exchanges outside of any flight: what a sign-in, a revocation or anything else that a person starts asks the server for.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
+use super::exchange::Answer;
+use super::grant::{Asking, GrantParams};
+use super::settings::EndpointSettings;
+use super::wire::{self, Material};
+use super::{Call, Credentials, TokenEndpoint};
+use crate::error::BoxError;
+use crate::token::{Token, TokenError, TokenRequest};
+
+pub(crate) type BoxReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
+
+/// A token endpoint behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
+pub(crate) trait Direct: Send + Sync {
+    fn settings(&self) -> &EndpointSettings;
+
+    fn credentials(&self) -> &Credentials;
+
+    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens.
+    fn exchange(&self, grant: GrantParams) -> BoxReply<'_, Token>;
+
+    /// Posts to another endpoint of the same server, as the same client. The parameters are all that is sent; their
+    /// `grant_type` may be empty.
+    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer>;
+}
+
+impl<C, RB> Direct for TokenEndpoint<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
+    fn settings(&self) -> &EndpointSettings {
+        &self.shared.settings
+    }
+
+    fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
+    fn exchange(&self, grant: GrantParams) -> BoxReply<'_, Token> {
+        Box::pin(async move {
+            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            let presented = call.present().await?;
+            call.exchange(Asking::Once, &Material { grant, presented }).await
+        })
+    }
+
+    fn post(&self, url: Uri, params: GrantParams) -> BoxReply<'_, Answer> {
+        Box::pin(async move {
+            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            let presented = call.present().await?;
+            let settings = self.settings();
+            let request = wire::post(url, settings, &Material { grant: params, presented })?;
+            call.exchanger.exchange(request, settings.timeout, settings.max_body).await
+        })
+    }
+}
