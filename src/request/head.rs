@@ -31,8 +31,8 @@ pub(crate) struct Head {
 const SENSITIVE: u64 = 1 << 31;
 /// The room for each header and for the rest is guessed, since adding up all lengths first costs a tenth of the copy.
 /// Common requests fit; where a long cookie does not, the buffer grows once.
-const ROOM_FOR_HEADER: usize = 56;
-const ROOM_FOR_LONGER_ONES: usize = 128;
+const ROOM_FOR_HEADER: usize = 64;
+const ROOM_FOR_LONGER_ONES: usize = 256;
 
 impl Head {
     /// Copies the head of a request; `None` if a length does not fit, which no server would accept either.
