@@ -16,6 +16,7 @@ use support::figures::Figures;
 use support::ours::{background, ours, warm};
 use support::paired::median;
 use support::requests::{Body, Kind};
+use support::tasks::run;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
@@ -150,36 +151,6 @@ fn tasks(figures: &mut Figures, rounds: usize) {
             }
         }
     }
-}
-
-fn run<S>(runtime: &Runtime, service: S, kind: Kind, tasks: usize, requests: usize, oneshot: bool) -> f64
-where
-    S: Service<Request<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: std::fmt::Debug,
-    S::Response: Send,
-{
-    runtime.block_on(async move {
-        let start = Instant::now();
-        let running: Vec<_> = (0..tasks)
-            .map(|_| {
-                let mut service = service.clone();
-                tokio::spawn(async move {
-                    for _ in 0..requests.div_ceil(tasks) {
-                        if oneshot {
-                            service.clone().oneshot(kind.request()).await.unwrap();
-                        } else {
-                            service.ready().await.unwrap().call(kind.request()).await.unwrap();
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in running {
-            task.await.unwrap();
-        }
-        start.elapsed().as_nanos() as f64 / (requests.div_ceil(tasks) * tasks) as f64
-    })
 }
 
 struct ServedFigures {
