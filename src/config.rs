@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
-use crate::endpoint::{BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange};
+use crate::endpoint::{
+    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange,
+};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
@@ -22,13 +24,14 @@ use crate::response::{Forbidden, RejectionPolicy};
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::shared::Setup;
+use crate::store::Keeper;
 use crate::token::{Engine, EnginePolicy, ExpirySource, UnknownExpiry};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
 ///
 /// Start with the grant ([`client_credentials`](AuthConfig::client_credentials),
-/// [`refresh_token`](AuthConfig::refresh_token), [`jwt_bearer`](AuthConfig::jwt_bearer),
-/// [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
+/// [`refresh_token`](AuthConfig::refresh_token), [`authorization_code`](AuthConfig::authorization_code),
+/// [`jwt_bearer`](AuthConfig::jwt_bearer), [`token_exchange`](AuthConfig::token_exchange)), with [`external`](AuthConfig::external) or one of the [`providers`](crate::providers), and end with
 /// [`build`](AuthConfigBuilder::build). Two configurations are equal when they behave alike; secrets are not compared.
 #[derive(Clone, PartialEq)]
 pub struct AuthConfig {
@@ -88,6 +91,55 @@ impl AuthConfig {
             refresh_token: Some(refresh_token.into()),
             ..AuthConfigBuilder::new(Some(Grant::RefreshToken), token_url.into(), Some(client_auth))
         }
+    }
+
+    /// Tokens on behalf of somebody who signs in with their browser (RFC 6749 §4.1, with PKCE, RFC 7636):
+    /// [`AuthHandle::sign_in`](crate::AuthHandle::sign_in) begins it.
+    ///
+    /// Until then requests fail with [`TokenErrorKind::SignInAgain`](crate::TokenErrorKind::SignInAgain), at once and
+    /// without a token request; afterwards the token is renewed as long as the server gives refresh tokens.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower::{Layer, ServiceExt};
+    /// use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, AuthorizationCode, ClientAuth, SignInErrorKind};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let server = AuthServer::new(TestClock::new()).client("id", "secret");
+    /// let cfg = AuthConfig::authorization_code(
+    ///     "https://auth.example.com/token",
+    ///     ClientAuth::basic("id", "secret"),
+    ///     AuthorizationCode::new("https://auth.example.com/authorize", "http://127.0.0.1:8976/callback"),
+    /// )
+    /// .scopes(["read"])
+    /// .origin("https://api.example.com")
+    /// .clock(server.clock().clone())
+    /// .build()?;
+    /// let layer = AuthLayer::with_client(cfg, server.clone());
+    /// let client = layer.layer(Api::new(&server));
+    ///
+    /// let sign_in = layer.handle().sign_in()?;
+    /// println!("please open {}", sign_in.url());
+    /// // The person agrees, and the server sends their browser back to the redirect URI.
+    /// let redirect = server.browse(sign_in.url()).unwrap();
+    /// sign_in.finish(&redirect).await?;
+    ///
+    /// let get = http::Request::get("https://api.example.com/items").body(String::new())?;
+    /// assert_eq!(client.oneshot(get).await?.status(), 200);
+    ///
+    /// // Somebody sends a link with a code of their own: nothing is sent to the server.
+    /// let forged = layer.handle().sign_in()?.finish(&redirect).await.unwrap_err();
+    /// assert_eq!(forged.kind(), SignInErrorKind::WrongState);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn authorization_code(
+        token_url: impl Into<String>,
+        client_auth: ClientAuth,
+        code: AuthorizationCode,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::AuthorizationCode(code)), token_url.into(), Some(client_auth))
     }
 
     /// Tokens for an assertion that somebody else has made (RFC 7523 §2.1): a JWT that names whom the token is for.
@@ -189,7 +241,12 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    pub(crate) fn into_setup(self, engine: Arc<Engine>, endpoint: Option<Arc<dyn Direct>>) -> Setup {
+    pub(crate) fn into_setup(
+        self,
+        engine: Arc<Engine>,
+        endpoint: Option<Arc<dyn Direct>>,
+        store: Option<Arc<dyn Keeper>>,
+    ) -> Setup {
         Setup {
             engine,
             origins: self.origins,
@@ -198,6 +255,7 @@ impl AuthConfig {
             replay: self.replay,
             rejection: self.rejection,
             endpoint,
+            store,
         }
     }
 }
@@ -224,6 +282,8 @@ impl fmt::Debug for AuthConfig {
 #[must_use = "a builder does nothing until `build()`"]
 pub struct AuthConfigBuilder {
     grant: Option<Grant>,
+    /// The sign-in of a grant without one was to be changed.
+    no_sign_in_to_change: bool,
     token_url: String,
     client_auth: Option<ClientAuth>,
     refresh_url: Option<String>,
@@ -335,6 +395,25 @@ impl AuthConfigBuilder {
     /// gives their value (`Authorization`, `Host`, `Connection`, …) are errors.
     pub fn token_header(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.token_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Changes where and how a person signs in, as with a preset. An error with any other grant.
+    ///
+    /// ```
+    /// use tower_oauth2_client::providers;
+    ///
+    /// let redirect_uri = "https://app.example.com/callback";
+    /// let cfg = providers::spry_authorization_code("clinic.example.com", redirect_uri, "id", "secret")
+    ///     .change_sign_in(|code| code.without_pkce().param("prompt", "login"))
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn change_sign_in(mut self, change: impl FnOnce(AuthorizationCode) -> AuthorizationCode) -> Self {
+        match self.grant {
+            Some(Grant::AuthorizationCode(code)) => self.grant = Some(Grant::AuthorizationCode(change(code))),
+            _ => self.no_sign_in_to_change = true,
+        }
         self
     }
 
@@ -596,6 +675,7 @@ impl AuthConfigBuilder {
     fn new(grant: Option<Grant>, token_url: String, client_auth: Option<ClientAuth>) -> Self {
         Self {
             grant,
+            no_sign_in_to_change: false,
             token_url,
             client_auth,
             refresh_url: None,
@@ -669,6 +749,7 @@ impl AuthConfigBuilder {
                 Ok(None)
             };
         };
+        self.check_sign_in(grant, client_auth)?;
         let mut settings = EndpointSettings::new(parse_endpoint_url(&self.token_url, self.allow_http)?, grant.clone());
         settings.refresh_url =
             self.refresh_url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose()?;
@@ -712,8 +793,29 @@ impl AuthConfigBuilder {
         }))
     }
 
+    fn check_sign_in(&self, grant: &Grant, client_auth: &ClientAuth) -> Result<(), ConfigError> {
+        let Grant::AuthorizationCode(code) = grant else {
+            return if self.no_sign_in_to_change {
+                Err(ConfigError::new(
+                    "there is no sign-in to change: the grant is another",
+                    "leave `change_sign_in` out, or start from `AuthConfig::authorization_code`",
+                ))
+            } else {
+                Ok(())
+            };
+        };
+        if client_auth.client_id().is_none() {
+            return Err(ConfigError::new(
+                "a person cannot sign in for a client without an id",
+                "name the client, for example with `ClientAuth::none(id)` if it has no secret",
+            ));
+        }
+        code.browser_urls().try_for_each(|url| parse_endpoint_url(url, self.allow_http).map(drop))
+    }
+
     fn has_endpoint_settings(&self) -> bool {
         self.refresh_url.is_some()
+            || self.no_sign_in_to_change
             || !self.scopes.is_empty()
             || !self.resources.is_empty()
             || !self.audiences.is_empty()

@@ -160,6 +160,11 @@ impl Scopes {
         &self.wire
     }
 
+    /// Each scope, in an order that does not depend on the one given.
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().map(AsRef::as_ref)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()

@@ -17,6 +17,7 @@ use crate::extensions::TenantId;
 use crate::request::{Recorded, Registry, clone_ops, record_ops};
 use crate::service::Auth;
 use crate::shared::Setup;
+use crate::store::{Keeper, StoreError, StoreLayer, StoreStats, TokenStore};
 use crate::token::{
     DynTokenSource, Engine, Partition, Slot, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, erase,
 };
@@ -120,9 +121,54 @@ impl AuthLayer {
         T: TokenSource,
     {
         let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
+            .starting_with(cfg.initial_refresh_token());
         let direct = Arc::new(endpoint.clone());
-        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct))
+        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct), None)
+    }
+
+    /// As [`new`](AuthLayer::new), with tokens kept in a store outside the process: they survive restarts, and all
+    /// processes that share the store make one token request.
+    ///
+    /// Two layers share their tokens if their configurations agree in everything that makes one token differ from another
+    /// (see [`StoreIdentity`](crate::store::StoreIdentity)). What a store promises and what its failures cost is told in
+    /// the module [`store`](crate::store).
+    ///
+    /// ```no_run
+    /// use tower_oauth2_client::store::FileStore;
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// let cfg = AuthConfig::refresh_token("https://auth.example.com/token", ClientAuth::none("my-tool"), "from-the-sign-in")
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let layer = AuthLayer::with_store(cfg, FileStore::new("/home/anna/.cache/my-tool"));
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    #[cfg(feature = "reqwest")]
+    pub fn with_store(cfg: AuthConfig, store: impl TokenStore) -> Self {
+        match cfg.built_in_client() {
+            Some(client) => Self::with_client_and_store(cfg, client, store),
+            None => Self::without_endpoint(cfg),
+        }
+    }
+
+    /// As [`with_client`](AuthLayer::with_client) and with a store. For a store with other settings, or with layers of yours
+    /// below it, put a [`StoreLayer`] around the endpoint.
+    pub fn with_client_and_store<C, RB>(cfg: AuthConfig, client: C, store: impl TokenStore) -> Self
+    where
+        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+        RB: Body + Send + 'static,
+        RB::Data: Send,
+        RB::Error: Into<BoxError>,
+    {
+        let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
+        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
+            .starting_with(cfg.initial_refresh_token());
+        let store = StoreLayer::new(store, endpoint.identity());
+        let source = erase(store.layer(endpoint.clone()));
+        Self::assemble(cfg, source, Some(Arc::new(endpoint)), Some(Arc::new(store)))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -140,7 +186,7 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig, source: impl TokenSource) -> Self {
-        Self::assemble(cfg, erase(source), None)
+        Self::assemble(cfg, erase(source), None, None)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -208,7 +254,12 @@ impl AuthLayer {
         Self::with_source(cfg, Nowhere)
     }
 
-    fn assemble(cfg: AuthConfig, source: Arc<dyn DynTokenSource>, endpoint: Option<Arc<dyn Direct>>) -> Self {
+    fn assemble(
+        cfg: AuthConfig,
+        source: Arc<dyn DynTokenSource>,
+        endpoint: Option<Arc<dyn Direct>>,
+        store: Option<Arc<dyn Keeper>>,
+    ) -> Self {
         let engine = Engine::new(
             source,
             cfg.clock(),
@@ -216,7 +267,7 @@ impl AuthLayer {
             cfg.initial_refresh_token(),
             cfg.fixed_token_tenant().cloned(),
         );
-        let setup = cfg.into_setup(Arc::new(engine), endpoint);
+        let setup = cfg.into_setup(Arc::new(engine), endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }
@@ -252,7 +303,7 @@ impl fmt::Debug for AuthLayer {
 /// ```
 #[derive(Clone)]
 pub struct AuthHandle {
-    setup: Arc<Setup>,
+    pub(crate) setup: Arc<Setup>,
 }
 
 impl AuthHandle {
@@ -397,6 +448,58 @@ impl AuthHandle {
         self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
+    /// As [`hand_in`](AuthHandle::hand_in), for a layer with a store: stored first, so that it survives a crash and other
+    /// processes have it, then used.
+    ///
+    /// Without a store it is `hand_in`. A store that the layer was not made with, but that is somewhere around its token
+    /// source, is not known here: hand in what [`StoreLayer::keep`] returns.
+    ///
+    /// It waits while another process is asking for this token, at most as long as a token request may take. Dropping the
+    /// future leaves the token stored or not, and not handed in.
+    ///
+    /// # Errors
+    /// [`NotStored`](TokenErrorKind::NotStored): the token could not be stored. It is used nevertheless, and its refresh
+    /// token's successor is stored at the next renewal. Otherwise as [`hand_in`](AuthHandle::hand_in).
+    pub async fn keep(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.without_tenant()?;
+        self.keep_in(Partition::default(), token).await
+    }
+
+    /// The same for one tenant.
+    ///
+    /// # Errors
+    /// As [`keep`](AuthHandle::keep).
+    pub async fn keep_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
+        self.keep_in(self.partition(tenant), token).await
+    }
+
+    async fn keep_in(&self, partition: Partition, token: Token) -> Result<(), Arc<TokenError>> {
+        let engine = &self.setup.engine;
+        let kept = match &self.setup.store {
+            Some(store) => Some(store.keep(engine.asking_now(&partition), token.clone()).await),
+            None => None,
+        };
+        let (token, result) = match kept {
+            Some(Ok(stored)) => (stored, Ok(())),
+            Some(Err(error)) => {
+                let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
+                (token, Err(Arc::new(error)))
+            }
+            None => (token, Ok(())),
+        };
+        engine.slot(partition).hand_in(engine, token)?;
+        result
+    }
+
+    /// Takes the token of a partition out of the store, where there is one: it was revoked, or somebody signed out.
+    #[allow(dead_code, reason = "for the revocation, which comes next")]
+    pub(crate) async fn forget_stored(&self, partition: &Partition) -> Result<(), StoreError> {
+        match &self.setup.store {
+            Some(store) => store.forget(self.setup.engine.asking_now(partition)).await,
+            None => Ok(()),
+        }
+    }
+
     /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
     ///
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
@@ -412,6 +515,7 @@ impl AuthHandle {
                 stats.suppressed_refreshes += other.suppressed;
             }
         }
+        stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats
     }
 
@@ -433,7 +537,7 @@ impl AuthHandle {
     }
 
     /// Never a default tenant: where each tenant has its token, somebody must say which.
-    fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
+    pub(crate) fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
         match &self.setup.tenant {
             Some(policy) if policy.tokens_need_tenant() => {
                 let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
@@ -446,6 +550,12 @@ impl AuthHandle {
     fn partition(&self, tenant: &TenantId) -> Partition {
         let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
         Partition { tenant, scopes: None }
+    }
+
+    /// The tenant that token requests for this partition name, if they name one.
+    pub(crate) fn tenant_of_token_requests(&self, tenant: Option<&TenantId>) -> Option<TenantId> {
+        let varying = tenant.and_then(|tenant| self.partition(tenant).tenant);
+        varying.or_else(|| self.setup.engine.fixed_tenant.clone())
     }
 
     fn existing_slot(&self, tenant: &TenantId) -> Option<Arc<Slot>> {
@@ -465,7 +575,7 @@ impl fmt::Debug for AuthHandle {
 pub struct Stats {
     /// Partitions with a slot: one, plus one for each tenant or set of scopes with tokens of its own.
     pub partitions: usize,
-    /// Token requests made.
+    /// Token requests made; with a store, those that it answered among them.
     pub token_requests: u64,
     /// Token requests that brought no token.
     pub token_failures: u64,
@@ -481,6 +591,8 @@ pub struct Stats {
     pub last_error: Option<Arc<TokenError>>,
     /// How long no token request is made because of that failure; `None`: one is made when needed.
     pub next_attempt: Option<Duration>,
+    /// What the store did, over all partitions, for a layer that was made with one.
+    pub store: Option<StoreStats>,
 }
 
 impl Stats {
@@ -496,6 +608,7 @@ impl Stats {
             refreshing: slot.flying,
             last_error: slot.last_error,
             next_attempt: slot.next_attempt,
+            store: None,
         }
     }
 }

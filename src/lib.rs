@@ -26,10 +26,12 @@
 //!
 //! - [`AuthConfig`] says how tokens are had and where they may go; [`providers`] has five presets.
 //! - [`AuthLayer`] puts it in front of a client, [`Auth`] is the client it makes, [`AuthHandle`] looks after the tokens.
+//! - [`SignIn`] is a person's sign-in, from the URL that they open to the token, and [`SignInError`] why it brought none.
 //! - [`Error`] is what a request fails with, [`TokenError`] why there was no token. A rejected token is no error: the
 //!   response comes back, with [`AuthOutcome`] and, if a refresh failed, [`RefreshFailed`] in its extensions.
 //! - [`TenantId`], [`Scopes`], [`Replay`] and [`SkipAuth`] go into a request's extensions; [`Tenant`] configures tenants.
 //! - [`TokenSource`] is where tokens come from, if not from a token endpoint.
+//! - [`store`] keeps tokens outside the process: across restarts, and for many processes at once.
 //! - `test_util` (feature `test-util`) is an authorization server and an API for your own tests.
 //!
 //! # Features
@@ -71,13 +73,15 @@ mod secret;
 mod secret_source;
 mod service;
 mod shared;
+mod sign_in;
+pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
-pub use endpoint::{BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
+pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
@@ -90,6 +94,7 @@ pub use response::Forbidden;
 pub use secret::Secret;
 pub use secret_source::SecretSource;
 pub use service::Auth;
+pub use sign_in::{SignIn, SignInError, SignInErrorKind};
 pub use token::{
     ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
     TokenSource, UnknownExpiry,

@@ -1,5 +1,6 @@
 //! Names of events; the only file that knows them all. Nothing here takes a value that could be a secret.
 
+use crate::store::{NotStored, StoreErrorKind};
 use crate::token::Landing;
 
 const TARGET: &str = "tower_oauth2_client";
@@ -39,4 +40,16 @@ pub(crate) fn body_not_replayable(body: &'static str) {
         body,
         "bodies of this type are sent once only; register the type with `replay_clone` or `replay_recorded`"
     );
+}
+
+pub(crate) fn store_failed(call: &'static str, kind: StoreErrorKind) {
+    tracing::warn!(target: TARGET, call, ?kind, "the token store failed; tokens are fetched without it");
+}
+
+pub(crate) fn not_stored(reason: NotStored) {
+    tracing::warn!(target: TARGET, ?reason, "a new token could not be stored; it is used nevertheless");
+}
+
+pub(crate) fn token_from_store() {
+    tracing::debug!(target: TARGET, "token taken from the store");
 }

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::config::{AuthConfig, AuthConfigBuilder};
-use crate::endpoint::{BodyEncoding, ClientAuth};
+use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth};
 use crate::request::Tenant;
 use crate::response::Forbidden;
 use crate::secret_source::SecretSource;
@@ -50,6 +50,26 @@ pub fn spry(
     let base = base_url(host.as_ref());
     let client_auth = ClientAuth::body(client_id, client_secret);
     AuthConfig::client_credentials(format!("{base}/apis/v2/oauth/token"), client_auth)
+        .refresh_url(format!("{base}/apis/v1/oauth/token"))
+        .scopes(["read", "write"])
+        .origin(base)
+}
+
+/// Spry on behalf of a person who signs in: as [`spry`], with the authorization code grant. `redirect_uri` is where their
+/// browser brings the code, as registered with Spry.
+///
+/// PKCE is on, though Spry does not document it: a server that does not know it ignores it. For one that refuses it, there is
+/// `.change_sign_in(|code| code.without_pkce())`.
+pub fn spry_authorization_code(
+    host: impl AsRef<str>,
+    redirect_uri: impl Into<String>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<SecretSource>,
+) -> AuthConfigBuilder {
+    let base = base_url(host.as_ref());
+    let client_auth = ClientAuth::body(client_id, client_secret);
+    let code = AuthorizationCode::new(format!("{base}/apis/v2/oauth/authorize"), redirect_uri);
+    AuthConfig::authorization_code(format!("{base}/apis/v2/oauth/token"), client_auth, code)
         .refresh_url(format!("{base}/apis/v1/oauth/token"))
         .scopes(["read", "write"])
         .origin(base)
@@ -130,6 +150,24 @@ mod tests {
         )
         .origin("https://hub.vectorcare.com");
         assert_eq!(vectorcare("id", "secret").build().unwrap(), by_hand.clone().build().unwrap());
+
+        let redirect_uri = "https://app.example.com/callback";
+        let code = AuthorizationCode::new("https://clinic.example.com/apis/v2/oauth/authorize", redirect_uri);
+        let spry_by_hand = AuthConfig::authorization_code(
+            "https://clinic.example.com/apis/v2/oauth/token",
+            ClientAuth::body("id", "another secret"),
+            code,
+        )
+        .refresh_url("https://clinic.example.com/apis/v1/oauth/token")
+        .scopes(["read", "write"])
+        .origin("https://clinic.example.com");
+        let spry = spry_authorization_code("clinic.example.com", redirect_uri, "id", "secret");
+        assert_eq!(spry.clone().build().unwrap(), spry_by_hand.build().unwrap());
+        assert_ne!(
+            spry.clone().build().unwrap(),
+            spry.change_sign_in(AuthorizationCode::without_pkce).build().unwrap()
+        );
+
         assert_ne!(vectorcare("id", "secret").build().unwrap(), by_hand.expiry([ExpiresIn]).build().unwrap());
     }
 

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{BoxError, ConfigError};
 use crate::secret::Secret;
+use crate::store::Digest;
 use crate::token::{TokenError, TokenErrorKind};
 
 /// Where a secret comes from: a value, a file that may change, or an async function of yours.
@@ -92,6 +93,15 @@ impl SecretSource {
             (Kind::Value(_), Kind::Value(_)) | (Kind::Provider(_), Kind::Provider(_)) => true,
             (Kind::File(one), Kind::File(other)) => one == other,
             _ => false,
+        }
+    }
+
+    /// What tells it from another source: its value if that is fixed, else its place.
+    pub(crate) fn describe(&self, digest: &mut Digest) {
+        match &self.0 {
+            Kind::Value(secret) => digest.field("value", secret.expose()),
+            Kind::File(path) => digest.field("file", path.as_os_str().as_encoded_bytes()),
+            Kind::Provider(_) => digest.field("provider", ""),
         }
     }
 

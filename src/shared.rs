@@ -9,6 +9,7 @@ use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
+use crate::store::Keeper;
 use crate::token::{Engine, Slot};
 
 /// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
@@ -77,6 +78,8 @@ pub(crate) struct Setup {
     pub(crate) rejection: RejectionPolicy,
     /// `None`: tokens come from a source of the user's.
     pub(crate) endpoint: Option<Arc<dyn Direct>>,
+    /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
+    pub(crate) store: Option<Arc<dyn Keeper>>,
 }
 
 impl Setup {

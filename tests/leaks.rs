@@ -16,8 +16,8 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error,
-    RefreshFailed, RefreshToken, Replay, Secret, Tenant, TenantId, Token, TokenError, TokenRequest,
+    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, AuthorizationCode, BoxError, ClientAuth,
+    Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, Tenant, TenantId, Token, TokenError, TokenRequest,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -52,9 +52,11 @@ async fn nothing_that_the_layer_says_tells_a_secret() {
     }
     refused_before_sending(&said).await;
     own_sources(&said).await;
+    let own = sign_ins(&said).await;
 
     let _ = std::panic::take_hook();
     said.must_not_tell();
+    said.must_not_tell_any_of(&own);
 }
 
 /// What an authorization server, or somebody who pretends to be one, may answer.
@@ -271,6 +273,65 @@ async fn own_sources(said: &Said) {
     }
 }
 
+/// Sign-ins that fail in every way, with a code that is a canary. Gives the secrets of each, which are random.
+async fn sign_ins(said: &Said) -> Vec<String> {
+    const CODE: &str = "canary-code-7";
+    let clock = TestClock::new();
+    let code = AuthorizationCode::new(format!("https://auth.example.com/{PATH}?{PARAM}"), format!("app:/{PATH}"))
+        .issuer("https://auth.example.com")
+        .param("login_hint", TENANT);
+    let cfg =
+        AuthConfig::authorization_code("https://auth.example.com/token", ClientAuth::body(ID, SECRET), code.clone())
+            .origin("https://api.example.com")
+            .param("key", PARAM)
+            .tenant(Tenant::header("x-tenant").fixed(TENANT).token_header("x-account"))
+            .max_token_answer(4096)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+    said.show(&(code, &cfg));
+    let mut own = Vec::new();
+    let begin = |own: &mut Vec<String>| {
+        let auth = AuthServer::new(clock.clone());
+        let sign_in = AuthLayer::with_client(cfg.clone(), auth.clone()).handle().sign_in().unwrap();
+        let saved = sign_in.save();
+        said.show(&(&sign_in, &saved));
+        own.extend(saved.expose().split('.').map(str::to_owned));
+        (auth, sign_in, own[own.len() - 2].clone(), own[own.len() - 1].clone())
+    };
+    let redirects: [fn(&str, &str) -> String; 6] = [
+        |_, _| format!("https://app.example.com/{PATH}?code={CODE}"),
+        |state, _| format!("code={CODE}&state={state}x"),
+        |state, _| format!("code={CODE}&code={CODE}&state={state}"),
+        |state, _| format!("code=&canary&state={state}"),
+        |state, _| format!("code={CODE}&state={state}&iss=https://{ACCESS}.example"),
+        |state, verifier| {
+            format!("error={state}&error_description={CODE}+{state}+{verifier}&code={CODE}&state={state}")
+        },
+    ];
+    for redirect in redirects {
+        let (auth, sign_in, state, verifier) = begin(&mut own);
+        said.sign_in_error(&sign_in.finish(&redirect(&state, &verifier)).await.unwrap_err(), &[&state, &verifier]);
+        assert_eq!(auth.token_requests(), 0);
+    }
+    for fault in troubles() {
+        let (auth, sign_in, state, verifier) = begin(&mut own);
+        auth.script([fault]);
+        if let Err(error) = sign_in.finish(&format!("code={CODE}&state={state}")).await {
+            said.sign_in_error(&error, &[CODE, &state, &verifier, SECRET]);
+        }
+        let (auth, sign_in, state, verifier) = begin(&mut own);
+        let echo = format!(r#"{{"error":"{verifier}","error_description":"{CODE} {state} {verifier} {SECRET}"}}"#);
+        auth.script([Fault::Respond(Response::builder().status(400).body(Bytes::from(echo)).unwrap())]);
+        let error = sign_in.finish(&format!("code={CODE}&state={state}")).await.unwrap_err();
+        // The state was never sent there, so that nobody looks for it in the server's own words.
+        said.sign_in_error(&error, &[CODE, &verifier, SECRET]);
+    }
+    let forged = begin(&mut own).1.resume(&Secret::from(format!("{ACCESS}.{REFRESH}")));
+    said.sign_in_error(&forged.unwrap_err(), &[]);
+    own
+}
+
 /// Everything that was said: text of errors, debug output, events and panics.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<String>>);
@@ -304,6 +365,12 @@ impl Said {
         }
     }
 
+    fn sign_in_error(&self, error: &SignInError, sent: &[&str]) {
+        self.error(error);
+        let description = error.description().unwrap_or_default();
+        assert!(sent.iter().all(|sent| !description.contains(sent)), "{description}");
+    }
+
     fn extensions<B>(&self, response: &Response<B>) {
         self.show(&response.extensions().get::<AuthOutcome>());
         if let Some(failed) = response.extensions().get::<RefreshFailed>() {
@@ -330,6 +397,14 @@ impl Said {
         self.error(&*error);
         let said = self.text();
         assert!(said.contains("a word for the log") && said.contains("a word for the errors"));
+    }
+
+    fn must_not_tell_any_of(&self, secrets: &[String]) {
+        let said = self.text();
+        assert!(!secrets.is_empty());
+        for secret in secrets {
+            assert!(!said.contains(secret), "a secret of a sign-in was told");
+        }
     }
 
     fn must_not_tell(&self) {

@@ -164,6 +164,50 @@ async fn spry_refreshes_at_its_other_path() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn spry_by_authorization_code() {
+    let answer = r#"{"access_token":"T1","token_type":"Bearer","expires_in":3600,"refresh_token":"R1/x"}"#;
+    let redirect_uri = "https://app.example.com/callback";
+    let preset = || providers::spry_authorization_code("clinic.example.com", redirect_uri, ID, SECRET);
+    let spry = provider(preset(), answer);
+    let sign_in = spry.handle.sign_in().unwrap();
+    let url = sign_in.url().to_owned();
+    let param = |name: &str| url.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let (state, challenge) = (param("state"), param("code_challenge"));
+    let asked = "https://clinic.example.com/apis/v2/oauth/authorize?response_type=code&client_id=client%2F1\
+                 &redirect_uri=https%3A%2F%2Fapp.example.com%2Fcallback&scope=read%20write";
+    assert_eq!(url, format!("{asked}&state={state}&code_challenge={challenge}&code_challenge_method=S256"));
+
+    let verifier = sign_in.save().expose().split_once('.').unwrap().1.to_owned();
+    sign_in.finish(&format!("{redirect_uri}?code=C1%2Fx&state={state}")).await.unwrap();
+    let head =
+        "accept-encoding: identity\naccept: application/json\ncontent-type: application/x-www-form-urlencoded\n\n";
+    let exchange = "grant_type=authorization_code&code=C1%2Fx&redirect_uri=https%3A%2F%2Fapp.example.com%2Fcallback";
+    let token_url = "POST https://clinic.example.com/apis/v2/oauth/token\n";
+    assert_eq!(spry.token_request(), format!("{token_url}{head}{exchange}&code_verifier={verifier}&{FORM}"));
+    spry.send(get("https://clinic.example.com/apis/v2/patients")).await;
+    assert_eq!(spry.api_request(), "GET https://clinic.example.com/apis/v2/patients\nauthorization: Bearer T1\n\n");
+
+    spry.clock.advance(Duration::from_secs(3600));
+    spry.handle.invalidate();
+    spry.handle.token().await.unwrap();
+    assert_eq!(
+        spry.token_request(),
+        format!(
+            "POST https://clinic.example.com/apis/v1/oauth/token\n{head}\
+             grant_type=refresh_token&refresh_token=R1%2Fx&{FORM}"
+        )
+    );
+
+    // As Spry documents it.
+    let spry = provider(preset().change_sign_in(|code| code.without_pkce()), answer);
+    let sign_in = spry.handle.sign_in().unwrap();
+    let state = sign_in.save().expose().split_once('.').unwrap().0.to_owned();
+    assert_eq!(sign_in.url(), format!("{asked}&state={state}"));
+    sign_in.finish(&format!("code=C1%2Fx&state={state}")).await.unwrap();
+    assert_eq!(spry.token_request(), format!("{token_url}{head}{exchange}&{FORM}"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn vectorcare() {
     let answer = r#"{"access_token":"T1","token_type":"bearer","expires_in":3600}"#;
     let vectorcare = provider(providers::vectorcare(ID, SECRET), answer);

@@ -18,6 +18,7 @@ use super::signing::{self, SigningKey};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::secret_source::{SecretSource, check_line, unavailable};
+use crate::store::Digest;
 use crate::token::TokenError;
 
 /// How the client authenticates at the token endpoint (RFC 6749 §2.3). One way, never two: there is no default and no
@@ -252,6 +253,35 @@ impl ClientAuth {
         }
         presented.made_of = secret.or(presented.made_of);
         Ok(presented)
+    }
+
+    /// Which client it is and how it authenticates, without its secret.
+    pub(crate) fn describe(&self, digest: &mut Digest) {
+        if let Some(id) = &self.id {
+            digest.field("client id", id);
+        }
+        digest.field("client auth", self.method_name());
+    }
+
+    /// The client and its secret; `None` if the secret may change by itself, or is not ours to know.
+    pub(crate) fn known_credentials(&self) -> Option<Digest> {
+        let mut digest = Digest::new("credentials");
+        self.describe(&mut digest);
+        let secret = self.secret();
+        #[cfg(feature = "jwt")]
+        let secret = match &self.method {
+            Method::PrivateKeyJwt(key) => Some(key.pem()?),
+            _ => secret,
+        };
+        if let Some(secret) = secret {
+            digest.field("secret", secret.fixed()?.expose());
+        }
+        Some(digest)
+    }
+
+    /// The client's id, where it has one.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     fn id(&self) -> &str {

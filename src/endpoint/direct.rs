@@ -13,8 +13,9 @@ use super::exchange::Answer;
 use super::grant::{Asking, GrantParams};
 use super::settings::EndpointSettings;
 use super::wire::{self, Material};
-use super::{Call, Credentials, TokenEndpoint};
+use super::{Call, Credentials, TokenEndpoint, drop_refresh_token};
 use crate::error::BoxError;
+use crate::extensions::TenantId;
 use crate::token::{Token, TokenError, TokenRequest};
 
 pub(crate) type BoxReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
@@ -25,8 +26,11 @@ pub(crate) trait Direct: Send + Sync {
 
     fn credentials(&self) -> &Credentials;
 
-    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens.
-    fn exchange(&self, grant: GrantParams) -> BoxReply<'_, Token>;
+    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. A refresh token
+    /// of an earlier grant does not go with this token, which may be somebody else's.
+    ///
+    /// An error has `refresh_answer_lost` set if what was brought may be spent.
+    fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
 
     /// Posts to another endpoint of the same server, as the same client. The parameters are all that is sent; their
     /// `grant_type` may be empty.
@@ -50,11 +54,12 @@ where
         &self.shared.credentials
     }
 
-    fn exchange(&self, grant: GrantParams) -> BoxReply<'_, Token> {
+    fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token> {
         Box::pin(async move {
-            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            let request = TokenRequest { tenant, ..TokenRequest::default() };
+            let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
             let presented = call.present().await?;
-            call.exchange(Asking::Once, &Material { grant, presented }).await
+            call.exchange(Asking::Once, &Material { grant, presented }).await.map(drop_refresh_token)
         })
     }
 

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::error::BoxError;
+use crate::secret::Secret;
 use crate::secret_source::unavailable;
 use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 
@@ -29,6 +30,7 @@ mod direct;
 mod encode;
 mod exchange;
 mod grant;
+mod identity;
 mod settings;
 #[cfg(feature = "jwt")]
 mod signing;
@@ -38,16 +40,16 @@ mod wire;
 
 pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
-pub use grant::TokenExchange;
+pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
 pub use signing::{Signer, SigningAlgorithm, SigningKey};
 
-pub(crate) use answer::AnswerSettings;
+pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use direct::Direct;
-pub(crate) use grant::Grant;
+pub(crate) use grant::{Grant, Issuer};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
@@ -69,6 +71,8 @@ use wire::Material;
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,
+    /// The one that the configuration starts with: whose tokens these are, where nothing else says it.
+    first_refresh_token: Option<Secret<String>>,
 }
 
 struct Shared {
@@ -93,7 +97,13 @@ impl<C> TokenEndpoint<C> {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { client, shared: Arc::new(Shared { settings, credentials, clock, warned: AtomicBool::new(false) }) }
+        let shared = Shared { settings, credentials, clock, warned: AtomicBool::new(false) };
+        Self { client, shared: Arc::new(shared), first_refresh_token: None }
+    }
+
+    pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
+        self.first_refresh_token = refresh_token;
+        self
     }
 }
 
@@ -224,7 +234,7 @@ where
             warned,
         };
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary | Asking::Once) = (&mut result, asking) {
+        if let (Err(error), Asking::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result
@@ -257,7 +267,8 @@ fn no_refresh_token() -> TokenError {
 
 impl<C: Clone> Clone for TokenEndpoint<C> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), shared: self.shared.clone() }
+        let first_refresh_token = self.first_refresh_token.clone();
+        Self { client: self.client.clone(), shared: self.shared.clone(), first_refresh_token }
     }
 }
 

@@ -132,7 +132,7 @@ impl fmt::Debug for EndpointSettings {
 
 /// A scheme, a colon and more, in the characters of RFC 3986. What the scheme makes of the rest is the server's business:
 /// `urn:` and `api:` are common.
-fn is_absolute_uri(text: &str) -> bool {
+pub(super) fn is_absolute_uri(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else { return false };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&b);
     scheme.starts_with(|first: char| first.is_ascii_alphabetic())

@@ -1,19 +1,22 @@
 //! `AuthServer`: the scriptable authorization server.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::header::LOCATION;
 use http::request::Parts;
 use http::{Request, Response};
 use tower_service::Service;
 
 use super::TestClock;
 use super::body::{self, Answer, Body};
+use super::codes::{Authorization, Codes, Rejected};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, lock};
 use super::shapes::{Announce, Asked, Granted, Refusal, Shape};
@@ -53,12 +56,14 @@ pub struct AuthServer {
     clock: TestClock,
     shape: Shape,
     recorder: Recorder,
+    sign_ins: Recorder,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     script: Script,
     tokens: Tokens,
+    codes: Codes,
     clients: HashMap<String, String>,
     lifetime: Duration,
     latency: Duration,
@@ -70,6 +75,9 @@ struct State {
     refresh_tokens: bool,
     rotation: bool,
     tenant_from: Option<TenantFrom>,
+    sign_in_error: Option<Cow<'static, str>>,
+    issuer: Option<String>,
+    pkce_required: bool,
 }
 
 enum TenantFrom {
@@ -80,7 +88,7 @@ enum TenantFrom {
 /// The servers.
 impl AuthServer {
     /// Plain OAuth 2.0 at any path that ends in `/token`: a form, any grant, client authentication by Basic or in the
-    /// body, opaque tokens, a true `expires_in`.
+    /// body, opaque tokens, a true `expires_in`. People sign in at any path that ends in `/authorize`, and agree at once.
     pub fn new(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Generic)
     }
@@ -94,7 +102,7 @@ impl AuthServer {
 
     /// `POST /apis/v2/oauth/token` with a form; refreshes go to `/apis/v1/oauth/token`, if
     /// [`issue_refresh_tokens`](Self::issue_refresh_tokens) is on. Scopes are `read` and `write`. The answer carries
-    /// members about the user.
+    /// members about the user. People sign in at `/apis/v2/oauth/authorize`, and agree at once.
     pub fn spry(clock: TestClock) -> Self {
         Self::with_shape(clock, Shape::Spry)
     }
@@ -121,6 +129,7 @@ impl AuthServer {
         let state = State {
             script: Script::default(),
             tokens: Tokens::new(),
+            codes: Codes::default(),
             clients: HashMap::new(),
             lifetime: shape.lifetime(),
             latency: Duration::ZERO,
@@ -132,8 +141,12 @@ impl AuthServer {
             refresh_tokens: false,
             rotation: true,
             tenant_from: None,
+            sign_in_error: None,
+            issuer: None,
+            pkce_required: false,
         };
-        Self { clock, shape, recorder: Recorder::default(), state: Arc::new(Mutex::new(state)) }
+        let state = Arc::new(Mutex::new(state));
+        Self { clock, shape, recorder: Recorder::default(), sign_ins: Recorder::default(), state }
     }
 }
 
@@ -180,7 +193,7 @@ impl AuthServer {
         self.set(|state| state.same_until_expiry = true)
     }
 
-    /// Adds a refresh token to each answer. A refresh token can be redeemed once and is replaced by a new one; redeemed
+    /// Adds a refresh token to each answer, that to a code included. A refresh token can be redeemed once and is replaced by a new one; redeemed
     /// a second time, it takes all tokens that descend from it with it (RFC 9700 §4.14.2). Plain servers and Spry only.
     pub fn issue_refresh_tokens(self) -> Self {
         self.set(|state| state.refresh_tokens = true)
@@ -199,6 +212,26 @@ impl AuthServer {
     /// Tokens belong to the tenant that this parameter of the token request names; without it `invalid_request`.
     pub fn tenant_param(self, name: impl Into<String>) -> Self {
         self.set(|state| state.tenant_from = Some(TenantFrom::Param(name.into())))
+    }
+
+    /// Whoever is asked to sign in says no: the browser is sent back with `access_denied`.
+    pub fn deny_sign_ins(self) -> Self {
+        self.refuse_sign_ins("access_denied")
+    }
+
+    /// The browser of whoever signs in is sent back with this error (RFC 6749 §4.1.2.1).
+    pub fn refuse_sign_ins(self, error: impl Into<Cow<'static, str>>) -> Self {
+        self.set(|state| state.sign_in_error = Some(error.into()))
+    }
+
+    /// The browser comes back with this `iss` (RFC 9207). Default: with none.
+    pub fn issuer(self, issuer: impl Into<String>) -> Self {
+        self.set(|state| state.issuer = Some(issuer.into()))
+    }
+
+    /// Refuses sign-ins without a code challenge (RFC 7636). One that is given always counts.
+    pub fn require_pkce(self) -> Self {
+        self.set(|state| state.pkce_required = true)
     }
 
     /// How long every answer takes. Default: none.
@@ -253,6 +286,28 @@ impl AuthServer {
 
 /// What happened.
 impl AuthServer {
+    /// What a browser does with an authorization URL, and its owner in it: they agree. Gives the URI that the browser is sent
+    /// back to, with a code that can be exchanged once within ten minutes; `None` if the server shows an error page instead.
+    ///
+    /// ```
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    ///
+    /// let auth = AuthServer::new(TestClock::new());
+    /// let url = "https://auth.example.com/authorize?response_type=code&client_id=id&state=s&redirect_uri=app:/back";
+    /// let redirect = auth.browse(url).unwrap();
+    /// assert!(redirect.starts_with("app:/back?code=") && redirect.ends_with("&state=s"));
+    /// ```
+    pub fn browse(&self, authorization_url: &str) -> Option<String> {
+        let (head, ()) = Request::get(authorization_url).body(()).ok()?.into_parts();
+        let answer = self.sign_in_page(&head);
+        Some(answer.response.headers().get(LOCATION)?.to_str().ok()?.to_owned())
+    }
+
+    /// All requests of browsers for somebody to sign in, in order of arrival.
+    pub fn sign_in_requests(&self) -> Vec<RecordedRequest> {
+        self.sign_ins.requests()
+    }
+
     /// The clock that tokens expire by.
     pub fn clock(&self) -> &TestClock {
         &self.clock
@@ -298,9 +353,9 @@ impl AuthServer {
         lock(&self.state).tokens.reuses()
     }
 
-    /// Whether a path is this server's token endpoint.
+    /// Whether a path is one of this server's endpoints.
     pub(super) fn serves(&self, path: &str) -> bool {
-        self.shape.serves(path)
+        self.shape.serves(path) || self.shape.signs_in(path)
     }
 }
 
@@ -311,6 +366,9 @@ impl AuthServer {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
+        if self.shape.signs_in(head.uri.path()) {
+            return Ok(self.sign_in_page(&head).into_response());
+        }
         let arrival = self.recorder.arrive(&head, self.clock.now());
         let (fault, latency) = {
             let mut state = lock(&self.state);
@@ -324,6 +382,33 @@ impl AuthServer {
         let same = matches!(fault, Fault::SameToken);
         let shape = self.shape;
         fault.play(|| self.usual(&head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
+    }
+
+    /// The authorization endpoint (RFC 6749 §3.1), without a page: whoever comes agrees.
+    fn sign_in_page(&self, head: &Parts) -> Answer {
+        drop(self.sign_ins.arrive(head, self.clock.now()));
+        let authorization = match Authorization::read(head.uri.query().unwrap_or_default()) {
+            Ok(authorization) => authorization,
+            Err(problem) => return Answer::new(400, "text/html", problem),
+        };
+        let mut state = lock(&self.state);
+        if !state.clients.is_empty() && !state.clients.contains_key(&authorization.client) {
+            return Answer::new(400, "text/html", "There is no such client.");
+        }
+        let unknown_scope = (!self.shape.knows_scopes(&authorization.scope)).then_some("invalid_scope");
+        let wrong = authorization.problem(state.pkce_required).or(unknown_scope).map(Cow::Borrowed);
+        let error = state.sign_in_error.clone().or(wrong);
+        let issuer = state.issuer.clone();
+        let location = match error {
+            Some(error) => authorization.redirect(&[("error", &error)], issuer.as_deref()),
+            None => {
+                let (code, family) = state.tokens.new_code();
+                let location = authorization.redirect(&[("code", &code)], issuer.as_deref());
+                state.codes.add(code, &authorization, family, self.clock.server_time());
+                location
+            }
+        };
+        Answer::new(302, "text/plain", "").header(LOCATION, &location)
     }
 
     fn usual(&self, head: &Parts, body: &[u8], same: bool) -> Answer {
@@ -341,13 +426,22 @@ impl State {
         let client = self.authenticate(asked)?;
         let (identity, family) = match asked.grant.as_str() {
             "refresh_token" => self.redeem(asked, &client)?,
+            "authorization_code" => {
+                let tenant = self.tenant(head, asked)?;
+                let (scope, family) = self.redeem_code(asked, &client, now)?;
+                (Identity { client, scope, tenant }, Some(family))
+            }
             _ => {
                 let scope = asked.param("scope").unwrap_or_default().to_owned();
                 (Identity { client, scope, tenant: self.tenant(head, asked)? }, None)
             }
         };
 
-        let refresh_token = self.refresh_token(server.shape, &identity, family);
+        let wanted = match asked.grant.as_str() {
+            "refresh_token" => self.rotation,
+            _ => self.refresh_tokens && server.shape.has_refresh_tokens(),
+        };
+        let refresh_token = wanted.then(|| self.tokens.issue_refresh(&identity, family));
         let family = family.or(refresh_token.as_ref().map(|(_, family)| *family));
 
         let former = self.tokens.current(&identity).cloned();
@@ -388,13 +482,14 @@ impl State {
         Ok((identity, Some(family)))
     }
 
-    /// The refresh token that goes with the answer, and its family.
-    fn refresh_token(&mut self, shape: Shape, identity: &Identity, family: Option<u64>) -> Option<(String, u64)> {
-        let wanted = match family {
-            Some(_) => self.rotation,
-            None => self.refresh_tokens && shape.has_refresh_tokens(),
-        };
-        wanted.then(|| self.tokens.issue_refresh(identity, family))
+    /// The scope that a person agreed to, and the family of the tokens that come of it.
+    fn redeem_code(&mut self, asked: &Asked, client: &str, now: SystemTime) -> Result<(String, u64), Refusal> {
+        self.codes.redeem(asked, client, now).map_err(|rejected| {
+            if let Rejected::SecondUse { family } = rejected {
+                self.tokens.revoke_family(family);
+            }
+            Refusal::new(400, "invalid_grant", "The code is not valid, or not any more.")
+        })
     }
 
     fn tenant(&self, head: &Parts, asked: &Asked) -> Result<Option<String>, Refusal> {
@@ -625,6 +720,55 @@ mod tests {
         assert_eq!(seen, [(1, start.wall), (2, start.wall), (1, start.wall + HOUR)]);
         assert_eq!((auth.in_flight(), auth.max_in_flight()), (0, 2));
         assert_eq!(requests[0].param("grant_type").as_deref(), Some("client_credentials"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_code_is_good_once_and_its_second_use_takes_its_tokens_with_it() {
+        let auth = AuthServer::new(TestClock::new()).issue_refresh_tokens();
+        let page = "https://a.example/authorize?response_type=code&client_id=id&redirect_uri=app:/b&scope=a";
+        let code = |url: &str| auth.browse(url).unwrap().split_once("code=").unwrap().1.replace("%2D", "-");
+        let exchange = |code: &str| format!("grant_type=authorization_code&redirect_uri=app:/b&code={code}");
+        let first = code(page);
+        let answer = post(&auth, &exchange(&first)).await;
+        assert_eq!(answer["scope"], "a");
+        let renewed = refresh(&auth, &answer["refresh_token"]).await;
+        assert!(auth.is_live(renewed["access_token"].as_str().unwrap()));
+        assert_eq!(post(&auth, &exchange(&first)).await["error"], "invalid_grant");
+        assert!(!auth.is_live(renewed["access_token"].as_str().unwrap()));
+        assert_eq!(refresh(&auth, &renewed["refresh_token"]).await["error"], "invalid_grant");
+
+        let late = code(page);
+        advance(Duration::from_secs(600)).await;
+        assert_eq!(post(&auth, &exchange(&late)).await["error"], "invalid_grant");
+        let elsewhere = exchange(&code(page)).replace("app:/b", "app:/c");
+        assert_eq!(post(&auth, &elsewhere).await["error"], "invalid_grant");
+        assert_eq!((auth.sign_in_requests().len(), auth.token_requests()), (3, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_code_with_a_challenge_needs_its_verifier() {
+        let auth = AuthServer::new(TestClock::new()).require_pkce();
+        let page = "https://a.example/authorize?response_type=code&client_id=id&redirect_uri=app:/b";
+        // RFC 7636, Appendix B.
+        let challenge = "&code_challenge_method=S256&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        let verifier = "&code_verifier=dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let code = auth.browse(&format!("{page}{challenge}")).unwrap().split_once("code=").unwrap().1.to_owned();
+        let exchange = format!("grant_type=authorization_code&redirect_uri=app:/b&code={code}");
+        for wrong in ["", "&code_verifier=another"] {
+            assert_eq!(post(&auth, &format!("{exchange}{wrong}")).await["error"], "invalid_grant");
+        }
+        assert!(post(&auth, &format!("{exchange}{verifier}")).await["access_token"].is_string());
+        assert_eq!(auth.browse(page).as_deref(), Some("app:/b?error=invalid%5Frequest"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_in_may_be_denied_and_a_strangers_is_not_redirected() {
+        let auth = AuthServer::new(TestClock::new()).client("id", "s").issuer("i").deny_sign_ins();
+        let page = "https://a.example/authorize?response_type=code&redirect_uri=app:/b?x&state=1&client_id=";
+        let redirect = auth.browse(&format!("{page}id"));
+        assert_eq!(redirect.as_deref(), Some("app:/b?x&error=access%5Fdenied&state=1&iss=i"));
+        assert_eq!(auth.browse(&format!("{page}stranger")), None);
+        assert_eq!(auth.browse(&page.replace("redirect_uri", "x")), None);
     }
 
     #[tokio::test(start_paused = true)]

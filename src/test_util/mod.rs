@@ -68,6 +68,7 @@ mod auth_server;
 mod body;
 mod both;
 mod clock;
+mod codes;
 mod fault;
 mod jwt;
 mod record;

@@ -113,6 +113,20 @@ impl Shape {
         }
     }
 
+    /// Whether a path is where people sign in.
+    pub(super) fn signs_in(self, path: &str) -> bool {
+        match self {
+            Shape::Generic => path.ends_with("/authorize"),
+            Shape::Spry => path == "/apis/v2/oauth/authorize",
+            _ => false,
+        }
+    }
+
+    /// Whether there are these scopes.
+    pub(super) fn knows_scopes(self, scope: &str) -> bool {
+        self != Shape::Spry || scope.split_whitespace().all(|scope| SPRY_SCOPES.contains(&scope))
+    }
+
     /// Reads a token request as strictly as the provider describes it.
     pub(super) fn read(self, head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
         if !self.serves(head.uri.path()) {
@@ -194,6 +208,7 @@ impl Shape {
 
 const SPRY_TOKEN: &str = "/apis/v2/oauth/token";
 const SPRY_REFRESH: &str = "/apis/v1/oauth/token";
+const SPRY_SCOPES: [&str; 2] = ["read", "write"];
 const QMATIC_SCOPES: [&str; 3] = [
     "com.qmatic.saas.appointments/external.appointment.book",
     "com.qmatic.saas.appointments/external.appointment.reschedule",
@@ -237,8 +252,14 @@ fn read_spry(head: &Parts, body: &[u8]) -> Result<Asked, Refusal> {
     let params = read_form(head, body)?;
     let credentials = vec![body_credentials(head, &params)?];
     let refreshes = head.uri.path() == SPRY_REFRESH;
-    let grant = expect_grant(&params, if refreshes { "refresh_token" } else { "client_credentials" })?;
-    expect_scopes(&params, &["read", "write"])?;
+    let has_code = param(&params, "grant_type") == Some("authorization_code");
+    let expected = match (refreshes, has_code) {
+        (true, _) => "refresh_token",
+        (false, true) => "authorization_code",
+        (false, false) => "client_credentials",
+    };
+    let grant = expect_grant(&params, expected)?;
+    expect_scopes(&params, &SPRY_SCOPES)?;
     Ok(Asked { grant, params, credentials, tenant: None })
 }
 

@@ -168,7 +168,12 @@ impl Tokens {
         self.reuses
     }
 
-    fn revoke_family(&mut self, family: u64) {
+    /// A code for a person's sign-in, and the family of the tokens that will come of it.
+    pub(super) fn new_code(&mut self) -> (String, u64) {
+        (format!("code-{}", self.next_id()), self.issued)
+    }
+
+    pub(super) fn revoke_family(&mut self, family: u64) {
         for refresh in self.refresh.values_mut().filter(|refresh| refresh.family == family) {
             refresh.state = RefreshState::Revoked;
         }

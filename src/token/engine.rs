@@ -6,13 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::flight::Landing;
 use super::lifetime::LifetimePolicy;
 use super::partition::Partition;
 use super::slot::{Current, Read, Slot};
 use super::slots::Slots;
-use super::source::DynTokenSource;
-use super::{Token, TokenError, TokenErrorKind};
+use super::source::{DynTokenSource, Terms};
+use super::{Token, TokenError, TokenErrorKind, TokenRequest};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::extensions::TenantId;
@@ -128,6 +130,26 @@ impl Engine {
         let mut slots = self.others.all();
         slots.push(self.main.clone());
         slots
+    }
+
+    /// What a source is asked for in this partition, as far as that does not change.
+    pub(crate) fn request(&self, partition: &Partition) -> TokenRequest {
+        TokenRequest {
+            tenant: partition.tenant.as_ref().or(self.fixed_tenant.as_ref()).cloned(),
+            scopes: partition.scopes.clone(),
+            ..TokenRequest::default()
+        }
+    }
+
+    /// What the engine judges a token by that is asked for now.
+    pub(crate) fn terms(&self) -> Terms {
+        let deadline = Instant::now() + self.policy.flight_deadline;
+        Terms { clock: self.clock.clone(), lifetime: self.policy.lifetime.clone(), deadline }
+    }
+
+    /// A request outside of any flight.
+    pub(crate) fn asking_now(&self, partition: &Partition) -> TokenRequest {
+        TokenRequest { terms: Some(Arc::new(self.terms())), ..self.request(partition) }
     }
 
     /// What a waiter does with a landing: a token, an error, or look again (`None`).

@@ -74,6 +74,8 @@ pub enum TokenErrorKind {
     /// What the client authenticates with, or the assertion that it brings, could not be read or signed: a file, a function
     /// or a signer of yours. Nothing was sent.
     CredentialsUnavailable,
+    /// A token that was handed in is used, but the store did not take it ([`AuthHandle::keep`](crate::AuthHandle::keep)).
+    NotStored,
     /// A user's own source failed in a way that may pass.
     SourceTransient,
     /// A user's own source failed in a way that will not pass by itself.
@@ -112,6 +114,7 @@ impl TokenErrorKind {
             Self::CredentialsUnavailable => {
                 "what the client identifies itself with is not there now; check the file, function or key it comes from"
             }
+            Self::NotStored => "the token is used, but it could not be stored and may be lost with this process",
             Self::SourceTransient => "the token source failed; it is asked again after a pause",
             Self::SourcePermanent => "the token source failed",
         }
@@ -192,6 +195,7 @@ impl TokenError {
             | Overloaded
             | Aborted
             | CredentialsUnavailable
+            | NotStored
             | SourceTransient => true,
             BadCredentials | Refused | SignInAgain | Redirected | NoRuntime | SourcePermanent => false,
         }

@@ -88,8 +88,9 @@ impl Launch {
     }
 }
 
-async fn fly(pilot: Pilot, request: TokenRequest) {
+async fn fly(pilot: Pilot, mut request: TokenRequest) {
     let asked = pilot.engine.clock.now();
+    request.terms = Some(Arc::new(pilot.engine.terms()));
     let fetch = async { pilot.engine.source.fetch_boxed(request).await };
     let result = match tokio::time::timeout(pilot.engine.policy.flight_deadline, fetch).await {
         Ok(result) => result,

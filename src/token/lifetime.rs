@@ -282,6 +282,24 @@ pub(crate) fn lifetime_of(
     })
 }
 
+/// How long a token that may be old, from a store, can be sent without waiting for a newer one: until its margin. Zero:
+/// it is of no use any more. `None`: it lives until it is rejected.
+pub(crate) fn useful_for(token: &Token, policy: &LifetimePolicy, now: &Now) -> Option<Duration> {
+    let age = token.asked_at.and_then(|asked| now.wall.duration_since(asked).ok()).unwrap_or_default();
+    let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
+        (Some(stated), _) => stated,
+        (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
+        (None, UnknownExpiry::UntilRejected) => return None,
+        (None, UnknownExpiry::Error) => return Some(Duration::ZERO),
+    };
+    let life = match stated {
+        Stated::Lasts(life) => life,
+        Stated::Ends(end) => end.duration_since(now.wall).unwrap_or_default().saturating_add(age),
+    };
+    let life = life.min(policy.max);
+    Some(life.saturating_sub(age).saturating_sub(policy.margin_of(life)))
+}
+
 /// By whichever clock went further: the monotonic one may have slept meanwhile, the wall clock may have been set back.
 fn elapsed(from: Now, to: Now) -> Duration {
     let monotonic = to.monotonic.saturating_duration_since(from.monotonic);
@@ -389,6 +407,26 @@ mod tests {
             assert_eq!(moment.monotonic - start.monotonic, wall, "both clocks say the same");
             Some(wall.as_secs_f64())
         })
+    }
+
+    #[test]
+    fn a_token_from_elsewhere_is_of_use_until_its_margin() {
+        let (now, policy) = (start(), LifetimePolicy::default());
+        let aged = |mut token: Token, age: u64| {
+            token.asked_at = Some(now.wall - secs(age));
+            useful_for(&token, &policy, &now)
+        };
+        for (age, left) in [(0, 3570), (3000, 570), (3569, 1), (3570, 0), (3601, 0), (1_000_000, 0)] {
+            assert_eq!(aged(opaque().expires_in(HOUR), age), Some(secs(left)), "{age} s old");
+        }
+        assert_eq!(aged(opaque(), 3000), Some(secs(570)), "an hour is assumed");
+        assert_eq!(aged(jwt_ending(now, 600), 3000), Some(secs(570)));
+        assert_eq!(aged(jwt_ending(now, -1), 3600), Some(Duration::ZERO));
+        let mut from_a_clock_ahead = opaque().expires_in(HOUR);
+        from_a_clock_ahead.asked_at = Some(now.wall + HOUR);
+        assert_eq!(useful_for(&from_a_clock_ahead, &policy, &now), Some(secs(3570)));
+        let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..policy.clone() };
+        assert_eq!(useful_for(&opaque(), &until_rejected, &now), None);
     }
 
     /// Behaviour 70.

@@ -21,6 +21,8 @@ pub use value::{Extra, RefreshToken, Token};
 
 pub(crate) use engine::{Engine, EnginePolicy};
 pub(crate) use flight::{Landing, Ticket};
+pub(crate) use lifetime::useful_for;
 pub(crate) use partition::Partition;
 pub(crate) use slot::{Current, Read, Rejection, Slot};
-pub(crate) use source::{DynTokenSource, erase};
+pub(crate) use source::{DynTokenSource, Terms, erase};
+pub(crate) use value::Custody;

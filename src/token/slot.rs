@@ -25,7 +25,7 @@ use super::lifetime::{Freshness, Lifetime, MIN_INTERVAL, NoLifetime, lifetime_of
 use super::partition::Partition;
 use super::schedule::{Decision, Situation, classify};
 use super::storm::Storm;
-use super::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
+use super::{Custody, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
 use crate::clock::Now;
 use crate::observe;
 use crate::secret::Secret;
@@ -106,7 +106,10 @@ struct State {
     held: bool,
     storm: Storm,
     refresh_token: Option<Secret<String>>,
+    custody: Custody,
     refresh_answer_lost: bool,
+    /// What a newer token is wanted for, where that is not the current one.
+    invalidated: Option<Arc<Current>>,
     timer_ends: Option<Instant>,
     token_requests: u64,
     failures: u64,
@@ -188,8 +191,10 @@ impl Slot {
                 failure: None,
                 held: false,
                 storm: Storm::default(),
+                custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Slot },
                 refresh_token,
                 refresh_answer_lost: false,
+                invalidated: None,
                 timer_ends: None,
                 token_requests: 0,
                 failures: 0,
@@ -342,7 +347,7 @@ impl Slot {
             if let Ok(token) = result
                 && state.lineage == id.lineage
             {
-                state.rotate(token.refresh_token);
+                state.rotate(&token);
             }
             return;
         };
@@ -437,18 +442,24 @@ impl Slot {
     /// Whether nothing would be lost with this slot but a token that can be fetched again.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.flight.is_none() && state.refresh_token.is_none()
+        let stored = matches!(state.custody, Custody::Store { .. });
+        state.flight.is_none() && (state.refresh_token.is_none() || stored)
     }
 
     fn take_in(&self, state: &mut State, engine: &Engine, token: Token, asked: Now, arrived: Now) -> Landing {
-        state.rotate(token.refresh_token.clone());
-        let first = !state.tokens_seen;
+        state.rotate(&token);
+        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
+        // renew together, and once: there is no crowd to spread.
+        let crowd = !state.tokens_seen || state.failure.is_some();
+        let first = crowd && !matches!(token.custody, Custody::Store { .. });
+        let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
         let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => return Landing::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived)),
         };
         state.tokens_seen = true;
         state.failure = None;
+        state.invalidated = None;
         let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
@@ -473,7 +484,8 @@ impl Slot {
         state.held = false;
         state.storm.reset();
         self.watching.store(false, Ordering::Relaxed);
-        self.current.store(None);
+        let former = self.current.swap(None);
+        state.invalidated = former.or(state.invalidated.take());
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
     }
 
@@ -491,10 +503,11 @@ impl Slot {
             None => {}
         }
         let request = TokenRequest {
-            tenant: self.partition.tenant.as_ref().or(engine.fixed_tenant.as_ref()).cloned(),
-            scopes: self.partition.scopes.clone(),
             refresh_token: state.refresh_token.clone(),
             refresh_answer_lost: state.refresh_answer_lost,
+            custody: state.custody,
+            previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
+            ..engine.request(&self.partition)
         };
         let id = FlightId { number: state.flights + 1, lineage: state.lineage };
         let (prepared, report, ticket) = flight::prepare(engine, self, id, request, forced)?;
@@ -592,10 +605,13 @@ impl State {
         error
     }
 
-    fn rotate(&mut self, refresh_token: RefreshToken) {
-        match refresh_token {
+    fn rotate(&mut self, token: &Token) {
+        match &token.refresh_token {
             RefreshToken::Keep => {}
-            RefreshToken::Replace(new) => self.refresh_token = Some(new),
+            RefreshToken::Replace(new) => {
+                self.refresh_token = Some(new.clone());
+                self.custody = token.custody;
+            }
             RefreshToken::Drop => self.refresh_token = None,
         }
         self.refresh_answer_lost = false;
@@ -952,6 +968,44 @@ mod tests {
         sleep(Duration::from_millis(300)).await;
         assert!(slot.ready().is_none(), "the pause is over and nobody was told");
         assert_eq!(slot.stats(&engine).failures, 1);
+    }
+
+    /// Behaviour 73.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_token_after_a_failure_is_spread_like_the_first_of_a_process() {
+        let down = Arc::new(AtomicBool::new(false));
+        let source = tower::service_fn({
+            let (down, tokens) = (down.clone(), Arc::new(AtomicUsize::new(0)));
+            move |_: TokenRequest| {
+                let new = token(&tokens.fetch_add(1, Ordering::Relaxed).to_string());
+                let down = down.load(Ordering::Relaxed);
+                async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
+            }
+        });
+        let mut engine = Engine::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None, None);
+        engine.draw = || 0.0;
+        let engine = Arc::new(engine);
+        let slot = engine.main();
+        let renewed_after = || {
+            let current = slot.current.load_full().unwrap();
+            current.lifetime.next_boundary(&engine.clock.now()).unwrap().as_secs_f64().round()
+        };
+        let fetch = || async {
+            slot.invalidate();
+            let _ = wait(slot.read(&engine)).await;
+        };
+        fetch().await;
+        assert_eq!(renewed_after(), 1260.0, "35 % of an hour");
+        fetch().await;
+        assert_eq!(renewed_after(), 2880.0, "80 %");
+        down.store(true, Ordering::Relaxed);
+        advance(Duration::from_secs(3000)).await;
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        down.store(false, Ordering::Relaxed);
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        assert_eq!(renewed_after(), 1259.0, "a second ago");
     }
 
     #[test]

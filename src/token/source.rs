@@ -4,10 +4,14 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{Token, TokenError};
+use super::lifetime::LifetimePolicy;
+use super::{Custody, Token, TokenError};
+use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::extensions::{Scopes, TenantId};
 use crate::secret::Secret;
@@ -28,6 +32,40 @@ pub struct TokenRequest {
     /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is
     /// one.
     pub refresh_answer_lost: bool,
+    /// Who keeps that refresh token.
+    pub(crate) custody: Custody,
+    pub(crate) previous: Option<Token>,
+    /// `None`: no engine asks.
+    pub(crate) terms: Option<Arc<Terms>>,
+}
+
+impl TokenRequest {
+    /// The token that a newer one is wanted for: it is due, was rejected or was invalidated. `None`: there was none.
+    ///
+    /// It tells a cache that is shared with others whether one of them has renewed the token already.
+    pub fn previous(&self) -> Option<&Token> {
+        self.previous.as_ref()
+    }
+
+    /// What the token will be judged by.
+    pub(crate) fn terms(&self) -> Arc<Terms> {
+        self.terms.clone().unwrap_or_default()
+    }
+}
+
+/// What the engine that asks judges a token by, for sources that must judge alike.
+pub(crate) struct Terms {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lifetime: LifetimePolicy,
+    /// When the engine stops waiting.
+    pub(crate) deadline: Instant,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        Self { clock: Arc::new(SystemClock), lifetime: LifetimePolicy::default(), deadline }
+    }
 }
 
 impl fmt::Debug for TokenRequest {

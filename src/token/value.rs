@@ -34,6 +34,10 @@ pub struct Token {
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) refresh_token: RefreshToken,
+    /// Who keeps that refresh token.
+    pub(crate) custody: Custody,
+    /// When it was asked for, by the wall clock, where that was not just now: a store had it, or has it now.
+    pub(crate) asked_at: Option<SystemTime>,
     scopes: Option<Scopes>,
     extra: Extra,
 }
@@ -95,6 +99,8 @@ impl Token {
             expires_at: None,
             refresh_in: None,
             refresh_token: RefreshToken::Keep,
+            custody: Custody::default(),
+            asked_at: None,
             scopes: None,
             extra: Extra::default(),
         })
@@ -149,6 +155,11 @@ impl Token {
         &self.header
     }
 
+    /// What stands before the token in the header.
+    pub(crate) fn scheme(&self) -> &str {
+        self.header.as_bytes().get(..self.scheme_len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
     /// The scopes granted; `None` where the server did not say, which means as requested (RFC 6749 §3.3).
     pub fn scopes(&self) -> Option<&Scopes> {
         self.scopes.as_ref()
@@ -189,6 +200,19 @@ pub enum RefreshToken {
     Drop,
 }
 
+/// Who keeps the refresh token of a slot, and so has the newest one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Custody {
+    /// The slot: it was handed in, or came with a token that no store keeps.
+    #[default]
+    Slot,
+    /// The configuration brought it. Whatever a store has came later.
+    Configuration,
+    /// A store outside the process; the slot has a copy, which may be old. `single_use`: the server replaces it each time,
+    /// as far as is known, so that a copy must not be used.
+    Store { single_use: bool },
+}
+
 /// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal
 /// data.
 #[derive(Clone, Default)]
@@ -203,6 +227,10 @@ impl Extra {
     /// The names of all members.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    pub(crate) fn members(&self) -> &BTreeMap<String, Value> {
+        &self.0
     }
 }
 

@@ -53,7 +53,7 @@ impl Reader<'_> {
     }
 
     fn may_have_spent(&self, status: StatusCode) -> bool {
-        self.asking == Asking::RefreshToken && status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
+        self.asking != Asking::Primary && status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
     }
 }
 

@@ -23,12 +23,12 @@ impl<'a> Sent<'a> {
         self.owned.extend(value);
     }
 
-    pub(super) fn is_in(&self, text: &str) -> bool {
+    pub(crate) fn is_in(&self, text: &str) -> bool {
         self.spellings().iter().any(|secret| text.contains(secret.expose().as_str()))
     }
 
     /// The text with every secret replaced, control characters removed, cut to 256 characters.
-    pub(super) fn mask(&self, text: &str) -> String {
+    pub(crate) fn mask(&self, text: &str) -> String {
         let mut masked: String = text.chars().filter(|c| !c.is_control()).collect();
         for secret in self.spellings() {
             masked = masked.replace(secret.expose().as_str(), "[redacted]");

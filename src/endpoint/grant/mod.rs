@@ -1,11 +1,15 @@
 //! The grants: which parameters go out, and in which order.
 
+mod authorization_code;
 mod client_credentials;
 mod jwt_bearer;
 mod refresh_token;
 mod token_exchange;
 
+pub use authorization_code::AuthorizationCode;
 pub use token_exchange::TokenExchange;
+
+pub(crate) use authorization_code::Issuer;
 
 use super::client_auth::Presented;
 use super::encode::Params;
@@ -14,6 +18,7 @@ use crate::error::ConfigError;
 use crate::extensions::Scopes;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
+use crate::store::Digest;
 use crate::token::{TokenError, TokenRequest};
 
 /// The grant that a configuration has without a refresh token.
@@ -25,6 +30,8 @@ pub(crate) enum Grant {
     JwtBearer(SecretSource),
     /// RFC 8693.
     TokenExchange(TokenExchange),
+    /// None: a person signs in first (RFC 6749 §4.1), outside of any flight.
+    AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
 }
@@ -32,13 +39,13 @@ pub(crate) enum Grant {
 impl Grant {
     /// Whether it yields tokens without a refresh token.
     pub(crate) fn is_primary(&self) -> bool {
-        !matches!(self, Grant::RefreshToken)
+        !matches!(self, Grant::RefreshToken | Grant::AuthorizationCode(_))
     }
 
     /// Whether what it sends may have to be waited for.
     pub(crate) fn may_wait(&self) -> bool {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) => false,
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
         }
@@ -51,6 +58,25 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
+            Grant::AuthorizationCode(code) => code.validate(),
+        }
+    }
+
+    /// What tells its tokens from those of another grant.
+    pub(crate) fn describe(&self, digest: &mut Digest) {
+        match self {
+            Grant::ClientCredentials => digest.field("grant", "client credentials"),
+            Grant::RefreshToken => digest.field("grant", "refresh token"),
+            Grant::JwtBearer(assertion) => {
+                digest.field("grant", "jwt bearer");
+                assertion.describe(digest);
+            }
+            Grant::TokenExchange(exchange) => {
+                digest.field("grant", "token exchange");
+                exchange.describe(digest);
+            }
+            // Where the person signs in does not matter: the client and the token URL tell whose server it is.
+            Grant::AuthorizationCode(_) => digest.field("grant", "authorization code"),
         }
     }
 
@@ -65,6 +91,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken => false,
             Grant::JwtBearer(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
+            Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
         }
     }
 }
@@ -76,6 +103,7 @@ impl PartialEq for Grant {
             (Grant::ClientCredentials, Grant::ClientCredentials) | (Grant::RefreshToken, Grant::RefreshToken) => true,
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
+            (Grant::AuthorizationCode(one), Grant::AuthorizationCode(other)) => one == other,
             _ => false,
         }
     }
@@ -110,7 +138,8 @@ impl GrantParams {
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken | Asking::Once, _) | (Asking::Primary, Grant::RefreshToken) => {
+            (Asking::RefreshToken | Asking::Once, _)
+            | (Asking::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_)) => {
                 Ok(refresh_token::params(request))
             }
             (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
@@ -161,7 +190,13 @@ pub(crate) fn params<'a>(
     }
     grant.push_params(&mut params);
     presented.push_params(&mut params);
-    if settings.send_scopes_on_refresh || asking == Asking::Primary {
+    let sends_scope = match asking {
+        Asking::Primary => true,
+        Asking::RefreshToken => settings.send_scopes_on_refresh,
+        // They were agreed on before, when the person was asked.
+        Asking::Once => false,
+    };
+    if sends_scope {
         params.push("scope", scope(settings, request));
     }
     for resource in &settings.resources {

@@ -3,6 +3,7 @@
 use super::GrantParams;
 use crate::error::ConfigError;
 use crate::secret_source::{SecretSource, check_line};
+use crate::store::Digest;
 use crate::token::TokenError;
 
 /// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps the token of whoever acts for them.
@@ -95,6 +96,18 @@ impl TokenExchange {
         self.requested == other.requested
             && self.tokens().count() == other.tokens().count()
             && self.tokens().zip(other.tokens()).all(|(one, other)| alike(one, other))
+    }
+
+    pub(super) fn describe(&self, digest: &mut Digest) {
+        for (label, typed) in [("subject", Some(&self.subject)), ("actor", self.actor.as_ref())] {
+            if let Some(typed) = typed {
+                digest.field(label, &typed.token_type);
+                typed.token.describe(digest);
+            }
+        }
+        if let Some(requested) = &self.requested {
+            digest.field("requested", requested);
+        }
     }
 
     fn tokens(&self) -> impl Iterator<Item = &Typed> {

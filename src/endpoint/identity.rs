@@ -1,0 +1,173 @@
+//! What tells the tokens of one token endpoint and client from all others in a store.
+
+use std::sync::Arc;
+
+use super::{Credentials, TokenEndpoint};
+use crate::store::{Client, Digest, StoreIdentity};
+
+impl<C> TokenEndpoint<C> {
+    /// Whose tokens this endpoint makes: for [`StoreLayer::new`](crate::store::StoreLayer::new).
+    ///
+    /// The refresh token that a configuration starts with is part of it: two people's configurations differ in nothing
+    /// else.
+    pub fn identity(&self) -> StoreIdentity {
+        let settings = &self.shared.settings;
+        let mut digest = Digest::new("endpoint");
+        digest.field("url", settings.url.to_string());
+        if let Some(url) = &settings.refresh_url {
+            digest.field("refresh url", url.to_string());
+        }
+        settings.grant.describe(&mut digest);
+        if let Some(scopes) = &settings.scopes {
+            digest.list("scopes", scopes.sorted());
+        }
+        for (label, names) in [("resources", &settings.resources), ("audiences", &settings.audiences)] {
+            let mut names = names.clone();
+            names.sort_unstable();
+            digest.list(label, names);
+        }
+        let mut params: Vec<_> = settings.params.iter().collect();
+        params.sort_by(|one, other| (&one.name, one.value.expose()).cmp(&(&other.name, other.value.expose())));
+        digest.list("params", params.iter().flat_map(|param| [param.name.as_str(), param.value.expose()]));
+        let mut headers: Vec<_> =
+            settings.headers.iter().map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]).collect();
+        headers.sort_unstable();
+        digest.list("headers", headers.into_iter().flatten());
+        if let Some(name) = &settings.tenant_header {
+            digest.field("tenant header", name.as_str());
+        }
+        if let Some(name) = &settings.tenant_param {
+            digest.field("tenant param", name);
+        }
+        if let Some(first) = &self.first_refresh_token {
+            digest.field("first refresh token", first.expose());
+        }
+        StoreIdentity::of_client(digest, Arc::new(self.shared.credentials.clone()))
+    }
+}
+
+impl Client for Credentials {
+    fn describe(&self, digest: &mut Digest) {
+        self.load().describe(digest);
+    }
+
+    fn credentials(&self) -> Option<Digest> {
+        self.load().known_credentials()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http::{HeaderName, HeaderValue, Uri};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::endpoint::{ClientAuth, EndpointSettings, Grant, Param, TokenExchange};
+    use crate::extensions::Scopes;
+    use crate::secret::Secret;
+    use crate::secret_source::SecretSource;
+
+    fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {
+        let endpoint = TokenEndpoint::new((), Arc::new(settings), Credentials::new(auth), Arc::new(SystemClock));
+        endpoint.identity().key(None, None)
+    }
+
+    fn plain() -> EndpointSettings {
+        EndpointSettings::new(Uri::from_static("https://a.example/t"), Grant::ClientCredentials)
+    }
+
+    fn auth() -> ClientAuth {
+        ClientAuth::basic("id", "secret")
+    }
+
+    /// Behaviour 91.
+    #[test]
+    fn every_input_makes_another_key() {
+        let param = |name: &str, value: &str| Param { name: name.into(), value: Secret::from(value) };
+        let exchange = |kind: &str, token: &str| Grant::TokenExchange(TokenExchange::new(kind, token));
+        let edits: Vec<Box<dyn Fn(&mut EndpointSettings)>> = vec![
+            Box::new(|_| {}),
+            Box::new(|settings| settings.url = Uri::from_static("https://b.example/t")),
+            Box::new(|settings| settings.refresh_url = Some(Uri::from_static("https://a.example/r"))),
+            Box::new(|settings| settings.grant = Grant::RefreshToken),
+            Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("anna"))),
+            Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("berta"))),
+            Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::file("anna"))),
+            Box::new(move |settings| settings.grant = exchange(TokenExchange::JWT, "anna")),
+            Box::new(move |settings| settings.grant = exchange(TokenExchange::JWT, "berta")),
+            Box::new(move |settings| settings.grant = exchange(TokenExchange::ID_TOKEN, "berta")),
+            Box::new(|settings| {
+                let exchange = TokenExchange::new(TokenExchange::JWT, "anna");
+                settings.grant = Grant::TokenExchange(exchange.actor(TokenExchange::JWT, "berta"));
+            }),
+            Box::new(|settings| settings.scopes = Some(Scopes::new(["a", "b"]).unwrap())),
+            Box::new(|settings| settings.resources = vec!["a".into(), "b".into()]),
+            Box::new(|settings| settings.audiences = vec!["a".into(), "b".into()]),
+            Box::new(|settings| settings.audiences = vec!["ab".into()]),
+            Box::new(move |settings| settings.params = vec![param("a", "b")]),
+            Box::new(move |settings| settings.params = vec![param("a", "c")]),
+            Box::new(move |settings| settings.params = vec![param("a", ""), param("b", "")]),
+            Box::new(|settings| {
+                settings.headers = vec![(HeaderName::from_static("a"), HeaderValue::from_static("b"))];
+            }),
+            Box::new(|settings| settings.tenant_header = Some(HeaderName::from_static("a"))),
+            Box::new(|settings| settings.tenant_param = Some("a".into())),
+        ];
+        let mut keys = HashSet::new();
+        for (at, edit) in edits.iter().enumerate() {
+            let mut settings = plain();
+            edit(&mut settings);
+            assert!(keys.insert(key(settings, auth())), "{at}");
+        }
+        for other in [ClientAuth::basic("di", "secret"), ClientAuth::body("id", "secret"), ClientAuth::none("id")] {
+            assert!(keys.insert(key(plain(), other)));
+        }
+        let with_token = |token: &str| {
+            let credentials = Credentials::new(auth());
+            let endpoint = TokenEndpoint::new((), Arc::new(plain()), credentials, Arc::new(SystemClock));
+            endpoint.starting_with(Some(Secret::from(token))).identity().key(None, None)
+        };
+        assert!(keys.insert(with_token("anna's")) && keys.insert(with_token("berta's")));
+    }
+
+    #[test]
+    fn neither_order_nor_the_client_secret_makes_another_key() {
+        let both_ways = |names: [&str; 2]| {
+            let mut settings = plain();
+            settings.scopes = Some(Scopes::new(names).unwrap());
+            settings.audiences = names.map(str::to_owned).to_vec();
+            settings.params = names.map(|name| Param { name: name.into(), value: Secret::from("x") }).to_vec();
+            key(settings, auth())
+        };
+        assert_eq!(both_ways(["a", "b"]), both_ways(["b", "a"]));
+        assert_eq!(key(plain(), auth()), key(plain(), ClientAuth::basic("id", "another")));
+    }
+
+    /// Behaviour 97.
+    #[test]
+    fn credentials_differ_by_their_secret_and_are_unknown_where_it_may_change() {
+        let made_by = |auth: ClientAuth| {
+            let credentials = Credentials::new(auth);
+            TokenEndpoint::new((), Arc::new(plain()), credentials, Arc::new(SystemClock)).identity().made_by()
+        };
+        assert_eq!(made_by(auth()), made_by(auth()));
+        assert_ne!(made_by(auth()), made_by(ClientAuth::basic("id", "another")));
+        assert!(made_by(ClientAuth::none("id")).is_some());
+        assert_eq!(made_by(ClientAuth::basic("id", SecretSource::file("secret"))), None);
+    }
+
+    #[test]
+    fn a_replaced_client_is_another_identity_at_once() {
+        let credentials = Credentials::new(auth());
+        let endpoint = TokenEndpoint::new((), Arc::new(plain()), credentials.clone(), Arc::new(SystemClock));
+        let identity = endpoint.identity();
+        let (key, made_by) = (identity.key(None, None), identity.made_by());
+        credentials.replace(ClientAuth::basic("id", "rotated")).unwrap();
+        assert_eq!(identity.key(None, None), key);
+        assert_ne!(identity.made_by(), made_by);
+        credentials.replace(ClientAuth::basic("another", "rotated")).unwrap();
+        assert_ne!(identity.key(None, None), key);
+    }
+}

@@ -1,0 +1,209 @@
+//! `SignIn`: a person's sign-in by authorization code, from the URL that they open to the token that is handed in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::endpoint::{AuthorizationCode, Direct, Grant};
+use crate::extensions::TenantId;
+use crate::layer::AuthHandle;
+use crate::random;
+use crate::secret::Secret;
+use crate::token::{Token, TokenError, TokenErrorKind};
+
+mod error;
+mod redirect;
+
+pub use error::{SignInError, SignInErrorKind};
+
+use redirect::Redirect;
+
+/// The beginning of a sign-in.
+impl AuthHandle {
+    /// Begins a person's sign-in (RFC 6749 §4.1): show them [`SignIn::url`], and give what their browser brings back to
+    /// [`SignIn::finish`]. An example is at [`AuthConfig::authorization_code`](crate::AuthConfig::authorization_code).
+    ///
+    /// Nothing is sent. Any number of sign-ins may be under way; the one that ends last has its token used.
+    ///
+    /// # Errors
+    /// [`Unsupported`](SignInErrorKind::Unsupported): a configuration with another grant, or one where each tenant has its
+    /// own token.
+    pub fn sign_in(&self) -> Result<SignIn, SignInError> {
+        self.without_tenant().map_err(|_| {
+            SignInError::new(SignInErrorKind::Unsupported)
+                .with_detail("each tenant has its own token here; use `sign_in_tenant`")
+        })?;
+        SignIn::begin(self, None)
+    }
+
+    /// The same for one tenant's own token; where tokens are shared, for the one token.
+    ///
+    /// # Errors
+    /// As [`sign_in`](AuthHandle::sign_in).
+    pub fn sign_in_tenant(&self, tenant: &TenantId) -> Result<SignIn, SignInError> {
+        SignIn::begin(self, Some(tenant.clone()))
+    }
+}
+
+/// A person's sign-in that has begun, made by [`AuthHandle::sign_in`].
+///
+/// It holds what proves that the browser's answer belongs to it (`state`) and that the code is ours (the code verifier).
+/// One that is dropped leaves nothing behind.
+#[must_use = "a sign-in brings nothing until `finish()`"]
+pub struct SignIn {
+    handle: AuthHandle,
+    tenant: Option<TenantId>,
+    endpoint: Arc<dyn Direct>,
+    grant: AuthorizationCode,
+    client_id: String,
+    url: Secret<String>,
+    secrets: Secrets,
+}
+
+/// What only this side knows until the end: 144 and 256 random bits.
+struct Secrets {
+    /// It also keeps strangers from finishing this sign-in with a code of theirs (RFC 6749 §10.12).
+    state: Secret<String>,
+    /// RFC 7636 §4.1; made even where the server is not to see it.
+    verifier: Secret<String>,
+}
+
+impl SignIn {
+    /// Where the person signs in. Open it in *their* browser, never in a page of yours; it is good for one sign-in.
+    ///
+    /// It holds no secret of the client's. Parameters for this sign-in alone may be appended: `&login_hint=…`.
+    pub fn url(&self) -> &str {
+        self.url.expose()
+    }
+
+    /// Ends the sign-in: checks what the browser brought back, exchanges the code for a token, once, and hands that token
+    /// in, so that the very next request uses it. Its refresh token, if it has one, takes over from there; without one a
+    /// person must sign in again when it expires.
+    ///
+    /// `redirect` is the URI that the browser was sent back to, or its path and query, or its query alone. Nothing in it is
+    /// believed, and nothing is sent, unless its `state` is this sign-in's (compared in constant time) and its issuer the
+    /// configured one.
+    ///
+    /// The exchange is a task of its own: dropping the future, as when a browser goes away, neither stops it nor loses the
+    /// token. It has one [`token_timeout`](crate::AuthConfigBuilder::token_timeout) to read the client's secret and one to be
+    /// answered. Layers that you put around the endpoint ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do
+    /// not see it.
+    ///
+    /// # Errors
+    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. With one exception the token is not
+    /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
+    /// [`SignInError::token_error`]), it is, for as long as this process runs.
+    pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
+        let code = Redirect::parse(redirect)?.into_code(&self.secrets, self.grant.expected_issuer())?;
+        let failed = |kind| SignInError::failed(TokenError::new(kind));
+        let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
+        runtime.spawn(self.redeem(code)).await.unwrap_or_else(|_| Err(failed(TokenErrorKind::Aborted)))
+    }
+
+    /// What a sign-in consists of, as one secret, for when the browser comes back to another process or after a restart.
+    /// [`resume`](SignIn::resume) takes it.
+    ///
+    /// Keep it where only this person's browser leads back to it (in a server's session or an encrypted cookie), and delete
+    /// it when it has been used: a redirect proves that it belongs to a sign-in, only the session proves whose that is.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, AuthorizationCode, ClientAuth};
+    /// # tokio_test::block_on(async {
+    /// # let server = AuthServer::new(TestClock::new());
+    /// # let code = AuthorizationCode::new("https://auth.example.com/authorize", "https://app.example.com/back");
+    /// # let cfg = AuthConfig::authorization_code("https://auth.example.com/token", ClientAuth::basic("id", "secret"), code)
+    /// #     .origin("https://api.example.com")
+    /// #     .clock(server.clock().clone())
+    /// #     .build()?;
+    /// # let auth = AuthLayer::with_client(cfg, server.clone()).handle();
+    /// let sign_in = auth.sign_in()?;
+    /// let (url, session) = (sign_in.url().to_owned(), sign_in.save());
+    /// drop(sign_in); // the person is on their way; this program may end here
+    ///
+    /// # let redirect = server.browse(&url).unwrap();
+    /// auth.sign_in()?.resume(&session)?.finish(&redirect).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn save(&self) -> Secret<String> {
+        Secret::new([self.secrets.state.expose(), ".", self.secrets.verifier.expose()].concat())
+    }
+
+    /// Goes on with the sign-in that was [saved](SignIn::save), in the place of this one. For whom it is (the tenant) stays.
+    ///
+    /// # Errors
+    /// [`Malformed`](SignInErrorKind::Malformed): this was not made by `save`.
+    pub fn resume(self, saved: &Secret<String>) -> Result<SignIn, SignInError> {
+        let secrets = Secrets::read(saved).ok_or_else(|| {
+            SignInError::new(SignInErrorKind::Malformed).with_detail("what was saved is no sign-in of ours")
+        })?;
+        let url = self.grant.url(self.endpoint.settings(), &self.client_id, &secrets.state, &secrets.verifier);
+        Ok(Self { url, secrets, ..self })
+    }
+
+    fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<SignIn, SignInError> {
+        let unsupported = |detail| SignInError::new(SignInErrorKind::Unsupported).with_detail(detail);
+        let Some(endpoint) = handle.setup.endpoint.clone() else {
+            return Err(unsupported("its tokens come from a source of yours; hand them in with `hand_in`"));
+        };
+        let Grant::AuthorizationCode(grant) = endpoint.settings().grant.clone() else {
+            return Err(unsupported("its grant is another; start from `AuthConfig::authorization_code`"));
+        };
+        let Some(client_id) = endpoint.credentials().load().client_id().map(str::to_owned) else {
+            return Err(unsupported("the client has no id"));
+        };
+        let secrets = Secrets::draw()?;
+        let url = grant.url(endpoint.settings(), &client_id, &secrets.state, &secrets.verifier);
+        Ok(Self { handle: handle.clone(), tenant, endpoint, grant, client_id, url, secrets })
+    }
+
+    async fn redeem(self, code: Secret<String>) -> Result<(), SignInError> {
+        self.check_client()?;
+        let params = self.grant.exchange(code, &self.secrets.verifier);
+        let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
+        let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::failed)?;
+        self.check_client()?;
+        self.keep(token).await.map_err(SignInError::failed)
+    }
+
+    /// A token for another client than the present one could not be renewed, and may have other rights.
+    fn check_client(&self) -> Result<(), SignInError> {
+        match self.endpoint.credentials().load().client_id() {
+            Some(id) if id == self.client_id => Ok(()),
+            _ => Err(SignInError::new(SignInErrorKind::ClientReplaced)),
+        }
+    }
+
+    async fn keep(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        match &self.tenant {
+            Some(tenant) => self.handle.keep_tenant(tenant, token).await,
+            None => self.handle.keep(token).await,
+        }
+    }
+}
+
+impl Secrets {
+    fn draw() -> Result<Self, SignInError> {
+        let (state, verifier) = (random::text::<18>(), random::text::<32>());
+        let secret = |text: Result<String, TokenError>| text.map(Secret::new).map_err(SignInError::failed);
+        Ok(Self { state: secret(state)?, verifier: secret(verifier)? })
+    }
+
+    /// As [`draw`](Self::draw) made them: base64url, so that neither holds the dot between them.
+    fn read(saved: &Secret<String>) -> Option<Self> {
+        let (state, verifier) = saved.expose().split_once('.')?;
+        let is_random = |text: &str, length| {
+            text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        (is_random(state, 24) && is_random(verifier, 43))
+            .then(|| Self { state: Secret::from(state), verifier: Secret::from(verifier) })
+    }
+}
+
+/// Says nothing: the URL holds the `state`.
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignIn").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}

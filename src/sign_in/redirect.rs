@@ -1,0 +1,234 @@
+//! What the browser brought back: read, checked against what was asked, and believed only then (RFC 6749 §4.1.2).
+
+use percent_encoding::percent_decode_str;
+use subtle::ConstantTimeEq;
+
+use super::{Secrets, SignInError, SignInErrorKind};
+use crate::endpoint::{Issuer, Sent};
+use crate::secret::Secret;
+use crate::token::ErrorCode;
+
+/// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
+#[derive(Default)]
+pub(super) struct Redirect {
+    state: Option<Secret<String>>,
+    issuer: Option<Secret<String>>,
+    error: Option<Secret<String>>,
+    description: Option<Secret<String>>,
+    code: Option<Secret<String>>,
+}
+
+impl Redirect {
+    /// `text` is a URI, a path with a query as servers see it, or a query alone.
+    ///
+    /// # Errors
+    /// A parameter that occurs twice (RFC 6749 §3.1).
+    pub(super) fn parse(text: &str) -> Result<Self, SignInError> {
+        let mut redirect = Self::default();
+        for pair in query(text).split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let parameter = match name {
+                "state" => &mut redirect.state,
+                "iss" => &mut redirect.issuer,
+                "error" => &mut redirect.error,
+                "error_description" => &mut redirect.description,
+                "code" => &mut redirect.code,
+                _ => continue,
+            };
+            if !value.is_empty() && parameter.replace(form_decoded(value)).is_some() {
+                let detail = format!("`{name}` occurs more than once");
+                return Err(SignInError::new(SignInErrorKind::Malformed).with_detail(detail));
+            }
+        }
+        Ok(redirect)
+    }
+
+    /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
+    pub(super) fn into_code(self, expected: &Secrets, issuer: &Issuer) -> Result<Secret<String>, SignInError> {
+        let Some(state) = &self.state else {
+            return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
+        };
+        // Whoever may try often and measure must not find it out byte by byte; its length is no secret.
+        if !bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
+            return Err(SignInError::new(SignInErrorKind::WrongState));
+        }
+        self.check_issuer(issuer)?;
+        if let Some(error) = &self.error {
+            return Err(self.refused(error.expose(), expected));
+        }
+        let missing = "there is neither `code` nor `error`";
+        self.code.ok_or_else(|| SignInError::new(SignInErrorKind::Malformed).with_detail(missing))
+    }
+
+    /// Compared as it is written, nothing normalised (RFC 9207 §2.4).
+    fn check_issuer(&self, expected: &Issuer) -> Result<(), SignInError> {
+        let is_right = match (expected, &self.issuer) {
+            (Issuer::Unknown, _) | (Issuer::Known(_), None) => true,
+            (Issuer::Known(expected) | Issuer::Required(expected), Some(issuer)) => issuer.expose() == expected,
+            (Issuer::Required(_), None) => {
+                return Err(SignInError::new(SignInErrorKind::WrongIssuer).with_detail("there is no `iss`"));
+            }
+        };
+        if is_right { Ok(()) } else { Err(SignInError::new(SignInErrorKind::WrongIssuer)) }
+    }
+
+    fn refused(&self, error: &str, expected: &Secrets) -> SignInError {
+        let kind = match error {
+            "access_denied" => SignInErrorKind::Denied,
+            "temporarily_unavailable" | "server_error" => SignInErrorKind::Unavailable,
+            _ => SignInErrorKind::Refused,
+        };
+        let mut sent = Sent::default();
+        for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref()] {
+            sent.push(secret.map(|secret| secret.expose().as_str()));
+        }
+        let code = ErrorCode::new(error).filter(|code| !sent.is_in(code.as_str()));
+        let description = self.description.as_ref().map(|description| sent.mask(description.expose()));
+        SignInError::new(kind).with_code(code, description)
+    }
+}
+
+/// Everything after the first question mark, unless parameters came before it; without a fragment.
+fn query(text: &str) -> &str {
+    let text = text.split('#').next().unwrap_or_default();
+    match text.split_once('?') {
+        Some((before, query)) if !before.contains('=') => query,
+        _ => text,
+    }
+}
+
+/// What is not UTF-8 is made so: a description may be in any encoding, and a code that is not ASCII is none (RFC 6749
+/// Appendix A.11).
+fn form_decoded(value: &str) -> Secret<String> {
+    let spaced = Secret::new(value.replace('+', " "));
+    Secret::new(percent_decode_str(spaced.expose()).decode_utf8_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATE: &str = "canary-state-1";
+    const CODE: &str = "canary-code-2";
+    const ISSUER: &str = "https://auth.example.com";
+
+    fn secrets() -> Secrets {
+        Secrets { state: Secret::from(STATE), verifier: Secret::from("canary-verifier-3") }
+    }
+
+    fn code_of(redirect: &str, issuer: &Issuer) -> Result<String, SignInError> {
+        let code = Redirect::parse(redirect).and_then(|redirect| redirect.into_code(&secrets(), issuer));
+        code.map(|code| code.expose().clone())
+    }
+
+    fn refused(redirect: &str, issuer: &Issuer) -> SignInError {
+        let error = code_of(redirect, issuer).expect_err(redirect);
+        let said = format!("{error} {error:?} {:?}", error.description());
+        assert!(!said.contains("canary"), "{said}");
+        error
+    }
+
+    #[test]
+    fn a_redirect_is_read_in_every_form_in_which_servers_have_it() {
+        let query = format!("code=a%2Bb+c&x=%FF&state={STATE}&y");
+        let forms = [
+            query.clone(),
+            format!("?{query}"),
+            format!("/back?{query}"),
+            format!("http://127.0.0.1:8976/back?app=1&{query}"),
+            format!("com.example.app:/back?{query}#_=_"),
+        ];
+        for redirect in forms {
+            assert_eq!(code_of(&redirect, &Issuer::Unknown).unwrap(), "a+b c", "{redirect}");
+        }
+        assert_eq!(code_of(&format!("code=a?b&state={STATE}"), &Issuer::Unknown).unwrap(), "a?b");
+    }
+
+    #[test]
+    fn a_state_that_is_not_ours_says_nothing_else() {
+        let others = [
+            "".into(),
+            format!("code={CODE}"),
+            format!("code={CODE}&state="),
+            format!("code={CODE}&state={STATE}x"),
+            format!("code={CODE}&state=canary-state-2"),
+            format!("code={CODE}&state={}", &STATE[1..]),
+            "error=access_denied&error_description=canary&state=canary".into(),
+        ];
+        for redirect in others {
+            let error = refused(&redirect, &Issuer::Known(ISSUER.into()));
+            assert_eq!(error.kind(), SignInErrorKind::WrongState, "{redirect}");
+            assert_eq!((error.code(), error.description()), (None, None));
+        }
+    }
+
+    #[test]
+    fn the_issuer_is_compared_as_it_is_written() {
+        let known = Issuer::Known(ISSUER.into());
+        let required = Issuer::Required(ISSUER.into());
+        let from = |issuer: &str| format!("code={CODE}&state={STATE}&iss={issuer}");
+        let named = from("https%3A%2F%2Fauth.example.com");
+        for (issuer, silent_is_good) in [(&known, true), (&required, false)] {
+            assert!(code_of(&named, issuer).is_ok());
+            for other in ["https://auth.example.com/", "https://AUTH.example.com", "https://canary.example"] {
+                assert_eq!(refused(&from(other), issuer).kind(), SignInErrorKind::WrongIssuer);
+                let error = format!("error=access_denied&state={STATE}&iss={other}");
+                assert_eq!(
+                    refused(&error, issuer).kind(),
+                    SignInErrorKind::WrongIssuer,
+                    "not the server's word either"
+                );
+            }
+            assert_eq!(code_of(&from(""), issuer).is_ok(), silent_is_good);
+        }
+        assert_eq!(refused(&from(""), &required).kind(), SignInErrorKind::WrongIssuer);
+        assert!(code_of(&from("https://other.example"), &Issuer::Unknown).is_ok());
+    }
+
+    #[test]
+    fn what_the_server_refuses_has_its_class_and_its_code() {
+        use SignInErrorKind::*;
+        let codes = [
+            ("access_denied", Denied),
+            ("invalid_scope", Refused),
+            ("login_required", Refused),
+            ("server_error", Unavailable),
+            ("temporarily_unavailable", Unavailable),
+        ];
+        for (code, kind) in codes {
+            let error = refused(&format!("error={code}&state={STATE}&code={CODE}"), &Issuer::Unknown);
+            assert_eq!((error.kind(), error.code().unwrap().as_str()), (kind, code));
+            assert!(error.to_string().contains(code));
+        }
+        let latin1 =
+            refused(&format!("error=access_denied&error_description=abgelehnt%21+%FC&state={STATE}"), &Issuer::Unknown);
+        assert_eq!((latin1.kind(), latin1.description()), (Denied, Some("abgelehnt! \u{fffd}")));
+    }
+
+    /// Behaviours 103 and 104.
+    #[test]
+    fn a_secret_that_the_server_repeats_is_masked() {
+        let echo =
+            format!("error={CODE}&error_description=no%0A{CODE}+{STATE}+canary-verifier-3&state={STATE}&code={CODE}");
+        let error = refused(&echo, &Issuer::Unknown);
+        assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None));
+        assert_eq!(error.description(), Some("no[redacted] [redacted] [redacted]"));
+        let long = format!("error=x&error_description={}&state={STATE}", "a".repeat(1000));
+        assert_eq!(refused(&long, &Issuer::Unknown).description().map(str::len), Some(256));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_malformed() {
+        let malformed = [
+            format!("state={STATE}"),
+            format!("state={STATE}&code="),
+            format!("state={STATE}&state={STATE}&code={CODE}"),
+            format!("state={STATE}&code={CODE}&code={CODE}"),
+            format!("state={STATE}&iss=canary&iss=canary&code={CODE}"),
+            format!("state={STATE}&error=canary&error=canary"),
+        ];
+        for redirect in malformed {
+            assert_eq!(refused(&redirect, &Issuer::Unknown).kind(), SignInErrorKind::Malformed, "{redirect}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `StoreIdentity`: what makes the tokens of one configuration differ from all others in a store, as a digest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::StoreKey;
+use crate::extensions::{Scopes, TenantId};
+
+/// Whose tokens they are: one configuration's, among all that share a store.
+///
+/// A store finds a token by a digest of everything that makes it differ from another: the URLs, the client (its id and its
+/// way to authenticate), the grant and what it is given, scopes, audiences, resources, further parameters and headers with
+/// their values, the names under which tenants are sent; then tenant and scopes of the request.
+/// [`TokenEndpoint::identity`](crate::TokenEndpoint::identity) makes one of a configuration. Each input has a label and a
+/// length of its own, so that no two sets of inputs run together into one.
+///
+/// Two things are left out. The client's *secret*, since a refresh token outlives its rotation: an access token that was made
+/// with another secret is not used, though. And what a file or a function yields, such as an assertion: where two of
+/// them stand for different people, say so with [`and`](StoreIdentity::and).
+///
+/// Keys can be read by whoever can list the store. What goes into them cannot be read back, but guesses can be checked: do
+/// not put a short secret (a PIN) into a further parameter.
+///
+/// ```
+/// use tower_oauth2_client::store::StoreIdentity;
+///
+/// // For a token source of your own.
+/// let identity = StoreIdentity::named("vault/payments");
+/// let of_anna = identity.and("anna");
+/// ```
+#[derive(Clone)]
+pub struct StoreIdentity {
+    fixed: [u8; 32],
+    client: Option<Arc<dyn Client>>,
+}
+
+impl StoreIdentity {
+    /// The identity of a token source of your own. Sources of the same name share their tokens.
+    pub fn named(name: impl AsRef<str>) -> Self {
+        let mut digest = Digest::new("named");
+        digest.field("name", name.as_ref());
+        Self { fixed: digest.finish(), client: None }
+    }
+
+    /// The same, told apart by one more name, such as the account that a person signed in to.
+    pub fn and(&self, name: impl AsRef<str>) -> Self {
+        let mut digest = Digest::new("and");
+        digest.field("before", self.fixed);
+        digest.field("name", name.as_ref());
+        Self { fixed: digest.finish(), client: self.client.clone() }
+    }
+
+    pub(crate) fn of_client(settings: Digest, client: Arc<dyn Client>) -> Self {
+        Self { fixed: settings.finish(), client: Some(client) }
+    }
+
+    /// Under which key the token of a partition is kept, as of now: the client may be replaced.
+    pub(crate) fn key(&self, tenant: Option<&TenantId>, scopes: Option<&Scopes>) -> StoreKey {
+        let mut digest = Digest::new("key");
+        digest.field("identity", self.fixed);
+        if let Some(client) = &self.client {
+            client.describe(&mut digest);
+        }
+        if let Some(tenant) = tenant {
+            digest.field("tenant", tenant.as_str());
+        }
+        if let Some(scopes) = scopes {
+            digest.list("scopes", scopes.sorted());
+        }
+        StoreKey::new(digest.finish())
+    }
+
+    /// Tells tokens apart that were made with one secret and with another; `None` where the secret is not known.
+    pub(crate) fn made_by(&self) -> Option<String> {
+        let digest = self.client.as_ref()?.credentials()?.finish();
+        Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl fmt::Debug for StoreIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreIdentity").finish_non_exhaustive()
+    }
+}
+
+/// Who asks for tokens; may be replaced while the program runs.
+pub(crate) trait Client: Send + Sync {
+    /// Which client it is, without its secret.
+    fn describe(&self, digest: &mut Digest);
+
+    /// Which credentials it has, if they are known and cannot change by themselves.
+    fn credentials(&self) -> Option<Digest>;
+}
+
+/// A digest of labelled inputs, each with its length before it: different inputs are different bytes.
+pub(crate) struct Digest(Sha256);
+
+impl Digest {
+    pub(crate) fn new(purpose: &'static str) -> Self {
+        let mut digest = Self(Sha256::new());
+        digest.field("tower-oauth2-client", purpose);
+        digest
+    }
+
+    pub(crate) fn field(&mut self, label: &'static str, value: impl AsRef<[u8]>) {
+        for part in [label.as_bytes(), value.as_ref()] {
+            self.0.update((part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    /// A list whose order says nothing comes sorted.
+    pub(crate) fn list<V: AsRef<[u8]>>(&mut self, label: &'static str, values: impl IntoIterator<Item = V>) {
+        let values: Vec<V> = values.into_iter().collect();
+        self.field(label, (values.len() as u64).to_be_bytes());
+        values.into_iter().for_each(|value| self.field("-", value));
+    }
+
+    pub(crate) fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(label: &'static str, values: &[&str]) -> [u8; 32] {
+        let mut digest = Digest::new("test");
+        digest.list(label, values);
+        digest.finish()
+    }
+
+    #[test]
+    fn inputs_do_not_run_together() {
+        let different = [
+            digest("a", &[]),
+            digest("a", &[""]),
+            digest("a", &["", ""]),
+            digest("a", &["bc"]),
+            digest("a", &["b", "c"]),
+            digest("ab", &["c"]),
+        ];
+        for (at, one) in different.iter().enumerate() {
+            assert!(!different[at + 1..].contains(one), "{at}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        /// Behaviours 91 and 92.
+        #[test]
+        fn keys_are_equal_exactly_when_tenant_and_set_of_scopes_are(
+            one in (option::of("[ab:|]{1,3}"), option::of(vec("[ab:|]{1,2}", 0..3))),
+            other in (option::of("[ab:|]{1,3}"), option::of(vec("[ab:|]{1,2}", 0..3))),
+        ) {
+            let identity = StoreIdentity::named("test");
+            let key = |(tenant, scopes): &(Option<String>, Option<Vec<String>>)| {
+                let tenant = tenant.as_ref().map(|id| TenantId::new(id).unwrap());
+                let scopes = scopes.as_ref().map(|scopes| Scopes::new(scopes).unwrap());
+                (identity.key(tenant.as_ref(), scopes.as_ref()), (tenant, scopes))
+            };
+            let ((one, of_one), (other, of_other)) = (key(&one), key(&other));
+            prop_assert_eq!(one == other, of_one == of_other);
+        }
+    }
+}

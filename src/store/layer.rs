@@ -1,0 +1,255 @@
+//! `StoreLayer`: puts a store around a token source.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::access::{Access, Figures, Found, Tenure};
+use super::fetch::{self, Fetch, NotStored};
+use super::record::Record;
+use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
+use crate::clock::Clock;
+use crate::extensions::TenantId;
+use crate::observe;
+use crate::token::{RefreshToken, Token, TokenError, TokenRequest, TokenSource};
+
+/// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
+///
+/// [`AuthLayer::with_store`](crate::AuthLayer::with_store) makes one. By hand it is a tower layer like any other, for a
+/// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`:
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::time::Duration;
+/// use tower::{Layer, ServiceBuilder};
+/// use tower_oauth2_client::store::{MemoryStore, StoreLayer};
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+///
+/// # tokio_test::block_on(async {
+/// let http_client = AuthServer::new(TestClock::new());
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .build()?;
+/// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
+///     let store = StoreLayer::new(MemoryStore::new(), endpoint.identity()).timeout(Duration::from_millis(200));
+///     ServiceBuilder::new().layer(store).concurrency_limit(10).service(endpoint)
+/// });
+/// layer.handle().warm_up().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # }
+/// ```
+pub struct StoreLayer<St>(Access<St>);
+
+impl<St: TokenStore> StoreLayer<St> {
+    /// A layer that keeps the tokens of this identity in this store.
+    pub fn new(store: St, identity: StoreIdentity) -> Self {
+        Self(Access::new(store, identity))
+    }
+
+    /// How long one call of the store may take. Default: 1 s, far more than a store in the same network needs and far
+    /// less than a caller waits for a response. A store that takes longer has failed.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.0.settings.timeout = timeout;
+        self
+    }
+
+    /// How long a lease lasts, at least a second. Default: 10 s. It is renewed at a third of that while a token request is under way, so this is
+    /// no bound for one: it is how long the others wait for a process that has died.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.0.settings.lease = lease.clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        self
+    }
+
+    /// For how long a refresh token is kept that nobody uses; each save counts anew. Default: 30 days. Without a refresh
+    /// token a value is kept for as long as the access token is of use.
+    pub fn keep_for(mut self, keep: Duration) -> Self {
+        self.0.settings.keep = keep;
+        self
+    }
+
+    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Hand in what it returns
+    /// ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)), so that this process uses it at once.
+    ///
+    /// `tenant`: whose token it is, where the configuration knows tenants, a fixed one among them.
+    ///
+    /// # Errors
+    /// It is not stored.
+    pub async fn keep(&self, tenant: Option<&TenantId>, token: Token) -> Result<Token, StoreError> {
+        self.keep_for_request(TokenRequest { tenant: tenant.cloned(), ..TokenRequest::default() }, token).await
+    }
+
+    /// Figures of this layer and its clones.
+    pub fn stats(&self) -> StoreStats {
+        let figures = self.0.figures();
+        StoreStats {
+            found: figures.found.load(Ordering::Relaxed),
+            stored: figures.stored.load(Ordering::Relaxed),
+            not_stored: figures.not_stored.load(Ordering::Relaxed),
+            without_store: figures.without_store.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<Token, StoreError> {
+        token.asked_at = token.asked_at.or(Some(request.terms().clock.now().wall));
+        let made_by = self.0.identity.made_by();
+        let record = |before: Option<Record>| {
+            let before = before.unwrap_or_default();
+            let record = Record { token: Some(token.clone()), made_by: made_by.clone(), failure: None, ..before };
+            match &token.refresh_token {
+                RefreshToken::Keep => record,
+                RefreshToken::Replace(new) => {
+                    Record { refresh_token: Some(new.clone()), single_use: true, answer_lost: false, ..record }
+                }
+                RefreshToken::Drop => Record { refresh_token: None, answer_lost: false, ..record },
+            }
+        };
+        let record = self.put(&request, record).await.inspect_err(|_| {
+            Figures::count(&self.0.figures().not_stored);
+            observe::not_stored(NotStored::StoreFailed);
+        })?;
+        Ok(fetch::stored(token, &record))
+    }
+
+    /// Puts a record in place of what is stored, under the lease.
+    async fn put(
+        &self,
+        request: &TokenRequest,
+        make: impl FnOnce(Option<Record>) -> Record,
+    ) -> Result<Record, StoreError> {
+        let terms = request.terms();
+        let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
+        let tenure = timeout_at(terms.deadline, self.tenure(&key, &*terms.clock));
+        let mut tenure = tenure.await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
+        let found = self.0.load(&*terms.clock, &key).await?;
+        let record = make(found.record);
+        let lives_for = fetch::lives_for(&record, &terms, self.0.settings.keep);
+        match tenure.save(&*terms.clock, &record, lives_for, found.version).await? {
+            Saved::Done(_) => {
+                Figures::count(&self.0.figures().stored);
+                tenure.told();
+                tenure.end().await;
+                Ok(record)
+            }
+            Saved::Conflict | Saved::Fenced => Err(StoreError::new(StoreErrorKind::Unavailable)),
+        }
+    }
+
+    /// The lease, waiting for it.
+    async fn tenure(&self, key: &StoreKey, clock: &dyn Clock) -> Result<Tenure<St>, StoreError> {
+        loop {
+            if let Some(tenure) = self.0.lease(clock, key).await? {
+                return Ok(tenure);
+            }
+            let Found { version, .. } = self.0.load(clock, key).await?;
+            self.0.changed(key, version).await;
+        }
+    }
+}
+
+impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
+    type Service = StoreService<T, St>;
+
+    fn layer(&self, source: T) -> StoreService<T, St> {
+        StoreService { source: Arc::new(source), access: self.0.clone() }
+    }
+}
+
+impl<St> Clone for StoreLayer<St> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<St> fmt::Debug for StoreLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StoreLayer").field(&self.0).finish()
+    }
+}
+
+/// A token source with a store around it; made by [`StoreLayer`].
+///
+/// # Cancellation
+/// The engine never drops a token request before its deadline. Whoever does so by hand leaves the lease to end by itself
+/// if a refresh token may have been spent, and gives it back otherwise.
+pub struct StoreService<T, St> {
+    source: Arc<T>,
+    access: Access<St>,
+}
+
+impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, St> {
+    type Response = Token;
+    type Error = TokenError;
+    type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
+
+    /// Always ready: most answers come from the store, and need no place in the source.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: TokenRequest) -> Self::Future {
+        let (access, source) = (self.access.clone(), self.source.clone());
+        Box::pin(async move { Fetch::new(&access, &*source, request).run().await })
+    }
+}
+
+impl<T, St> Clone for StoreService<T, St> {
+    fn clone(&self) -> Self {
+        Self { source: self.source.clone(), access: self.access.clone() }
+    }
+}
+
+impl<T, St> fmt::Debug for StoreService<T, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreService").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+/// What [`StoreLayer::stats`] tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Token requests that the store answered: nobody was asked.
+    pub found: u64,
+    /// Tokens stored.
+    pub stored: u64,
+    /// Tokens that are used and could not be stored.
+    pub not_stored: u64,
+    /// Token requests made without the store, since it failed.
+    pub without_store: u64,
+}
+
+pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
+pub(crate) trait Keeper: Send + Sync {
+    /// Stores a token in place of what is stored.
+    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token>;
+
+    /// Stores that there is no token.
+    fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()>;
+
+    fn stats(&self) -> StoreStats;
+}
+
+impl<St: TokenStore> Keeper for StoreLayer<St> {
+    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token> {
+        Box::pin(self.keep_for_request(request, token))
+    }
+
+    fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()> {
+        Box::pin(async move { self.put(&request, |_| Record::default()).await.map(drop) })
+    }
+
+    fn stats(&self) -> StoreStats {
+        StoreLayer::stats(self)
+    }
+}

@@ -1,0 +1,187 @@
+//! `MemoryStore`: a store within the process, for tests and for several layers side by side.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::{Fence, Lease, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
+use crate::clock::{Clock, SystemClock};
+use crate::secret::Secret;
+
+/// A [`TokenStore`] in memory: several layers of one process share their tokens, and tests have a store without a server.
+///
+/// A handle: clones are the same store. Its leases end by its clock.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use tower_oauth2_client::store::MemoryStore;
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+///
+/// # tokio_test::block_on(async {
+/// let http_client = AuthServer::new(TestClock::new());
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .build()?;
+/// let store = MemoryStore::new();
+/// for _ in 0..2 {
+///     let layer = AuthLayer::with_client_and_store(cfg.clone(), http_client.clone(), store.clone());
+///     layer.handle().warm_up().await?;
+/// }
+/// assert_eq!(http_client.token_requests(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    entries: Arc<Mutex<HashMap<StoreKey, Entry>>>,
+    /// Something was saved, or a lease given back.
+    news: Arc<Notify>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Entry {
+    value: Option<Held>,
+    version: Version,
+    /// Of the newest lease.
+    fence: u64,
+    /// When it ends; `None`: it was given back.
+    lease_ends: Option<Instant>,
+}
+
+struct Held {
+    bytes: Secret<Vec<u8>>,
+    /// `None`: never, as far as a clock can tell.
+    dies: Option<Instant>,
+}
+
+impl Entry {
+    fn stored_version(&self) -> Version {
+        self.value.as_ref().map_or(Version::default(), |_| self.version)
+    }
+}
+
+impl MemoryStore {
+    /// The longest time without looking at the clock, which may jump.
+    const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::with_clock(SystemClock)
+    }
+
+    /// An empty store whose leases and values end by another clock, for tests.
+    pub fn with_clock(clock: impl Clock) -> Self {
+        Self { entries: Arc::default(), news: Arc::default(), clock: Arc::new(clock) }
+    }
+
+    /// Forgets everything, leases too, as a server that is restarted without a disk.
+    pub fn clear(&self) {
+        self.lock().clear();
+        self.news.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StoreKey, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now().monotonic
+    }
+
+    /// How long the lease of a key goes on; `None`: nobody has it.
+    fn lease_left(&self, key: &StoreKey) -> Option<Duration> {
+        let ends = self.lock().get(key)?.lease_ends?;
+        Some(ends.saturating_duration_since(self.now())).filter(|left| !left.is_zero())
+    }
+}
+
+impl TokenStore for MemoryStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, StoreError> {
+        let now = self.now();
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else { return Ok(None) };
+        entry.value.take_if(|held| held.dies.is_some_and(|dies| dies <= now));
+        Ok(entry.value.as_ref().map(|held| Stored { version: entry.version, bytes: held.bytes.clone() }))
+    }
+
+    async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {
+        let now = self.now();
+        let mut entries = self.lock();
+        let entry = entries.entry(*key).or_default();
+        if entry.fence != fence.0 {
+            return Ok(Saved::Fenced);
+        }
+        if entry.stored_version() != expected {
+            return Ok(Saved::Conflict);
+        }
+        entry.version.0 += 1;
+        entry.value = Some(Held { bytes: value.bytes.clone(), dies: now.checked_add(value.lives_for) });
+        self.news.notify_waiters();
+        Ok(Saved::Done(entry.version))
+    }
+
+    async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {
+        let now = self.now();
+        let mut entries = self.lock();
+        let entry = entries.entry(*key).or_default();
+        if entry.lease_ends.is_some_and(|ends| now < ends) {
+            return Ok(Lease::Held);
+        }
+        let abandoned = entry.lease_ends.is_some();
+        entry.fence += 1;
+        entry.lease_ends = Some(now.checked_add(duration).unwrap_or(now));
+        Ok(Lease::Acquired { fence: Fence(entry.fence), abandoned })
+    }
+
+    async fn renew(&self, key: &StoreKey, fence: Fence, duration: Duration) -> Result<bool, StoreError> {
+        let now = self.now();
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key).filter(|entry| entry.fence == fence.0) else { return Ok(false) };
+        let goes_on = entry.lease_ends.is_some_and(|ends| now < ends);
+        if goes_on {
+            entry.lease_ends = now.checked_add(duration).or(entry.lease_ends);
+        }
+        Ok(goes_on)
+    }
+
+    async fn release(&self, key: &StoreKey, fence: Fence) -> Result<(), StoreError> {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(key).filter(|entry| entry.fence == fence.0) {
+            entry.lease_ends = None;
+        }
+        self.news.notify_waiters();
+        Ok(())
+    }
+
+    async fn changed(&self, key: &StoreKey, since: Version) {
+        loop {
+            let news = self.news.notified();
+            if self.lock().get(key).is_some_and(|entry| entry.stored_version() > since) {
+                return;
+            }
+            let Some(left) = self.lease_left(key) else { return };
+            if timeout(left.min(Self::LONGEST_NAP), news).await.is_err() {
+                // So that waiters do not spin while a clock stands still that timers do not follow.
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("keys", &self.lock().len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,291 @@
+//! Tokens outside the process: so that they survive a restart, and so that a fleet makes one token request.
+//!
+//! [`AuthLayer::with_store`](crate::AuthLayer::with_store) puts a store around the token endpoint, and [`StoreLayer`]
+//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests; [`TokenStore`] is
+//! the trait for your own.
+//!
+//! # What happens
+//! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
+//! looks again, asks the authorization server, stores the answer, and only then uses it; the others wait for the store to
+//! change. Tokens are renewed at about 80 % of their life as ever; whoever comes first asks for all, and the others find
+//! its token when their turn comes.
+//!
+//! The store has the newest refresh token; processes have copies. A copy is sent only under the lease and only if the store
+//! has lost its own. One that was handed in ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)) is newer than the
+//! store's until it was redeemed; [`AuthHandle::keep`](crate::AuthHandle::keep) stores it at once.
+//!
+//! # What failures cost
+//! | failure | what happens |
+//! |---|---|
+//! | the store cannot be reached, or takes longer than a second | tokens that are alive stay in use; new ones are asked for by each process for itself, as without a store, and the store is left alone for 1 s, doubling to 30 s |
+//! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a pause: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was handed in here, is sent |
+//! | a process dies with the lease | the others wait for its lease to end (10 s). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
+//! | a process sleeps through the end of its lease | its token is not stored: it uses what its successor has stored, or its own |
+//! | a new token cannot be stored | it is used by this process, which goes on trying for a minute where a refresh token was redeemed. If it dies in that time, the others see a process that died with the lease |
+//! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
+//! | a value is damaged, of another key, or of a newer version of this crate | as if the store could not be reached, for this token only; it is never overwritten |
+//! | the authorization server fails | each process that waits asks for itself, one after the other, and remembers the failure as ever |
+//!
+//! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
+
+mod access;
+mod failure;
+mod fetch;
+mod file;
+mod identity;
+mod layer;
+mod memory;
+mod record;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::BoxError;
+use crate::secret::Secret;
+
+pub use file::FileStore;
+pub use identity::StoreIdentity;
+pub use layer::{StoreLayer, StoreService, StoreStats};
+pub use memory::MemoryStore;
+
+pub(crate) use fetch::NotStored;
+pub(crate) use identity::{Client, Digest};
+pub(crate) use layer::Keeper;
+
+/// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make
+/// one token request.
+///
+/// It knows nothing of OAuth2: opaque values under opaque keys, each with a version, and one lease a key. A value holds
+/// secrets; a store that others can read must encrypt it.
+///
+/// # Concurrency
+/// Processes share a store, so every method is atomic over all of them. A lease says who may redeem and save. Its
+/// [`Fence`] grows with each lease of a key, and a save under an older one is refused: a holder that slept through the end
+/// of its lease cannot overwrite what its successor saved.
+///
+/// # Cancellation
+/// Each future may be dropped at any point. Dropping a [`save`](TokenStore::save) leaves the old value or the new one;
+/// a lease acquired by a future that was dropped ends by itself.
+pub trait TokenStore: Send + Sync + 'static {
+    /// What is stored under this key.
+    ///
+    /// # Errors
+    /// The store cannot be reached or the value cannot be read. Requests then go on without it.
+    fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
+
+    /// Stores a value, if what is stored is still of the version `expected` and the lease still the newest one.
+    ///
+    /// # Errors
+    /// As [`load`](TokenStore::load). The value may have been stored nevertheless.
+    fn save(
+        &self,
+        key: &StoreKey,
+        value: &Value,
+        expected: Version,
+        fence: Fence,
+    ) -> impl Future<Output = Result<Saved, StoreError>> + Send;
+
+    /// Takes the lease of a key for so long, unless somebody has it.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn lease(&self, key: &StoreKey, duration: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send;
+
+    /// Extends a lease, counted from now. `false`: it has ended, and somebody else may have it.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn renew(
+        &self,
+        key: &StoreKey,
+        fence: Fence,
+        duration: Duration,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Gives a lease back; not an error if it has ended.
+    ///
+    /// # Errors
+    /// The store cannot be reached. The lease then ends by itself.
+    fn release(&self, key: &StoreKey, fence: Fence) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Resolves when it is worth looking again: something was saved after the version `since`, the lease was given back
+    /// or has ended, or some time has passed. It may resolve for no reason, and must not never resolve.
+    fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send;
+}
+
+/// A store that several layers share.
+impl<S: TokenStore> TokenStore for Arc<S> {
+    fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+        S::load(self, key)
+    }
+
+    fn save(
+        &self,
+        key: &StoreKey,
+        value: &Value,
+        expected: Version,
+        fence: Fence,
+    ) -> impl Future<Output = Result<Saved, StoreError>> + Send {
+        S::save(self, key, value, expected, fence)
+    }
+
+    fn lease(&self, key: &StoreKey, duration: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send {
+        S::lease(self, key, duration)
+    }
+
+    fn renew(
+        &self,
+        key: &StoreKey,
+        fence: Fence,
+        duration: Duration,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        S::renew(self, key, fence, duration)
+    }
+
+    fn release(&self, key: &StoreKey, fence: Fence) -> impl Future<Output = Result<(), StoreError>> + Send {
+        S::release(self, key, fence)
+    }
+
+    fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send {
+        S::changed(self, key, since)
+    }
+}
+
+/// Under what a token is stored: a digest of everything that makes one token differ from another. It tells nothing of
+/// what it was made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreKey([u8; 32]);
+
+impl StoreKey {
+    pub(crate) fn new(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// In hexadecimal: 64 characters that any file system and any database takes.
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreKey({self})")
+    }
+}
+
+/// What is kept under a key. The bytes are the crate's own business and hold secrets.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Opaque; some hundred bytes to some tens of kilobytes.
+    pub bytes: Secret<Vec<u8>>,
+    /// After this time the value is of no use to anybody, and may be dropped.
+    pub lives_for: Duration,
+}
+
+/// A value as it was loaded.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its version, for [`TokenStore::save`].
+    pub version: Version,
+    /// The bytes of the [`Value`].
+    pub bytes: Secret<Vec<u8>>,
+}
+
+/// Counts what was saved under a key. Grows with each save; zero while nothing is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+/// Counts the leases of a key. Grows with each lease, and never starts again while a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence(pub u64);
+
+/// The answer to [`TokenStore::lease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// It is ours.
+    Acquired {
+        /// To be shown with each save.
+        fence: Fence,
+        /// The lease before was never given back: its holder may have died between the authorization server's answer and
+        /// the save, so that the refresh token stored may be spent.
+        abandoned: bool,
+    },
+    /// Somebody else has it.
+    Held,
+}
+
+/// The answer to [`TokenStore::save`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// It is stored, as this version.
+    Done(Version),
+    /// Nothing was stored: somebody else saved meanwhile.
+    Conflict,
+    /// Nothing was stored: the lease is not the newest one any more.
+    Fenced,
+}
+
+/// Why a store could not do what it was asked. It holds no value and no password.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    source: Option<BoxError>,
+}
+
+/// What a program can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store cannot be reached, or does not answer in time.
+    Unavailable,
+    /// The store refuses us: a password, a permission.
+    Refused,
+    /// The value is none of ours, or no key decrypts it.
+    Unreadable,
+    /// The value was written by a newer version of this crate.
+    Newer,
+}
+
+impl StoreError {
+    /// An error of that kind.
+    pub fn new(kind: StoreErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// Names the cause, which must not quote a value or a password.
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unavailable => "the token store cannot be reached",
+            StoreErrorKind::Refused => "the token store refuses access",
+            StoreErrorKind::Unreadable => "the stored token cannot be read: it is damaged, or of another key",
+            StoreErrorKind::Newer => "the stored token was written by a newer version of this crate",
+        })
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
