@@ -24,7 +24,7 @@ use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenErr
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let mut figures = Figures::of("contention");
-    threads(&mut figures, if quick { 5 } else { 21 });
+    threads(&mut figures, if quick { 11 } else { 21 });
     tasks(&mut figures, if quick { 3 } else { 11 });
     for tasks in [64, 1_000] {
         let span = Duration::from_millis(if quick { 500 } else { 3_000 });

@@ -130,11 +130,21 @@ fn targets(figures: &Figures) -> String {
         rows.at_most(&format!("storm, {workers} workers: ms from release to last"), of("ms from release to last"), 2.5);
         let cpu = of("µs of CPU a waiter over a ready token");
         rows.at_most(&format!("storm, {workers} workers: µs of CPU a waiter"), cpu, 0.3);
+        let bare = |what: &str| {
+            figures.get(&format!("storm/FLOOR behind a shared future, 10000 waiters, {workers} workers: {what}"))
+        };
+        let name = format!("the same tasks through FLOOR behind a shared future, {workers} workers");
+        rows.to_compare(&format!("{name}: ms from release to last"), bare("ms from release to last"));
+        rows.to_compare(&format!("{name}: µs of CPU"), bare("µs of CPU a waiter over one without waiting"));
     }
     rows.at_most(
         "storm: allocations a waiter",
         figures.get("allocations/allocations a waiter over a ready token"),
         0.0,
+    );
+    rows.to_compare(
+        "storm: instructions a waiter over a ready token",
+        figures.get("instructions/a waiter over a ready token"),
     );
     rows.at_most(
         "failing refresh: token requests",
@@ -161,6 +171,11 @@ impl Rows {
         let reached =
             if value <= target + slack { "yes".to_owned() } else { format!("no, by {}", number(value - target)) };
         self.row(what, &format!("≤ {}", number(target)), value, &reached);
+    }
+
+    /// A figure without a target, that others are held against.
+    fn to_compare(&mut self, what: &str, value: f64) {
+        self.row(what, "–", value, "–");
     }
 
     fn at_least(&mut self, what: &str, value: f64, target: f64) {

@@ -37,15 +37,20 @@ impl Copies {
         if held.word == word { held.header.clone() } else { None }
     }
 
-    /// Replaces this thread's copy.
+    /// This thread's copy of `header`, which is good for `word`; made if there is none.
+    pub(crate) fn copy_of(&self, word: u64, header: &HeaderValue) -> HeaderValue {
+        self.lookup(word).unwrap_or_else(|| self.renew(word, header))
+    }
+
     #[cold]
-    pub(crate) fn renew(&self, word: u64, header: &HeaderValue) {
-        let header = unshared(header);
+    fn renew(&self, word: u64, header: &HeaderValue) -> HeaderValue {
+        let copy = unshared(header);
         let mut held = self.own();
         // A straggler must not put back an older token: harmless, but each request would then copy anew.
         if held.word < word {
-            *held = Held { word, header: Some(header) };
+            *held = Held { word, header: Some(copy.clone()) };
         }
+        copy
     }
 
     #[inline]
@@ -72,11 +77,11 @@ mod tests {
         let copies = Copies::default();
         let [old, new] = ["Bearer old", "Bearer new"].map(HeaderValue::from_static);
         assert_eq!(copies.lookup(4), None);
-        copies.renew(4, &old);
+        assert_eq!(copies.copy_of(4, &old), old);
         assert_eq!(copies.lookup(4), Some(old.clone()));
         assert_eq!(copies.lookup(5), None, "the same generation, and something is to be done");
-        copies.renew(8, &new);
-        copies.renew(4, &old);
+        assert_eq!(copies.copy_of(8, &new), new);
+        assert_eq!(copies.copy_of(4, &old), old);
         assert_eq!((copies.lookup(4), copies.lookup(8)), (None, Some(new)));
     }
 
@@ -85,7 +90,7 @@ mod tests {
         let copies = Copies::default();
         let mut header = HeaderValue::from_static("Bearer t");
         header.set_sensitive(true);
-        copies.renew(4, &header);
+        assert!(copies.copy_of(4, &header).is_sensitive());
         assert!(copies.lookup(4).is_some_and(|copy| copy.is_sensitive()));
     }
 }

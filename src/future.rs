@@ -233,6 +233,8 @@ enum WaitStep<S> {
 }
 
 impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
+    /// Inlined, or the request would be copied once more.
+    #[inline(always)]
     pub(crate) fn new(
         shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
@@ -313,8 +315,8 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                 kept
             }
         };
-        let copy = if slot.is_none() { shared.copies.lookup(current.word()) } else { None };
-        let header = copy.unwrap_or_else(|| current.token.header_value().clone());
+        let header = current.token.header_value();
+        let header = if slot.is_none() { shared.copies.copy_of(current.word(), header) } else { header.clone() };
         shared.setup.injection.apply(header, request.headers_mut());
         let future = spare.call(request);
         (future, Sent { waited: true, ..Sent::new(shared, slot, current.generation, kept, resending, by_type) })

@@ -240,8 +240,7 @@ impl<S> Auth<S> {
                 None => {
                     let current = ready(engine.main().read(engine))?;
                     word = current.word();
-                    self.shared.copies.renew(word, current.token.header_value());
-                    current.token.header_value().clone()
+                    self.shared.copies.copy_of(word, current.token.header_value())
                 }
             };
             if self.local.is_second(word) {
