@@ -40,12 +40,12 @@ setup:
 .PHONY: bench bench-quick report guards
 
 bench:
-	cargo bench --bench paired --bench instructions --bench allocations --bench contention --bench storm
+	cargo bench --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants
 	-$(MAKE) -C benches/peers bench
 	$(MAKE) report
 
 bench-quick:
-	cargo bench --bench paired --bench contention --bench storm -- --quick
+	cargo bench --bench paired --bench contention --bench storm --bench tenants -- --quick
 	cargo bench --bench instructions --bench allocations
 	$(MAKE) report
 

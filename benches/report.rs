@@ -40,7 +40,7 @@ struct Figures {
 impl Figures {
     fn read() -> Self {
         let (mut by_name, mut in_order) = (HashMap::new(), Vec::new());
-        for bench in ["paired", "instructions", "allocations", "contention", "storm", "peers"] {
+        for bench in ["paired", "instructions", "allocations", "contention", "storm", "tenants", "peers"] {
             let Ok(text) = std::fs::read_to_string(folder().join(bench).with_extension("tsv")) else { continue };
             let lines: Vec<(String, f64)> = text
                 .lines()
@@ -136,6 +136,10 @@ fn targets(figures: &Figures) -> String {
         let name = format!("the same tasks through FLOOR behind a shared future, {workers} workers");
         rows.to_compare(&format!("{name}: ms from release to last"), bare("ms from release to last"));
         rows.to_compare(&format!("{name}: µs of CPU"), bare("µs of CPU a waiter over one without waiting"));
+    }
+    for kind in ["P3", "P8"] {
+        let times = figures.get(&format!("tenants/{kind} any of a million tenants, times one tenant"));
+        rows.at_most(&format!("any of a million tenants, {kind}: times one tenant"), times, 2.0);
     }
     rows.at_most(
         "storm: allocations a waiter",

@@ -574,11 +574,39 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024. Over it the idle
-    /// one that has gone unused the longest is dropped: its next request fetches a token anew. One that holds a refresh
-    /// token is never dropped.
+    /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024, which is half a
+    /// megabyte and the tokens; zero is an error.
+    ///
+    /// Over it, each new partition takes the place of one that has gone unused for long: that one's next request fetches a
+    /// token anew. Never dropped is one whose token request is under way, that a request or response in hand belongs to,
+    /// or that holds a refresh token kept nowhere else. Where nearly all are such, there are more than `max` for a while.
+    /// A remembered failure goes with its partition.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_oauth2_client::{AuthConfig, Tenant};
+    /// let cfg = AuthConfig::external()
+    ///     .origin("https://api.example.com")
+    ///     .tenant(Tenant::header("x-account").per_tenant_tokens())
+    ///     .max_partitions(1_000_000)
+    ///     .partition_idle(Duration::from_secs(600))
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    #[doc(alias = "max_tenants")]
     pub fn max_partitions(mut self, max: usize) -> Self {
         self.engine.max_partitions = max;
+        self
+    }
+
+    /// For how long a partition is kept that nobody uses. Default: an hour, after which most tokens have expired, so that
+    /// nothing is lost with it; less than a second is an error.
+    ///
+    /// Those over their time go a few at a time, with each new partition and once a second while there are requests: a
+    /// million within some minutes. The exceptions are those of [`max_partitions`](Self::max_partitions).
+    #[doc(alias = "tenant_idle")]
+    pub fn partition_idle(mut self, idle: Duration) -> Self {
+        self.engine.partition_idle = idle;
         self
     }
 

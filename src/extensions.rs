@@ -63,6 +63,10 @@ impl TenantId {
         std::str::from_utf8(self.0.as_bytes()).unwrap_or_default()
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The id as a header value, marked sensitive.
     pub(crate) fn header_value(&self) -> &HeaderValue {
         &self.0
@@ -121,9 +125,12 @@ impl fmt::Debug for TenantId {
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Scopes {
-    wire: Arc<str>,
-    set: Arc<BTreeSet<Box<str>>>,
+pub struct Scopes(Arc<ScopeSet>);
+
+/// Behind one pointer: each token and each partition has room for it.
+struct ScopeSet {
+    wire: String,
+    set: BTreeSet<Box<str>>,
 }
 
 impl Scopes {
@@ -152,33 +159,33 @@ impl Scopes {
                 wire.push_str(scope);
             }
         }
-        Ok(Self { wire: wire.into(), set: Arc::new(set) })
+        Ok(Self(Arc::new(ScopeSet { wire, set })))
     }
 
     /// The scopes as the `scope` parameter carries them, one space between two.
     pub fn as_str(&self) -> &str {
-        &self.wire
+        &self.0.wire
     }
 
     /// Each scope, in an order that does not depend on the one given.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = &str> {
-        self.set.iter().map(AsRef::as_ref)
+        self.0.set.iter().map(AsRef::as_ref)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty()
+        self.0.set.is_empty()
     }
 
     /// Whether every scope of `other` is here too.
     pub fn contains(&self, other: &Scopes) -> bool {
-        other.set.is_subset(&self.set)
+        other.0.set.is_subset(&self.0.set)
     }
 }
 
 impl PartialEq for Scopes {
     fn eq(&self, other: &Self) -> bool {
-        self.set == other.set
+        self.0.set == other.0.set
     }
 }
 
@@ -186,7 +193,7 @@ impl Eq for Scopes {}
 
 impl Hash for Scopes {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.set.hash(state);
+        self.0.set.hash(state);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -369,7 +370,8 @@ impl AuthHandle {
     /// token.
     ///
     /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
-    /// request fetches a token, and takes it even if it is the same one.
+    /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
+    /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
     pub fn invalidate(&self) {
         self.setup.engine.all_slots().iter().for_each(|slot| slot.invalidate());
     }
@@ -440,7 +442,8 @@ impl AuthHandle {
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
-    /// The same for one tenant.
+    /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
+    /// token goes with its partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
     ///
     /// # Errors
     /// As [`hand_in`](AuthHandle::hand_in).
@@ -500,12 +503,17 @@ impl AuthHandle {
         }
     }
 
-    /// What happened so far: counters over all partitions; generation, expiry, failure and pause of the main one.
+    /// What happened so far: counters over all partitions, those included that were evicted; generation, expiry, failure
+    /// and pause of the main one.
     ///
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
     pub fn stats(&self) -> Stats {
         let engine = &self.setup.engine;
         let mut stats = Stats::of(engine.main(), engine);
+        let departed = engine.departed();
+        stats.token_requests += departed.token_requests.load(Ordering::Relaxed);
+        stats.token_failures += departed.failures.load(Ordering::Relaxed);
+        stats.suppressed_refreshes += departed.suppressed.load(Ordering::Relaxed);
         for slot in engine.all_slots() {
             if !Arc::ptr_eq(&slot, engine.main()) {
                 let other = slot.stats(engine);

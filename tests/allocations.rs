@@ -6,13 +6,13 @@
 mod support;
 
 use allocation_counter::measure;
-use support::baselines::Inner;
-use support::cases::{Case, FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, REPLAY, cases};
-use support::ours::{background, ours};
+use support::baselines::{Inner, access_token};
+use support::cases::{Case, FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY, cases};
+use support::ours::{background, layer_per_tenant, ours};
 use support::requests::{KINDS, Kind};
 use support::waiters::Waiters;
-use tower::Service;
-use tower_oauth2_client::Replay;
+use tower::{Layer, Service};
+use tower_oauth2_client::{Replay, TenantId};
 
 const REQUESTS: u64 = 1000;
 
@@ -72,6 +72,36 @@ fn waiting_for_a_token_allocates_nothing() {
     });
     println!("{:+} allocations a waiter", waiting - ready);
     assert!(waiting - ready < 0.1);
+}
+
+#[test]
+fn a_token_for_each_tenant_allocates_nothing_either() {
+    for kind in KINDS {
+        assert_at_most(kind, PER_TENANT, 0.0);
+    }
+}
+
+/// A slot, its state, its place in the table, and what is known of its token; not the token's own text.
+#[test]
+fn an_idle_tenant_takes_at_most_512_bytes_and_its_token() {
+    const TENANTS: usize = 10_000;
+    // What other threads allocate is not counted, so the token requests run on this one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let layer = layer_per_tenant(TENANTS);
+    let mut service = layer.clone().layer(Inner { yields: 0 });
+    let ids: Vec<TenantId> = (0..TENANTS).map(|number| TenantId::new(format!("{number:036}")).unwrap()).collect();
+    let text = format!("Bearer {}", access_token()).len();
+    let taken = measure(|| {
+        for id in &ids {
+            let mut request = Kind::P3.request();
+            request.extensions_mut().insert(id.clone());
+            runtime.block_on(async { service.call(request).await }).unwrap();
+        }
+    });
+    let each = taken.bytes_current as f64 / TENANTS as f64 - text as f64;
+    println!("an idle tenant takes {each:.0} bytes, and {text} for its token");
+    assert_eq!(layer.handle().stats().token_requests, TENANTS as u64);
+    assert!(each <= 512.0);
 }
 
 /// Tasks are as large as their futures: memory for each request under way.

@@ -27,6 +27,14 @@ fn fetched() -> Result<Token, TokenError> {
     Ok(token.expires_in(Duration::from_secs(3600)))
 }
 
+/// Each tenant has a token of its own, for so many tenants.
+pub(crate) fn layer_per_tenant(tenants: usize) -> AuthLayer {
+    let tenant = Tenant::header("x-tenant-id").per_tenant_tokens();
+    let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).replay(Replay::Never);
+    let cfg = cfg.max_partitions(tenants).build().unwrap();
+    AuthLayer::with_source(cfg, tower::service_fn(|_: TokenRequest| async { fetched() }))
+}
+
 /// A service that has its token already.
 pub(crate) fn ours<S: Clone>(runtime: &Runtime, inner: S, replay: Replay) -> Auth<S> {
     warm(runtime, layer(replay), inner)
@@ -39,7 +47,7 @@ pub(crate) fn warm<S: Clone>(runtime: &Runtime, layer: AuthLayer, inner: S) -> A
 
 /// A clone for one tenant, where each tenant has a token of its own; it has it already.
 pub(crate) fn per_tenant<S: Clone>(runtime: &Runtime, inner: S) -> Auth<S> {
-    let layer = layer_for(Replay::Never, Tenant::header("x-tenant-id").per_tenant_tokens());
+    let layer = layer_per_tenant(1);
     let tenant = TenantId::new(TENANT).unwrap();
     runtime.block_on(layer.handle().tenant_token(&tenant)).unwrap();
     layer.layer(inner).for_tenant(tenant)

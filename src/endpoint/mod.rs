@@ -224,10 +224,8 @@ where
             settings: &settings.answer,
             asking,
             dead_refresh_codes: &settings.dead_refresh_codes,
-            required_scopes: settings
-                .require_granted
-                .then(|| self.request.scopes.as_ref().or(settings.scopes.as_ref()))
-                .flatten(),
+            asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
+            require_granted: settings.require_granted,
             require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
             sent: outgoing.sent,
             now: clock.now().wall,

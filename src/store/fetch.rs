@@ -51,7 +51,7 @@ enum Look<St: TokenStore> {
 }
 
 /// Why the source brought no token.
-enum Refused {
+enum NoToken {
     AtLast(TokenError),
     /// This refresh token is dead, and there is another.
     Dead(Secret<String>),
@@ -83,7 +83,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 }
                 Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
                 Ok(Look::Failed(error)) => return Err(error),
-                Ok(Look::OutOfTime) => Err(Refused::AtLast(
+                Ok(Look::OutOfTime) => Err(NoToken::AtLast(
                     TokenError::new(TokenErrorKind::Timeout)
                         .with_detail("another process is asking for this token and has not finished"),
                 )),
@@ -91,8 +91,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             };
             match asked {
                 Ok(token) => return Ok(token),
-                Err(Refused::AtLast(error)) => return Err(error),
-                Err(Refused::Dead(refresh_token)) => self.dead.push(refresh_token),
+                Err(NoToken::AtLast(error)) => return Err(error),
+                Err(NoToken::Dead(refresh_token)) => self.dead.push(refresh_token),
             }
         }
     }
@@ -166,7 +166,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// Asks the source under the lease.
-    async fn ask(&self, mut tenure: Tenure<St>, found: Found) -> Result<Token, Refused> {
+    async fn ask(&self, mut tenure: Tenure<St>, found: Found) -> Result<Token, NoToken> {
         let mut candidates = self.candidates(&found, tenure.abandoned).into_iter();
         let Candidate { refresh_token, answer_lost } = candidates.next().unwrap_or_default();
         let asked_at = self.clock().now().wall;
@@ -204,10 +204,11 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             Err(error) if error.refresh_token_dead => Err(self.after_dead(tenure, found, refresh_token, error).await),
             Err(error) => {
+                let nobody_asked = refresh_token.is_none() && error.status().is_none();
                 let answer_lost = error.refresh_answer_lost || answer_lost;
                 self.note_failure(&mut tenure, found, &error, answer_lost, refresh_token).await;
                 tenure.end().await;
-                Err(Refused::AtLast(error))
+                Err(NoToken::AtLast(if nobody_asked { look_again_soon(error) } else { error }))
             }
         }
     }
@@ -219,7 +220,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         found: Found,
         dead: Option<Secret<String>>,
         error: TokenError,
-    ) -> Refused {
+    ) -> NoToken {
         let found = self.access.load(self.clock(), &self.key).await.unwrap_or(found);
         let is_dead = |token: &Secret<String>| dead.as_ref().is_some_and(|dead| is_same(dead, token));
         let other = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !is_dead(token));
@@ -232,8 +233,10 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         tenure.end().await;
         match dead {
             // Once, and under a lease taken anew: this one may be lost, or how would there be another?
-            Some(dead) if is_another_there && self.dead.is_empty() => Refused::Dead(dead),
-            _ => Refused::AtLast(look_again_soon(error)),
+            Some(dead) if is_another_there && self.dead.is_empty() => NoToken::Dead(dead),
+            // It is not there to be sent the next time.
+            Some(_) => NoToken::AtLast(look_again_soon(error)),
+            None => NoToken::AtLast(error),
         }
     }
 

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::flight::Landing;
 use super::lifetime::LifetimePolicy;
 use super::partition::Partition;
+use super::pulse::{LONGEST_NAP, Pulse};
 use super::slot::{Current, Read, Slot};
-use super::slots::Slots;
+use super::slots::{Departed, Slots};
 use super::source::{DynTokenSource, Terms};
 use super::{Token, TokenError, TokenErrorKind, TokenRequest};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::error::ConfigError;
 use crate::extensions::TenantId;
 use crate::secret::Secret;
@@ -34,7 +35,10 @@ pub(crate) struct EnginePolicy {
     pub(crate) retry_after_cap: Duration,
     /// How many requests may wait for a token while there is none.
     pub(crate) max_waiters: Option<usize>,
+    /// How many slots there may be beside the main one.
     pub(crate) max_partitions: usize,
+    /// For how long one of them is kept that nobody uses.
+    pub(crate) partition_idle: Duration,
 }
 
 impl Default for EnginePolicy {
@@ -47,6 +51,7 @@ impl Default for EnginePolicy {
             retry_after_cap: Duration::from_secs(300),
             max_waiters: None,
             max_partitions: 1024,
+            partition_idle: Duration::from_secs(3600),
         }
     }
 }
@@ -65,6 +70,9 @@ impl EnginePolicy {
         }
         if self.max_partitions == 0 || self.max_waiters == Some(0) {
             return Err(ConfigError::new("no partition or no waiter is allowed", "1024 partitions are the default"));
+        }
+        if self.partition_idle < LONGEST_NAP {
+            return Err(ConfigError::new("partitions are idle after less than a second", "an hour is the default"));
         }
         Ok(())
     }
@@ -93,6 +101,7 @@ pub(crate) struct Engine {
     pub(crate) draw: fn() -> f64,
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
+    pub(crate) pulse: Pulse,
     main: Arc<Slot>,
     others: Slots,
 }
@@ -105,9 +114,9 @@ impl Engine {
         refresh_token: Option<Secret<String>>,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        let main = Arc::new(Slot::new(Partition::default(), refresh_token));
-        let others = Slots::new(policy.max_partitions);
-        Self { source, clock, policy, draw: fastrand::f64, fixed_tenant, main, others }
+        let main = Arc::new(Slot::new(&Partition::default(), refresh_token));
+        let others = Slots::new(policy.max_partitions, policy.partition_idle);
+        Self { source, clock, policy, draw: fastrand::f64, fixed_tenant, pulse: Pulse::new(), main, others }
     }
 
     /// The slot of the partition that needs no key.
@@ -117,13 +126,13 @@ impl Engine {
     }
 
     /// The slot of a partition, made if there is none.
-    pub(crate) fn slot(&self, partition: Partition) -> Arc<Slot> {
-        if partition.is_main() { self.main.clone() } else { self.others.slot(partition) }
+    pub(crate) fn slot(self: &Arc<Self>, partition: Partition) -> Arc<Slot> {
+        if partition.is_main() { self.main.clone() } else { self.others.slot(partition, self.time()) }
     }
 
     /// The slot of a partition, if there is one.
-    pub(crate) fn existing_slot(&self, partition: &Partition) -> Option<Arc<Slot>> {
-        if partition.is_main() { Some(self.main.clone()) } else { self.others.existing(partition) }
+    pub(crate) fn existing_slot(self: &Arc<Self>, partition: &Partition) -> Option<Arc<Slot>> {
+        if partition.is_main() { Some(self.main.clone()) } else { self.others.existing(partition, self.time()) }
     }
 
     pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
@@ -150,6 +159,25 @@ impl Engine {
     /// A request outside of any flight.
     pub(crate) fn asking_now(&self, partition: &Partition) -> TokenRequest {
         TokenRequest { terms: Some(Arc::new(self.terms())), ..self.request(partition) }
+    }
+
+    /// The figures of the slots that were dropped.
+    pub(crate) fn departed(&self) -> &Departed {
+        self.others.departed()
+    }
+
+    /// Drops some of the slots that have been idle for too long, at `time` of the pulse.
+    pub(crate) fn sweep(&self, time: u64) {
+        self.others.sweep(time);
+    }
+
+    fn time(self: &Arc<Self>) -> u64 {
+        self.coarse_time(|| self.clock.now())
+    }
+
+    /// By the pulse, in milliseconds, at most [`LONGEST_NAP`] behind. The clocks are needed once in that time.
+    pub(crate) fn coarse_time(self: &Arc<Self>, now: impl FnOnce() -> Now) -> u64 {
+        self.pulse.time().unwrap_or_else(|| self.pulse.beat(self, &now(), LONGEST_NAP))
     }
 
     /// What a waiter does with a landing: a token, an error, or look again (`None`).
@@ -186,7 +214,203 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    use std::time::SystemTime;
+
+    use tokio::time::{Instant, advance, sleep};
+
+    use super::super::{TokenRequest, erase};
     use super::*;
+    use crate::clock::SystemClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn partition(n: usize) -> Partition {
+        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
+    }
+
+    /// How often each tenant's token was asked for.
+    type Asked = Arc<Mutex<HashMap<usize, usize>>>;
+
+    /// Tenant 0's authorization server hangs, tenant 1's fails; the others' tokens are of an hour, the first renewed
+    /// after half of it or so.
+    fn engine(max_partitions: usize, clock: impl Clock) -> (Arc<Engine>, Asked) {
+        let asked = Asked::default();
+        let source = {
+            let asked = asked.clone();
+            tower::service_fn(move |request: TokenRequest| {
+                let tenant: usize = request.tenant.unwrap().as_str().parse().unwrap();
+                let times = {
+                    let mut asked = asked.lock().unwrap();
+                    let times = asked.entry(tenant).or_default();
+                    *times += 1;
+                    *times
+                };
+                async move {
+                    match tenant {
+                        0 => std::future::pending().await,
+                        1 => Err(TokenError::permanent("no such tenant")),
+                        _ => Ok::<_, TokenError>(Token::bearer(&format!("{tenant}.{times}")).unwrap().expires_in(HOUR)),
+                    }
+                }
+            })
+        };
+        let policy = EnginePolicy { max_partitions, ..EnginePolicy::default() };
+        let mut engine = Engine::new(erase(source), Arc::new(clock), policy, None, None);
+        engine.draw = || 0.5;
+        (Arc::new(engine), asked)
+    }
+
+    /// Behaviours 12 and 93.
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_hanging_nor_a_failing_tenant_delays_another() {
+        let (engine, asked) = engine(1000, SystemClock);
+        let start = Instant::now();
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.token(partition(0)).await })
+            })
+            .collect();
+        for n in 1..5_000 {
+            let token = engine.token(partition(n)).await;
+            assert_eq!(token.is_ok(), n > 1);
+            assert!(token.is_err() || token.unwrap().access_token() == format!("{n}.1"));
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        // 4000 slots went meanwhile, and not that one.
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap().unwrap_err().kind(), TokenErrorKind::Timeout);
+        }
+        assert_eq!(start.elapsed().as_secs(), engine.policy.flight_deadline.as_secs());
+        assert!(engine.all_slots().len() <= 1 + 1000);
+        assert!(asked.lock().unwrap().values().all(|times| *times == 1));
+        let alive: u64 = engine.all_slots().iter().map(|slot| slot.counts().0).sum();
+        assert_eq!(alive + engine.departed().token_requests.load(std::sync::atomic::Ordering::Relaxed), 5_000);
+    }
+
+    /// Behaviour 94.
+    #[tokio::test(start_paused = true)]
+    async fn an_eviction_forks_no_flight() {
+        let (engine, asked) = engine(1, SystemClock);
+        for n in 0..200 {
+            // Whoever waits gives up at once: only the flight holds the slot.
+            let Read::Wait { .. } = engine.slot(partition(0)).read(&engine) else { panic!("it hangs") };
+            engine.token(partition(2 + n)).await.unwrap();
+        }
+        assert_eq!(asked.lock().unwrap()[&0], 1);
+    }
+
+    /// Behaviour 93.
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_that_is_used_is_asked_for_once_an_hour_among_any_number() {
+        let (engine, asked) = engine(100, SystemClock);
+        for n in 100..10_000 {
+            engine.token(partition(n)).await.unwrap();
+            engine.token(partition(2)).await.unwrap();
+        }
+        assert_eq!(asked.lock().unwrap()[&2], 1);
+        // And what nobody uses goes while there is any request.
+        for _ in 0..2 * 3600 {
+            sleep(SECOND).await;
+            engine.token(partition(2)).await.unwrap();
+        }
+        assert_eq!(engine.all_slots().len(), 2);
+        assert_eq!(asked.lock().unwrap()[&2], 3, "after 58 % of its life, then after 78 %");
+    }
+
+    /// A token is looked at again when its time comes, though its slot has no timer.
+    #[tokio::test(start_paused = true)]
+    async fn a_tenants_token_is_renewed_in_time() {
+        let (engine, asked) = engine(100, SystemClock);
+        engine.token(partition(2)).await.unwrap();
+        let slot = engine.slot(partition(2));
+        let requests = || asked.lock().unwrap()[&2];
+        // The first token is due between 35 % and 80 % of its life, here in the middle.
+        let due = HOUR.mul_f64(0.8 * (0.4375 + 0.5625 / 2.0));
+        let start = Instant::now();
+        while start.elapsed() < due - 20 * SECOND {
+            engine.token(partition(2)).await.unwrap();
+            assert!(slot.ready(&engine).is_some(), "no clock is read for it");
+            sleep(10 * SECOND).await;
+            // Somebody else's request reads the clocks.
+            engine.token(partition(3)).await.unwrap();
+        }
+        assert_eq!(requests(), 1);
+        // Coarse time stands still from here until after that moment.
+        tokio::time::sleep_until(start + due - SECOND.mul_f64(0.9)).await;
+        engine.token(partition(3)).await.unwrap();
+        sleep(SECOND.mul_f64(0.85)).await;
+        engine.token(partition(2)).await.unwrap();
+        sleep(SECOND / 1000).await;
+        assert_eq!(requests(), 1, "not yet");
+        sleep(SECOND.mul_f64(0.1)).await;
+        engine.token(partition(2)).await.unwrap();
+        sleep(SECOND / 1000).await;
+        assert_eq!(requests(), 2);
+        // Left alone beyond its end it is not used.
+        advance(2 * HOUR).await;
+        assert!(slot.ready(&engine).is_none());
+        assert!(matches!(slot.read(&engine), Read::Wait { fallback: None, .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_its_refresh_point_a_token_is_looked_at_each_time() {
+        let (engine, _) = engine(100, SystemClock);
+        let slot = engine.slot(partition(0));
+        slot.hand_in(&engine, Token::bearer("0").unwrap().expires_in(HOUR)).unwrap();
+        advance(HOUR.mul_f64(0.85)).await;
+        for _ in 0..3 {
+            assert!(matches!(slot.read(&engine), Read::Ready(_)));
+            assert!(slot.ready(&engine).is_none(), "its flight hangs, and somebody must notice");
+        }
+    }
+
+    /// Behaviour 74.
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_the_wall_clock_is_noticed_for_every_tenant_within_a_second() {
+        #[derive(Clone, Default)]
+        struct Stepped(Arc<Mutex<Duration>>);
+
+        impl Clock for Stepped {
+            fn now(&self) -> Now {
+                let now = SystemClock.now();
+                Now { wall: SystemTime::UNIX_EPOCH + HOUR + *self.0.lock().unwrap(), ..now }
+            }
+        }
+
+        let clock = Stepped::default();
+        let (engine, asked) = engine(100, clock.clone());
+        for n in (2..50).chain(2..50) {
+            engine.token(partition(n)).await.unwrap();
+        }
+        assert!((2..50).all(|n| engine.slot(partition(n)).ready(&engine).is_some()));
+        *clock.0.lock().unwrap() += 2 * HOUR;
+        sleep(SECOND + SECOND / 100).await;
+        for n in 2..50 {
+            engine.token(partition(n)).await.unwrap();
+        }
+        assert!(asked.lock().unwrap().values().all(|times| *times == 2));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_stops_the_pulse() {
+        let (engine, _) = engine(100, SystemClock);
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let slot = engine.slot(partition(2));
+        runtime().block_on(engine.token(partition(2))).unwrap();
+        assert!(slot.ready(&engine).is_none());
+        runtime().block_on(async {
+            engine.token(partition(2)).await.unwrap();
+            assert!(slot.ready(&engine).is_some());
+        });
+        assert!(slot.ready(&engine).is_none());
+        // Without any runtime each look reads the clocks.
+        assert!(matches!(engine.slot(partition(2)).read(&engine), Read::Ready(_)));
+        assert!(slot.ready(&engine).is_none());
+    }
 
     /// Behaviours 31, 33 and 34.
     #[test]

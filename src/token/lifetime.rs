@@ -171,14 +171,30 @@ fn share(span: Duration, part: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * part).unwrap_or(span)
 }
 
-/// When a token is renewed, waited for, and dead.
+/// When a token is renewed, waited for, and dead: how long after it arrived. Small, since there may be a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
-    /// `None`: never by itself.
-    refresh: Option<Now>,
-    margin: Option<Now>,
-    /// `None`: it lives until it is rejected.
-    expiry: Option<Now>,
+    arrived: Now,
+    refresh: Span,
+    margin: Span,
+    /// Never: it lives until it is rejected.
+    expiry: Span,
+}
+
+/// In nanoseconds; `u64::MAX`, five centuries, is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span(u64);
+
+impl Span {
+    const NEVER: Self = Self(u64::MAX);
+
+    fn of(span: Duration) -> Self {
+        Self(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn after(self, arrived: &Now) -> Option<Now> {
+        (self != Self::NEVER).then(|| arrived.after(Duration::from_nanos(self.0)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +211,7 @@ pub(crate) enum Freshness {
 
 impl Lifetime {
     pub(crate) fn freshness(&self, now: &Now) -> Freshness {
-        let reached = |moment: Option<Now>| moment.is_some_and(|moment| now.reached(&moment));
+        let reached = |span: Span| span.after(&self.arrived).is_some_and(|moment| now.reached(&moment));
         if reached(self.expiry) {
             Freshness::Expired
         } else if reached(self.margin) {
@@ -213,20 +229,19 @@ impl Lifetime {
 
     /// How long until [`freshness`](Self::freshness) changes next, if it ever does by itself.
     pub(crate) fn next_boundary(&self, now: &Now) -> Option<Duration> {
-        let ahead =
-            [self.refresh, self.margin, self.expiry].into_iter().flatten().filter(|moment| !now.reached(moment));
-        ahead.map(|moment| now.until(&moment)).min()
+        let moments = [self.refresh, self.margin, self.expiry].into_iter().filter_map(|span| span.after(&self.arrived));
+        moments.filter(|moment| !now.reached(moment)).map(|moment| now.until(&moment)).min()
     }
 
     pub(crate) fn expires_at(&self) -> Option<SystemTime> {
-        self.expiry.map(|expiry| expiry.wall)
+        self.expiry.after(&self.arrived).map(|expiry| expiry.wall)
     }
 
     /// The server handed out the identical token before its end: it will do so again until then, so ask at expiry.
     pub(crate) fn kept_until_expiry(self) -> Self {
         match self.expiry {
-            Some(_) => Self { refresh: self.expiry, margin: self.expiry, expiry: self.expiry },
-            None => self,
+            Span::NEVER => self,
+            expiry => Self { refresh: expiry, margin: expiry, ..self },
         }
     }
 }
@@ -252,13 +267,16 @@ pub(crate) fn lifetime_of(
     draw: f64,
 ) -> Result<Lifetime, NoLifetime> {
     let age = elapsed(asked, arrived);
-    let until_rejected = |refresh| Ok(Lifetime { refresh, margin: None, expiry: None });
+    let until_rejected = |refresh: Option<Duration>| {
+        let refresh = refresh.map_or(Span::NEVER, Span::of);
+        Ok(Lifetime { arrived, refresh, margin: Span::NEVER, expiry: Span::NEVER })
+    };
     let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
         (Some(stated), _) => stated,
         (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
         (None, UnknownExpiry::UntilRejected) => {
             let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
-            return until_rejected(refresh.map(|after| arrived.after(after.max(MIN_INTERVAL))));
+            return until_rejected(refresh.map(|after| after.max(MIN_INTERVAL)));
         }
         (None, UnknownExpiry::Error) => return Err(NoLifetime::Unknown),
     };
@@ -267,7 +285,7 @@ pub(crate) fn lifetime_of(
         Stated::Ends(end) => match end.duration_since(arrived.wall) {
             Ok(left) if !left.is_zero() => left.saturating_add(age),
             _ if policy.strict => return Err(NoLifetime::Expired),
-            _ => return until_rejected(Some(arrived.after(RENEW_SKEWED))),
+            _ => return until_rejected(Some(RENEW_SKEWED)),
         },
     };
     let life = life.min(policy.max);
@@ -275,11 +293,7 @@ pub(crate) fn lifetime_of(
     let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
     let refresh = policy.refresh_point(life, token.refresh_in, first, draw);
     let refresh = refresh.saturating_sub(age).max(MIN_INTERVAL).min(margin);
-    Ok(Lifetime {
-        refresh: Some(arrived.after(refresh)),
-        margin: Some(arrived.after(margin)),
-        expiry: Some(arrived.after(left)),
-    })
+    Ok(Lifetime { arrived, refresh: Span::of(refresh), margin: Span::of(margin), expiry: Span::of(left) })
 }
 
 /// How long a token that may be old, from a store, can be sent without waiting for a newer one: until its margin. Zero:
@@ -301,7 +315,7 @@ pub(crate) fn useful_for(token: &Token, policy: &LifetimePolicy, now: &Now) -> O
 }
 
 /// By whichever clock went further: the monotonic one may have slept meanwhile, the wall clock may have been set back.
-fn elapsed(from: Now, to: Now) -> Duration {
+pub(crate) fn elapsed(from: Now, to: Now) -> Duration {
     let monotonic = to.monotonic.saturating_duration_since(from.monotonic);
     monotonic.max(to.wall.duration_since(from.wall).unwrap_or_default())
 }
@@ -401,8 +415,8 @@ mod tests {
 
     /// Refresh point, margin and expiry, in seconds after `start`.
     fn points(lifetime: &Lifetime, start: Now) -> [Option<f64>; 3] {
-        [lifetime.refresh, lifetime.margin, lifetime.expiry].map(|moment| {
-            let moment = moment?;
+        [lifetime.refresh, lifetime.margin, lifetime.expiry].map(|span| {
+            let moment = span.after(&lifetime.arrived)?;
             let wall = moment.wall.duration_since(start.wall).unwrap();
             assert_eq!(moment.monotonic - start.monotonic, wall, "both clocks say the same");
             Some(wall.as_secs_f64())

@@ -5,6 +5,7 @@ mod error;
 mod flight;
 mod lifetime;
 mod partition;
+mod pulse;
 mod schedule;
 mod slot;
 mod slots;

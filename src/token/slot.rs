@@ -8,21 +8,22 @@
 //! after, and whoever finds the word changed takes the generation from the token it then reads. So no reader can pair a
 //! new word with an old token.
 //!
-//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks, clears *due* and arms a one-shot
-//! timer for the next boundary, at most a second ahead; the timer firing or being dropped (its runtime ended) sets *due*
-//! again. So a suspended laptop, a clock step or another runtime cost at most a second, and an idle slot has no timer.
+//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears *due*. After that the
+//! engine's [pulse](super::pulse) tells the time: it sets *due* on the main slot, at the next boundary or after a second,
+//! while the other slots, of which there may be a million, compare its coarse time with the moment until which they are
+//! good. So no slot has a timer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::runtime::Handle;
 
 use super::engine::Engine;
 use super::flight::{self, Landing, Launch, Report, Ticket};
 use super::lifetime::{Freshness, Lifetime, MIN_INTERVAL, NoLifetime, lifetime_of};
-use super::partition::Partition;
+use super::partition::{Kept, Partition};
+use super::pulse::{LONGEST_NAP, millis};
 use super::schedule::{Decision, Situation, classify};
 use super::storm::Storm;
 use super::{Custody, RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
@@ -32,6 +33,7 @@ use crate::secret::Secret;
 
 /// A token in its slot.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Current {
     pub(crate) generation: u64,
     pub(crate) token: Token,
@@ -78,40 +80,44 @@ pub(crate) enum Rejection {
 const DUE: u64 = 0b01;
 const HELD: u64 = 0b10;
 const GENERATION_SHIFT: u32 = 2;
-/// The longest time for which a clock is not read while requests come.
-const LONGEST_NAP: Duration = Duration::from_secs(1);
 
+/// In this order, so that what each request looks at is side by side: among a million slots none is in a cache.
+#[repr(C)]
 pub(crate) struct Slot {
     word: AtomicU64,
-    /// The storm rule wants to hear of acceptances.
-    watching: AtomicBool,
+    /// By the engine's pulse: until when the clocks need not be read.
+    good_until: AtomicU64,
+    current: ArcSwapOption<Current>,
     /// When it was used last, for the eviction.
     used: AtomicU64,
-    current: ArcSwapOption<Current>,
-    /// Which timer may set *due*: the newest.
-    timer: AtomicU64,
+    /// The storm rule wants to hear of acceptances.
+    watching: AtomicBool,
+    partition: Kept,
     state: Mutex<State>,
-    partition: Partition,
 }
 
 struct State {
     /// Of the newest token, and of every invalidation: what was handed out before is older.
     generation: u64,
     tokens_seen: bool,
-    flight: Option<Flight>,
-    flights: u64,
-    lineage: u64,
+    flight: Option<Box<Flight>>,
+    lineage: u32,
     last_start: Option<Instant>,
-    failure: Option<Failure>,
     held: bool,
-    storm: Storm,
     refresh_token: Option<Secret<String>>,
     custody: Custody,
     refresh_answer_lost: bool,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
-    timer_ends: Option<Instant>,
     token_requests: u64,
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What only slots have whose token was rejected or could not be had: of a million slots, most never.
+#[derive(Default)]
+struct Trouble {
+    storm: Storm,
+    failure: Option<Failure>,
     failures: u64,
     suppressed: u64,
     last_error: Option<Arc<TokenError>>,
@@ -121,7 +127,7 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlightId {
     number: u64,
-    lineage: u64,
+    lineage: u32,
 }
 
 struct Flight {
@@ -173,35 +179,34 @@ pub(crate) struct SlotStats {
 }
 
 impl Slot {
-    pub(crate) fn new(partition: Partition, refresh_token: Option<Secret<String>>) -> Self {
+    pub(crate) fn new(partition: &Partition, refresh_token: Option<Secret<String>>) -> Self {
         Self {
             word: AtomicU64::new(DUE),
-            watching: AtomicBool::new(false),
-            used: AtomicU64::new(0),
+            good_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
-            timer: AtomicU64::new(0),
-            partition,
+            used: AtomicU64::new(0),
+            watching: AtomicBool::new(false),
+            partition: Kept::new(partition),
             state: Mutex::new(State {
                 generation: 0,
                 tokens_seen: false,
                 flight: None,
-                flights: 0,
                 lineage: 0,
                 last_start: None,
-                failure: None,
                 held: false,
-                storm: Storm::default(),
                 custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Slot },
                 refresh_token,
                 refresh_answer_lost: false,
                 invalidated: None,
-                timer_ends: None,
                 token_requests: 0,
-                failures: 0,
-                suppressed: 0,
-                last_error: None,
+                trouble: None,
             }),
         }
+    }
+
+    #[inline]
+    pub(crate) fn partition(&self) -> &Kept {
+        &self.partition
     }
 
     /// The state word; equal to a [`Current::word`] while that token may simply be used.
@@ -212,9 +217,9 @@ impl Slot {
 
     /// The token if it may simply be used: no lock, no clock.
     #[inline]
-    pub(crate) fn ready(&self) -> Option<Arc<Current>> {
+    pub(crate) fn ready(&self, engine: &Engine) -> Option<Arc<Current>> {
         // The word first: a token published between the two reads is newer than the word, which is harmless.
-        if self.word() & (DUE | HELD) != 0 {
+        if self.word() & (DUE | HELD) != 0 || !engine.pulse.is_before(self.good_until.load(Ordering::Relaxed)) {
             return None;
         }
         self.current.load_full()
@@ -222,7 +227,7 @@ impl Slot {
 
     /// The token, or a wait, or the remembered failure.
     pub(crate) fn read(self: &Arc<Self>, engine: &Arc<Engine>) -> Read {
-        if let Some(current) = self.ready() {
+        if let Some(current) = self.ready(engine) {
             return Read::Ready(current);
         }
         let now = engine.clock.now();
@@ -243,7 +248,7 @@ impl Slot {
                     Err(_) => Read::Ready(current),
                 }
             }
-            (Decision::Fail, _) => match &state.failure {
+            (Decision::Fail, _) => match state.failure() {
                 Some(failure) => Read::Failed(failure.told_at(&now)),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
@@ -255,7 +260,7 @@ impl Slot {
                 Err(error) => Read::Failed(Arc::new(error)),
             },
         };
-        self.settle(&mut state, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        self.settle(&mut state, engine, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
         drop(state);
         after.run();
         read
@@ -278,13 +283,13 @@ impl Slot {
         let rejection = if let Some(flight) = state.flight.as_ref().filter(|flight| !flight.is_overdue(engine, &now)) {
             let ticket = flight.ticket.clone();
             if is_current {
-                state.storm.joined();
+                state.trouble().storm.joined();
             }
             Rejection::Wait { ticket, starter: false }
-        } else if let Some(failure) = state.failure.as_ref().filter(|failure| now.monotonic < failure.until) {
+        } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
             Rejection::Failed(failure.told_at(&now))
-        } else if is_current && !state.storm.may_refresh(now.monotonic) {
-            state.suppressed += 1;
+        } else if is_current && !state.trouble().storm.may_refresh(now.monotonic) {
+            state.trouble().suppressed += 1;
             Rejection::Suppressed
         } else {
             match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
@@ -297,7 +302,7 @@ impl Slot {
             state.held = true;
             self.word.fetch_or(HELD, Ordering::Release);
         }
-        self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
+        self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
         drop(state);
         after.run();
         rejection
@@ -309,7 +314,7 @@ impl Slot {
         if self.watching.load(Ordering::Relaxed) {
             let mut state = self.lock();
             if state.generation == generation {
-                state.storm.accepted();
+                state.trouble().storm.accepted();
             }
         }
     }
@@ -319,10 +324,10 @@ impl Slot {
         let now = engine.clock.now();
         let mut state = self.lock();
         if state.generation == generation {
-            state.storm.cleared();
-            let watching = state.storm.is_watching(now.monotonic);
+            state.trouble().storm.cleared();
+            let watching = state.is_watching(now.monotonic);
             if watching {
-                state.storm.accepted();
+                state.trouble().storm.accepted();
             }
             self.watching.store(watching, Ordering::Relaxed);
         }
@@ -344,10 +349,10 @@ impl Slot {
         let mut state = self.lock();
         let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
             // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
-            if let Ok(token) = result
+            if let Ok(mut token) = result
                 && state.lineage == id.lineage
             {
-                state.rotate(&token);
+                state.rotate(&mut token);
             }
             return;
         };
@@ -357,9 +362,9 @@ impl Slot {
             Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
         };
         if flight.forced && !matches!(landing, Landing::Failed(_)) {
-            state.storm.ended(arrived.monotonic);
+            state.trouble().storm.ended(arrived.monotonic);
         }
-        self.watching.store(state.storm.is_watching(arrived.monotonic), Ordering::Relaxed);
+        self.watching.store(state.is_watching(arrived.monotonic), Ordering::Relaxed);
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
         self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
         drop(state);
@@ -416,16 +421,23 @@ impl Slot {
         SlotStats {
             current: self.current.load_full(),
             token_requests: state.token_requests,
-            failures: state.failures,
-            suppressed: state.suppressed,
-            last_error: state.last_error.clone(),
+            failures: state.trouble.as_ref().map_or(0, |trouble| trouble.failures),
+            suppressed: state.trouble.as_ref().map_or(0, |trouble| trouble.suppressed),
+            last_error: state.trouble.as_ref().and_then(|trouble| trouble.last_error.clone()),
             next_attempt: state
-                .failure
-                .as_ref()
+                .failure()
                 .map(|failure| failure.until.saturating_duration_since(now.monotonic))
                 .filter(|pause| !pause.is_zero()),
             flying: state.flight.is_some(),
         }
+    }
+
+    /// Token requests, failures, suppressed refreshes.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let state = self.lock();
+        let (failures, suppressed) =
+            state.trouble.as_ref().map_or((0, 0), |trouble| (trouble.failures, trouble.suppressed));
+        (state.token_requests, failures, suppressed)
     }
 
     /// Notes for the eviction when the slot was used. Writes only when that is news.
@@ -442,15 +454,19 @@ impl Slot {
     /// Whether nothing would be lost with this slot but a token that can be fetched again.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        let stored = matches!(state.custody, Custody::Store { .. });
-        state.flight.is_none() && (state.refresh_token.is_none() || stored)
+        state.flight.is_none() && !state.holds_the_only_refresh_token()
     }
 
-    fn take_in(&self, state: &mut State, engine: &Engine, token: Token, asked: Now, arrived: Now) -> Landing {
-        state.rotate(&token);
+    /// The clocks must be read before the token is used again.
+    pub(crate) fn set_due(&self) {
+        self.word.fetch_or(DUE, Ordering::Release);
+    }
+
+    fn take_in(&self, state: &mut State, engine: &Engine, mut token: Token, asked: Now, arrived: Now) -> Landing {
+        state.rotate(&mut token);
         // Who waited out the same outage renewed together, as those that started together did. Processes with a store
         // renew together, and once: there is no crowd to spread.
-        let crowd = !state.tokens_seen || state.failure.is_some();
+        let crowd = !state.tokens_seen || state.failure().is_some();
         let first = crowd && !matches!(token.custody, Custody::Store { .. });
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
         let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
@@ -458,7 +474,9 @@ impl Slot {
             Err(no_lifetime) => return Landing::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived)),
         };
         state.tokens_seen = true;
-        state.failure = None;
+        if let Some(trouble) = &mut state.trouble {
+            trouble.failure = None;
+        }
         state.invalidated = None;
         let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
@@ -469,10 +487,14 @@ impl Slot {
             Some(current) => (current.generation, lifetime),
             None => {
                 state.generation += 1;
-                state.storm.published();
+                if let Some(trouble) = &mut state.trouble {
+                    trouble.storm.published();
+                }
                 (state.generation, lifetime)
             }
         };
+        // Here, and not with the first request: the first clone of fresh bytes allocates.
+        drop(token.header_value().clone());
         let current = Arc::new(Current { generation, token, lifetime });
         self.current.store(Some(current.clone()));
         if same_as.is_some() { Landing::Same(current) } else { Landing::New(current) }
@@ -480,9 +502,11 @@ impl Slot {
 
     fn forget_token(&self, state: &mut State) {
         state.generation += 1;
-        state.failure = None;
         state.held = false;
-        state.storm.reset();
+        if let Some(trouble) = &mut state.trouble {
+            trouble.failure = None;
+            trouble.storm.reset();
+        }
         self.watching.store(false, Ordering::Relaxed);
         let former = self.current.swap(None);
         state.invalidated = former.or(state.invalidated.take());
@@ -507,63 +531,43 @@ impl Slot {
             refresh_answer_lost: state.refresh_answer_lost,
             custody: state.custody,
             previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
-            ..engine.request(&self.partition)
+            ..engine.request(&self.partition.whole())
         };
-        let id = FlightId { number: state.flights + 1, lineage: state.lineage };
+        let id = FlightId { number: state.token_requests + 1, lineage: state.lineage };
         let (prepared, report, ticket) = flight::prepare(engine, self, id, request, forced)?;
         after.launch = Some(prepared);
-        state.flights = id.number;
-        state.token_requests += 1;
+        state.token_requests = id.number;
         state.last_start = Some(now.monotonic);
-        state.flight = Some(Flight { id, started: now.monotonic, ticket: ticket.clone(), report, forced });
+        let flight = Flight { id, started: now.monotonic, ticket: ticket.clone(), report, forced };
+        state.flight = Some(Box::new(flight));
         Ok(ticket)
     }
 
     /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
     /// the clock, which is slow but right.
-    fn settle(self: &Arc<Self>, state: &mut State, now: &Now, may_go: bool) {
+    fn settle(&self, state: &mut State, engine: &Arc<Engine>, now: &Now, may_go: bool) {
         let Some(current) = self.current.load_full() else { return };
-        self.watching.store(state.storm.is_watching(now.monotonic), Ordering::Relaxed);
-        if self.word.load(Ordering::Relaxed) & DUE != 0 {
-            state.timer_ends = None;
-        }
-        let mut nap = current.lifetime.next_boundary(now).unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
-        if let Some(failure) = &state.failure {
+        self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
+        let mut nap = current.lifetime.next_boundary(now).unwrap_or(Duration::MAX);
+        if let Some(failure) = state.failure() {
             let pause = failure.until.saturating_duration_since(now.monotonic);
             if !pause.is_zero() {
                 nap = nap.min(pause);
             }
         }
         let held = if may_go { 0 } else { HELD };
-        // The word first: a timer that is dropped on the spot sets *due* again.
-        let former = self.word.swap(current.word() | held, Ordering::AcqRel);
-        let ends = now.monotonic + nap;
-        if state.timer_ends.is_some_and(|armed| armed <= ends) {
-            if former & DUE != 0 {
-                // That timer has gone off since we looked, and nobody else would say so.
-                self.word.fetch_or(DUE, Ordering::Release);
-            }
-            return;
-        }
-        match Handle::try_current() {
-            Ok(runtime) => {
-                state.timer_ends = Some(ends);
-                self.arm_timer(&runtime, nap);
-            }
-            Err(_) => {
-                self.word.fetch_or(DUE, Ordering::Release);
-            }
-        }
-    }
-
-    fn arm_timer(self: &Arc<Self>, runtime: &Handle, nap: Duration) {
-        let number = self.timer.fetch_add(1, Ordering::Relaxed) + 1;
-        let alarm = Alarm { slot: Arc::downgrade(self), number };
-        runtime.spawn(async move {
-            // Made here, so that a runtime without timers drops the alarm instead of panicking in the caller.
-            tokio::time::sleep(nap).await;
-            drop(alarm);
-        });
+        // The word first: an alarm that goes off on the spot sets *due* again.
+        self.word.store(current.word() | held, Ordering::Release);
+        let good_until = if self.partition.is_main() {
+            engine.pulse.beat(engine, now, nap.min(LONGEST_NAP));
+            u64::MAX
+        } else {
+            // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
+            let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
+            let ahead = if is_fresh { nap.saturating_sub(LONGEST_NAP) } else { Duration::ZERO };
+            engine.coarse_time(|| *now).saturating_add(millis(ahead))
+        };
+        self.good_until.store(good_until, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -577,27 +581,45 @@ impl State {
         Situation {
             token: current.map(|current| current.lifetime.freshness(now)),
             flying: self.flight.is_some(),
-            failed: self.failure.as_ref().is_some_and(|failure| now.monotonic < failure.until),
+            failed: self.failure().is_some_and(|failure| now.monotonic < failure.until),
             held: self.held,
             rested: self.last_start.is_none_or(|start| now.monotonic.saturating_duration_since(start) >= MIN_INTERVAL),
         }
     }
 
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.trouble.as_ref()?.failure.as_ref()
+    }
+
+    fn is_watching(&self, now: Instant) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.storm.is_watching(now))
+    }
+
+    /// The one place that says whether a refresh token would be lost with the slot.
+    fn holds_the_only_refresh_token(&self) -> bool {
+        self.refresh_token.is_some() && !matches!(self.custody, Custody::Store { .. })
+    }
+
     /// Remembers a failure for as long as its class says.
     fn fail(&mut self, engine: &Engine, mut error: TokenError, now: Now) -> Arc<TokenError> {
-        self.failures += 1;
         if error.refresh_token_dead {
             self.refresh_token = None;
         }
         self.refresh_answer_lost = error.refresh_answer_lost;
-        let in_a_row = self.failure.as_ref().map_or(0, |failure| failure.in_a_row);
+        let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
         let pause = engine.policy.pause_after(&error, in_a_row, (engine.draw)());
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
         let error = Arc::new(error);
-        self.last_error = Some(error.clone());
-        self.failure = pause.map(|pause| Failure {
+        let trouble = self.trouble();
+        trouble.failures += 1;
+        trouble.last_error = Some(error.clone());
+        trouble.failure = pause.map(|pause| Failure {
             error: error.clone(),
             until: now.monotonic + pause,
             in_a_row: in_a_row.saturating_add(1),
@@ -605,11 +627,12 @@ impl State {
         error
     }
 
-    fn rotate(&mut self, token: &Token) {
-        match &token.refresh_token {
+    /// Takes the refresh token over: of a million tokens none keeps a copy.
+    fn rotate(&mut self, token: &mut Token) {
+        match std::mem::take(&mut token.refresh_token) {
             RefreshToken::Keep => {}
             RefreshToken::Replace(new) => {
-                self.refresh_token = Some(new.clone());
+                self.refresh_token = Some(new);
                 self.custody = token.custody;
             }
             RefreshToken::Drop => self.refresh_token = None,
@@ -618,7 +641,7 @@ impl State {
     }
 
     /// Lets a flight under way land in vain; whoever waits for it is told at once.
-    fn supersede_flight(&mut self) -> Option<Flight> {
+    fn supersede_flight(&mut self) -> Option<Box<Flight>> {
         self.held = false;
         let flight = self.flight.take();
         // It may have redeemed the refresh token, and its answer is not in yet.
@@ -639,7 +662,7 @@ fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
 /// What is left to do once the slot's lock is released.
 #[derive(Default)]
 struct Afterwards {
-    superseded: Option<Flight>,
+    superseded: Option<Box<Flight>>,
     launch: Option<Launch>,
 }
 
@@ -658,22 +681,6 @@ impl Afterwards {
 /// How many wait for a flight, the holder of this ticket included; the slot holds one that waits for nothing.
 fn waiters(ticket: &Ticket) -> usize {
     ticket.strong_count().unwrap_or(0).saturating_sub(1)
-}
-
-/// Sets *due* when it is dropped, unless a newer one has been armed.
-struct Alarm {
-    slot: Weak<Slot>,
-    number: u64,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.upgrade()
-            && slot.timer.load(Ordering::Relaxed) == self.number
-        {
-            slot.word.fetch_or(DUE, Ordering::Release);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -824,7 +831,7 @@ mod tests {
             panic!("no flight")
         };
         slot.invalidate();
-        assert!(slot.ready().is_none());
+        assert!(slot.ready(&engine).is_none());
         let joined = wait(slot.read(&engine));
         sleep(SECOND).await;
         gate.let_one_land().await;
@@ -936,9 +943,9 @@ mod tests {
             let current = ready(slot.read(&engine));
             assert_eq!(slot.word(), current.word());
             sleep(SECOND - Duration::from_millis(2)).await;
-            assert!(slot.ready().is_some());
+            assert!(slot.ready(&engine).is_some());
             sleep(Duration::from_millis(4)).await;
-            assert!(slot.ready().is_none(), "nobody has read a clock for a second");
+            assert!(slot.ready(&engine).is_none(), "nobody has read a clock for a second");
         }
         // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
         advance(Duration::from_secs(7200)).await;
@@ -964,9 +971,9 @@ mod tests {
         ready(slot.read(&engine));
         sleep(Duration::from_millis(1)).await;
         ready(slot.read(&engine));
-        assert!(slot.ready().is_some());
+        assert!(slot.ready(&engine).is_some());
         sleep(Duration::from_millis(300)).await;
-        assert!(slot.ready().is_none(), "the pause is over and nobody was told");
+        assert!(slot.ready(&engine).is_none(), "the pause is over and nobody was told");
         assert_eq!(slot.stats(&engine).failures, 1);
     }
 
@@ -1016,7 +1023,7 @@ mod tests {
         assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
         slot.hand_in(&engine, token("t")).unwrap();
         ready(slot.read(&engine));
-        assert!(slot.ready().is_none(), "there is no timer, so each request must read the clock");
+        assert!(slot.ready(&engine).is_none(), "there is no timer, so each request must read the clock");
         ready(slot.read(&engine));
     }
 
@@ -1030,7 +1037,7 @@ mod tests {
         runtime.block_on(async {
             ready(slot.read(&engine));
             tokio::task::yield_now().await;
-            assert!(slot.ready().is_none(), "its timer is gone");
+            assert!(slot.ready(&engine).is_none(), "its timer is gone");
             slot.invalidate();
             let Landing::Failed(error) = wait(slot.read(&engine)).await else { panic!("it landed") };
             assert_eq!(error.kind(), TokenErrorKind::Aborted);
@@ -1072,7 +1079,7 @@ mod tests {
                         let of_word = Current::generation_of(word);
                         assert!(of_word >= floor, "word {of_word} after {floor} was published");
                         let read = slot.current.load_full();
-                        for current in read.into_iter().chain(slot.ready()) {
+                        for current in read.into_iter().chain(slot.ready(&engine)) {
                             // The first token is of the first generation, and so on: each says which one it belongs to.
                             assert_eq!(current.token.access_token(), current.generation.to_string());
                             assert!(current.generation >= of_word, "a new word with an old token");

@@ -216,33 +216,36 @@ pub(crate) enum Custody {
 /// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal
 /// data.
 #[derive(Clone, Default)]
-pub struct Extra(BTreeMap<String, Value>);
+#[allow(clippy::box_collection, reason = "each token has room for it, and most have none")]
+pub struct Extra(Option<Box<BTreeMap<String, Value>>>);
 
 impl Extra {
     /// The member of that name.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.0.as_ref()?.get(name)
     }
 
     /// The names of all members.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().flat_map(|members| members.keys()).map(String::as_str)
     }
 
     pub(crate) fn members(&self) -> &BTreeMap<String, Value> {
-        &self.0
+        static NONE: BTreeMap<String, Value> = BTreeMap::new();
+        self.0.as_deref().unwrap_or(&NONE)
     }
 }
 
 impl FromIterator<(String, Value)> for Extra {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(members: I) -> Self {
-        Self(members.into_iter().collect())
+        let members: BTreeMap<_, _> = members.into_iter().collect();
+        Self(if members.is_empty() { None } else { Some(Box::new(members)) })
     }
 }
 
 impl fmt::Debug for Extra {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.names()).finish()
     }
 }
 

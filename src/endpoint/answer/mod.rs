@@ -38,8 +38,9 @@ pub(crate) struct Reader<'a> {
     pub(crate) settings: &'a AnswerSettings,
     pub(crate) asking: Asking,
     pub(crate) dead_refresh_codes: &'a [String],
-    /// Fewer granted scopes than these are an error.
-    pub(crate) required_scopes: Option<&'a Scopes>,
+    pub(crate) asked_scopes: Option<&'a Scopes>,
+    /// Fewer granted scopes than those asked for are an error.
+    pub(crate) require_granted: bool,
     /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
     pub(crate) require_issued_type: bool,
     pub(crate) sent: Sent<'a>,
@@ -100,9 +101,14 @@ impl Reader<'_> {
             token.refresh_token = RefreshToken::Replace(Secret::from(refresh_token));
         }
         if let Some(granted) = members.scopes() {
-            if self.required_scopes.is_some_and(|required| !granted.contains(required)) {
-                return Err("fewer scopes were granted than asked for".into());
-            }
+            let granted = match self.asked_scopes {
+                // A million tokens with the same scopes share them.
+                Some(asked) if *asked == granted => asked.clone(),
+                Some(asked) if self.require_granted && !granted.contains(asked) => {
+                    return Err("fewer scopes were granted than asked for".into());
+                }
+                _ => granted,
+            };
             token = token.with_scopes(granted);
         }
         Ok(token.with_extra(members.extra()))
