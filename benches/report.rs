@@ -78,6 +78,8 @@ fn targets(figures: &Figures) -> String {
         rows.at_most(&format!("`Never`, {kind}: allocations over FLOOR"), name(", over FLOOR", "allocations"), 0.0);
         let floor = figures.get(&format!("instructions/{kind} FLOOR"));
         rows.at_most(&format!("`Never`, {kind}: instructions over FLOOR"), name("", "instructions") - floor, 0.0);
+        let outside = name(", outside of malloc, over FLOOR", "instructions");
+        rows.to_compare(&format!("`Never`, {kind}: of these outside of malloc"), outside);
     }
     for (kind, ns, allocations, instructions) in
         [("P3", 10.0, 1.0, 550.0), ("P8", 50.0, 2.0, 1200.0), ("P12", 175.0, 5.0, 2700.0)]
@@ -95,6 +97,8 @@ fn targets(figures: &Figures) -> String {
             name("", "instructions") - floor,
             instructions,
         );
+        let outside = name(", outside of malloc, over FLOOR", "instructions");
+        rows.to_compare(&format!("replay, {kind}: of these outside of malloc"), outside);
     }
     for (kind, ns) in [("P3", 15.0), ("P8", 65.0)] {
         let over = figures.get(&format!("paired/{kind} oneshot: ours, over FLOOR"));
