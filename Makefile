@@ -3,7 +3,7 @@
 .PHONY: test lint doc features ci setup
 
 # Unit tests, the suite of behaviours, examples (built), and every example in the documentation and the README.
-test: setup
+test: setup redis
 	cargo test
 	$(MAKE) guards
 
@@ -25,6 +25,10 @@ features:
 	cargo clippy --lib --no-default-features --features jwt -- -D warnings
 	cargo clippy --lib --no-default-features --features jwt-aws-lc-rs -- -D warnings
 	cargo clippy --lib --no-default-features --features jwt-rust-crypto -- -D warnings
+	cargo clippy --lib --no-default-features --features encryption -- -D warnings
+	cargo clippy --lib --no-default-features --features redis -- -D warnings
+	cargo clippy --lib --no-default-features --features dpop -- -D warnings
+	cargo clippy --lib --no-default-features --features dpop,reqwest,jwt-aws-lc-rs -- -D warnings
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --all-features -- -D warnings
 
@@ -35,6 +39,17 @@ ci:
 setup:
 	@command -v cargo >/dev/null || { echo "install Rust first: https://rustup.rs"; exit 1; }
 	@command -v cc >/dev/null || { echo "install a C compiler first (Debian: apt install build-essential)"; exit 1; }
+
+# The tests of the Redis store start a server of their own; only its program must be there. Where it can be installed it
+# is (Debian's package may start a service; the tests do not use it), elsewhere those tests say that they did not run.
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { \
+			export DEBIAN_FRONTEND=noninteractive; \
+			apt-get install -y --no-install-recommends redis-server >/dev/null 2>&1 || \
+			{ apt-get update && apt-get install -y --no-install-recommends redis-server; } >/dev/null 2>&1; }; } || \
+	echo "there is no redis-server and none could be installed: the tests that need it will not run"
 
 # Figures are left in the target folder by each bench; `report` makes tables and plots of them.
 .PHONY: bench bench-quick report guards

@@ -74,10 +74,6 @@ enum Holds {
     NotOffered,
     /// Proven by a test of this crate only, that no other subject can be put under.
     OwnTest,
-    /// What is built holds, and the rest belongs to an open issue.
-    InPart,
-    /// Neither built nor tested.
-    Open,
     Untested,
     /// There is no case to put the subject under.
     NoCase,
@@ -90,8 +86,6 @@ impl fmt::Display for Holds {
             Holds::No(_) => "FAILS",
             Holds::NotOffered => "not offered",
             Holds::OwnTest => "own test",
-            Holds::InPart => "in part",
-            Holds::Open => "open",
             Holds::Untested => "untested",
             Holds::NoCase => "–",
         })
@@ -104,10 +98,8 @@ fn rows(document: &Document, proofs: &[Proof]) -> Vec<Row> {
     for entry in &document.entries {
         let number = entry.number;
         let (ours, naive) = match (judge(number, ours()), judge(number, naive())) {
-            (Some(Holds::Yes), Some(naive)) if entry.open.is_some() => (Holds::InPart, naive),
             (Some(ours), Some(naive)) => (ours, naive),
             _ if own.contains(&number) => (Holds::OwnTest, Holds::NoCase),
-            _ if entry.open.is_some() => (Holds::Open, Holds::NoCase),
             _ => (Holds::Untested, Holds::NoCase),
         };
         rows.push(Row { number, title: entry.title.clone(), ours, naive });
@@ -147,7 +139,7 @@ fn markdown(subjects: [&str; 2], rows: &[Row]) -> String {
 fn counts(subjects: [&str; 2], rows: &[Row]) -> String {
     let count = |results: Vec<&Holds>| {
         let of = |word: &str| results.iter().filter(|result| result.to_string() == word).count();
-        let words = ["holds", "in part", "own test", "FAILS", "not offered", "open", "untested", "–"];
+        let words = ["holds", "own test", "FAILS", "not offered", "untested", "–"];
         let parts: Vec<_> =
             words.into_iter().filter(|word| of(word) > 0).map(|word| format!("{word} {}", of(word))).collect();
         parts.join(", ")

@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "dpop")]
+use crate::dpop::DpopKey;
 use crate::endpoint::{
     AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenExchange,
 };
@@ -14,6 +16,9 @@ use crate::endpoint::{
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::error::ConfigError;
 use crate::extensions::{Replay, Scopes, TenantId};
+use crate::proofs::Proofs;
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
@@ -43,7 +48,17 @@ pub struct AuthConfig {
     injection: Injection,
     replay: ReplayPolicy,
     rejection: RejectionPolicy,
+    #[cfg(feature = "dpop")]
+    binding: Option<Binding>,
     clock: Hidden<Arc<dyn Clock>>,
+}
+
+/// The key that tokens are bound to, and where requests go that do not say.
+#[cfg(feature = "dpop")]
+#[derive(Clone, PartialEq)]
+struct Binding {
+    key: DpopKey,
+    assumed: Option<Origin>,
 }
 
 #[derive(Clone)]
@@ -241,6 +256,14 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
+    fn proofs(&self) -> Proofs {
+        #[cfg(feature = "dpop")]
+        if let Some(binding) = &self.binding {
+            return Proofs::new(binding.key.clone(), self.clock(), binding.assumed.clone());
+        }
+        Proofs::default()
+    }
+
     pub(crate) fn into_setup(
         self,
         engine: Arc<Engine>,
@@ -248,6 +271,7 @@ impl AuthConfig {
         store: Option<Arc<dyn Keeper>>,
     ) -> Setup {
         Setup {
+            proofs: self.proofs(),
             engine,
             origins: self.origins,
             tenant: self.tenant,
@@ -312,6 +336,10 @@ pub struct AuthConfigBuilder {
     set_if_absent: Vec<(String, String)>,
     replay: ReplayPolicy,
     rejection: RejectionPolicy,
+    #[cfg(feature = "dpop")]
+    dpop: Option<DpopKey>,
+    #[cfg(feature = "dpop")]
+    dpop_origin: Option<String>,
     clock: Arc<dyn Clock>,
 }
 
@@ -699,6 +727,41 @@ impl AuthConfigBuilder {
     }
 }
 
+/// Tokens that are bound to a key.
+#[cfg(feature = "dpop")]
+impl AuthConfigBuilder {
+    /// Binds tokens to this key (DPoP, RFC 9449): the token request proves it, and so does each request with a token of
+    /// the type `DPoP`. Off by default: few servers know it.
+    ///
+    /// A server that does not know it answers `Bearer`. Such a token is used as it is, unbound (RFC 9449 §5); see
+    /// [`require_dpop`](AuthConfigBuilder::require_dpop).
+    ///
+    /// Servers may want a nonce of theirs in the proof (RFC 9449 §8, §9). It is remembered for each origin; a request that
+    /// a server refuses for want of it is sent once more, with the same token, provided that it can be sent twice. That
+    /// spends no resend: together with a rejected token a request may be sent three times.
+    ///
+    /// A runnable example is at [`DpopKey`].
+    pub fn dpop(mut self, key: DpopKey) -> Self {
+        self.dpop = Some(key);
+        self
+    }
+
+    /// A token that the server did not bind to the key is an error. Off by default. Set it where a stolen token must be of
+    /// no use: anybody between us and a server that answers `Bearer` could have taken the proof off the token request.
+    pub fn require_dpop(mut self) -> Self {
+        self.endpoint_edits.push(|settings| settings.answer.require_dpop = true);
+        self
+    }
+
+    /// Which of several origins requests go to whose URI names no host (tonic, a bare hyper connection): a proof must say
+    /// (`htu`, RFC 9449 §4.2). With one [`origin`](AuthConfigBuilder::origin) it is that one; with several such a request
+    /// is [`Error::Origin`](crate::Error::Origin) until this is set. It must be one of them.
+    pub fn dpop_origin(mut self, origin: impl Into<String>) -> Self {
+        self.dpop_origin = Some(origin.into());
+        self
+    }
+}
+
 impl AuthConfigBuilder {
     fn new(grant: Option<Grant>, token_url: String, client_auth: Option<ClientAuth>) -> Self {
         Self {
@@ -731,6 +794,10 @@ impl AuthConfigBuilder {
             set_if_absent: Vec::new(),
             replay: ReplayPolicy::default(),
             rejection: RejectionPolicy::default(),
+            #[cfg(feature = "dpop")]
+            dpop: None,
+            #[cfg(feature = "dpop")]
+            dpop_origin: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -754,6 +821,8 @@ impl AuthConfigBuilder {
         }
         self.engine.validate()?;
         Ok(AuthConfig {
+            #[cfg(feature = "dpop")]
+            binding: self.binding(&origins)?,
             endpoint: self.endpoint(tenant.as_ref())?,
             engine: self.engine,
             refresh_token: self.refresh_token.map(Hidden),
@@ -764,6 +833,19 @@ impl AuthConfigBuilder {
             rejection: self.rejection,
             clock: Hidden(self.clock),
         })
+    }
+
+    #[cfg(feature = "dpop")]
+    fn binding(&self, origins: &OriginPolicy) -> Result<Option<Binding>, ConfigError> {
+        let assumed = self.dpop_origin.as_ref().map(|origin| origins.listed(origin)).transpose()?;
+        match &self.dpop {
+            Some(key) => Ok(Some(Binding { key: key.clone(), assumed })),
+            None if assumed.is_some() => Err(ConfigError::new(
+                "there is an origin for proofs, and no key to prove",
+                "set it with `.dpop(..)`, or leave `dpop_origin` out",
+            )),
+            None => Ok(None),
+        }
     }
 
     fn endpoint(&self, tenant: Option<&TenantPolicy>) -> Result<Option<Endpoint>, ConfigError> {
@@ -800,6 +882,8 @@ impl AuthConfigBuilder {
         settings.dead_refresh_codes.clone_from(&self.dead_refresh_codes);
         settings.timeout = self.token_timeout.unwrap_or(settings.timeout);
         settings.max_body = self.max_token_answer.unwrap_or(settings.max_body);
+        #[cfg(feature = "dpop")]
+        settings.dpop.clone_from(&self.dpop);
         self.endpoint_edits.iter().for_each(|edit| edit(&mut settings));
         settings.validate()?;
         client_auth.validate()?;

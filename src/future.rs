@@ -7,6 +7,11 @@
 //! ```
 //!
 //! A request is resent at most once by construction: nothing leads from `Resent` back.
+//!
+//! A request whose token is bound to a key is `Proved` instead of `Sent`, which costs all others nothing. Its server may want
+//! a nonce in the proof; then the sending is made once more, in [`Repeat`]. That is no resend: the token is the same, and
+//! `Proved` comes back as `Proved`, `Resent` as `Resent`. A request has one chance to do that, which its `ProofSent` carries
+//! along and which is gone once spent.
 
 use std::fmt;
 use std::future::Future;
@@ -21,10 +26,16 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{AuthOutcome, RefreshFailed};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::proofs::ProofSent;
 use crate::request::Keeping;
-use crate::response::{Drain, Verdict, Watch};
+use crate::response::{Drain, Verdict};
 use crate::shared::{ByType, Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
+
+#[cfg_attr(not(feature = "dpop"), path = "future/no_repeat.rs")]
+mod repeat;
+
+use repeat::{Repeat, Repeated};
 
 pin_project! {
     /// The response future of [`Auth`](crate::Auth).
@@ -61,10 +72,14 @@ pin_project! {
         Waiting { waiting: Waiting<S, R, T> },
         /// The first sending.
         Sent { #[pin] future: F, sent: Sent<S, R, T> },
+        /// The same, of a token that is bound to a key.
+        Proved { #[pin] future: F, proved: Box<Proved<S, R, T>> },
         /// Rejected: waits for another token, then for readiness.
         Recovering { recovery: Box<Recovery<S, R, T>> },
+        /// The server wants a nonce in the proof: waits for readiness, and sends with the same token.
+        Repeating { repeat: Box<Repeat<S, R, T>> },
         /// The second sending.
-        Resent { #[pin] future: F, resent: Resent<S, T> },
+        Resent { #[pin] future: F, resent: Resent<S, R, T> },
         Done,
     }
 }
@@ -88,6 +103,11 @@ where
 
     pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
+    }
+
+    #[cold]
+    pub(crate) fn proved(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+        Self { state: State::Proved { future, proved: Box::new(Proved { sent, proof }) } }
     }
 }
 
@@ -114,21 +134,21 @@ where
                     let ready = ready!(waiting.poll(cx));
                     let StateOwned::Waiting { waiting } = state.as_mut().project_replace(State::Done) else { continue };
                     let (spare, current) = ready?;
-                    let (future, sent) = waiting.send(spare, &current);
-                    State::Sent { future, sent }
+                    let (future, sent, proof) = waiting.send(spare, &current)?;
+                    State::first(future, sent, proof)
                 }
                 StateProj::Sent { future, sent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    match sent.judge(&response) {
+                    match sent.shared.judge(&response, sent.slot(), sent.generation, BEARER) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
-                        Verdict::Unknown => {}
+                        Verdict::Unknown | Verdict::NonceWanted => {}
                         Verdict::Rejected { says_invalid } => {
                             // The first future goes *before* we wait for a token: its permit, at a limit of one, may be
                             // the one that the token request or the resend needs.
                             let StateOwned::Sent { sent, .. } = state.as_mut().project_replace(State::Done) else {
                                 continue;
                             };
-                            match Recovery::begin(sent, response, says_invalid) {
+                            match Recovery::begin(sent, ProofSent::default(), response, says_invalid) {
                                 Ok(recovery) => {
                                     state.set(State::Recovering { recovery: Box::new(recovery) });
                                     continue;
@@ -137,10 +157,17 @@ where
                             }
                         }
                     }
-                    if let Some(watch) = sent.shared.watcher(sent.watch, sent.slot(), sent.generation) {
+                    if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
                         return Poll::Ready(Ok(watch(response)));
                     }
                     return Poll::Ready(Ok(response));
+                }
+                StateProj::Proved { future, .. } => {
+                    let response = ready!(future.poll(cx)).map_err(service_error)?;
+                    match state.as_mut().answered(response) {
+                        Ok(()) => continue,
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
                 }
                 StateProj::Recovering { recovery } => match ready!(recovery.poll(cx)) {
                     Ok(Recovered::Resent(future, resent)) => State::Resent { future, resent },
@@ -149,8 +176,19 @@ where
                 },
                 StateProj::Resent { future, resent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    return Poll::Ready(Ok(resent.finish(response)));
+                    if !resent.proof.is_some() {
+                        return Poll::Ready(Ok(resent.finish(response)));
+                    }
+                    match state.as_mut().answered(response) {
+                        Ok(()) => continue,
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
                 }
+                StateProj::Repeating { repeat } => match ready!(repeat.poll(cx)) {
+                    Ok(Repeated::Sent(future, proved)) => State::Proved { future, proved },
+                    Ok(Repeated::Resent(future, resent)) => State::Resent { future, resent },
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
                 // Polled after completion: a caller's mistake, answered by never answering, not by a panic.
                 StateProj::Done => return Poll::Pending,
             };
@@ -159,6 +197,75 @@ where
     }
 }
 
+impl<S, R, F, T> State<S, R, F, T>
+where
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    fn first(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+        if proof.is_some() {
+            State::Proved { future, proved: Box::new(Proved { sent, proof }) }
+        } else {
+            State::Sent { future, sent }
+        }
+    }
+}
+
+impl<S, R, F, T> State<S, R, F, T>
+where
+    S: Service<R, Response = T> + Clone,
+    S::Error: Into<BoxError>,
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    /// A sending with a proof was answered: it goes on, or the response is to be handed out.
+    #[cold]
+    #[inline(never)]
+    fn answered(mut self: Pin<&mut Self>, response: T) -> Result<(), T> {
+        let next = match self.as_mut().project_replace(State::Done) {
+            StateOwned::Proved { mut proved, .. } => {
+                let Proved { sent, proof } = &mut *proved;
+                sent.shared.setup.proofs.learn(proof, response.headers());
+                match sent.shared.judge(&response, sent.slot(), sent.generation, DPOP) {
+                    Verdict::Rejected { says_invalid } => {
+                        let Proved { sent, proof } = *proved;
+                        let recovery = Recovery::begin(sent, proof, response, says_invalid)?;
+                        State::Recovering { recovery: Box::new(recovery) }
+                    }
+                    Verdict::NonceWanted if sent.kept.is_some() && proof.may_repeat() => {
+                        State::Repeating { repeat: Box::new(Repeat::of_proved(proved, response)?) }
+                    }
+                    verdict => {
+                        if verdict == Verdict::Accepted {
+                            sent.slot().accept(sent.generation);
+                        }
+                        let mut response = response;
+                        if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
+                            response = watch(response);
+                        }
+                        return Err(response);
+                    }
+                }
+            }
+            StateOwned::Resent { mut resent, .. } => {
+                resent.shared.setup.proofs.learn(&mut resent.proof, response.headers());
+                let may_repeat = resent.kept.is_some() && resent.proof.may_repeat();
+                if !may_repeat || resent.judge(&response) != Verdict::NonceWanted {
+                    return Err(resent.finish(response));
+                }
+                State::Repeating { repeat: Box::new(Repeat::of_resent(resent, response)?) }
+            }
+            _ => return Err(response),
+        };
+        self.set(next);
+        Ok(())
+    }
+}
+
+/// The schemes whose challenges concern us, by what was sent.
+const BEARER: &[u8] = b"Bearer";
+const DPOP: &[u8] = b"DPoP";
+
 /// What is remembered of a first sending.
 pub(crate) struct Sent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
@@ -166,11 +273,16 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
     slot: Option<Arc<Slot>>,
     generation: u64,
     kept: Option<R::Kept>,
-    watch: Option<Watch<T>>,
+    by_type: ByType<R, T>,
     /// An outer layer of this crate sends the second time.
     outer: bool,
-    is_body_unknown: bool,
     waited: bool,
+}
+
+/// The same, with its proof.
+struct Proved<S, R: HttpRequest, T> {
+    sent: Sent<S, R, T>,
+    proof: ProofSent,
 }
 
 impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
@@ -179,33 +291,19 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        resending: Resending,
+        outer: bool,
         by_type: ByType<R, T>,
     ) -> Self {
-        let is_body_unknown = R::is_body_unknown(&by_type.ops);
-        Self {
-            shared,
-            slot,
-            generation,
-            kept,
-            watch: by_type.watch,
-            outer: resending.outer,
-            is_body_unknown,
-            waited: false,
-        }
+        Self { shared, slot, generation, kept, by_type, outer, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
         self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
     }
-
-    fn judge(&self, response: &T) -> Verdict {
-        self.shared.judge(response, self.slot(), self.generation)
-    }
 }
 
 /// A first sending on its way.
-type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>);
+type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>, ProofSent);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
@@ -302,7 +400,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         }
     }
 
-    fn send(self, mut spare: S, current: &Current) -> Sending<S, R>
+    fn send(self, mut spare: S, current: &Current) -> Result<Sending<S, R>, Error>
     where
         S: Service<R, Response = T>,
     {
@@ -317,9 +415,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         };
         let header = current.token.header_value();
         let header = if slot.is_none() { shared.copies.copy_of(current.word(), header) } else { header.clone() };
-        shared.setup.injection.apply(header, request.headers_mut());
+        let setup = &shared.setup;
+        let proof = setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None)?;
+        setup.injection.apply(header, request.headers_mut());
         let future = spare.call(request);
-        (future, Sent { waited: true, ..Sent::new(shared, slot, current.generation, kept, resending, by_type) })
+        let sent = Sent::new(shared, slot, current.generation, kept, resending.outer, by_type);
+        Ok((future, Sent { waited: true, ..sent }, proof))
     }
 }
 
@@ -338,7 +439,8 @@ where
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    watch: Option<Watch<T>>,
+    by_type: ByType<R, T>,
+    proof: ProofSent,
     step: RecoveryStep<S, R, T::Body>,
 }
 
@@ -356,8 +458,8 @@ enum RecoveryStep<S, R, B> {
     },
 }
 
-enum Recovered<S: Service<R>, R> {
-    Resent(S::Future, Resent<S, S::Response>),
+enum Recovered<S: Service<R>, R: HttpRequest> {
+    Resent(S::Future, Resent<S, R, S::Response>),
     Original(S::Response),
 }
 
@@ -369,7 +471,7 @@ where
     T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R, T>, response: T, says_invalid: bool) -> Result<Self, T> {
+    fn begin(sent: Sent<S, R, T>, proof: ProofSent, response: T, says_invalid: bool) -> Result<Self, T> {
         let slot = sent.slot().clone();
         let engine = &sent.shared.setup.engine;
         let mut outcome =
@@ -397,7 +499,7 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            if sent.is_body_unknown {
+            if R::is_body_unknown(&sent.by_type.ops) {
                 sent.shared.warn_of_body(R::body_name());
             }
             outcome.not_replayable = true;
@@ -405,7 +507,8 @@ where
         }
         Ok(Self {
             rejected: sent.generation,
-            watch: sent.watch,
+            by_type: sent.by_type,
+            proof,
             shared: sent.shared,
             slot,
             kept: sent.kept,
@@ -443,7 +546,17 @@ where
                         return self.original(None);
                     };
                     request.mark_resend();
-                    self.shared.setup.injection.apply(current.token.header_value().clone(), request.headers_mut());
+                    let setup = &self.shared.setup;
+                    if setup.proofs.is_on() {
+                        (request, self.kept) = self.by_type.keep_again(request, setup.replay.cap);
+                    }
+                    let header = current.token.header_value().clone();
+                    let former = std::mem::take(&mut self.proof);
+                    match setup.proofs.put(&mut request, &header, &setup.origins, former, None) {
+                        Ok(proof) => self.proof = proof,
+                        Err(_) => return self.original(None),
+                    }
+                    setup.injection.apply(header, request.headers_mut());
                     self.outcome.generation = current.generation;
                     let Some(response) = self.response.take() else { return Poll::Pending };
                     RecoveryStep::Draining { drain: Box::pin(Drain::new(response.into_body())), request: Some(request) }
@@ -458,9 +571,15 @@ where
                     let Some(request) = request.take() else { return Poll::Pending };
                     let future = spare.call(request);
                     self.outcome.resent = true;
-                    let outcome = std::mem::take(&mut self.outcome);
-                    let (shared, slot) = (self.shared.clone(), self.slot.clone());
-                    let resent = Resent { shared, slot, outcome, starter: self.starter, watch: self.watch };
+                    let resent = Resent {
+                        shared: self.shared.clone(),
+                        slot: self.slot.clone(),
+                        kept: self.kept.take(),
+                        by_type: self.by_type,
+                        proof: std::mem::take(&mut self.proof),
+                        outcome: std::mem::take(&mut self.outcome),
+                        starter: self.starter,
+                    };
                     return Poll::Ready(Ok(Recovered::Resent(future, resent)));
                 }
             }
@@ -476,21 +595,29 @@ where
 }
 
 /// What is remembered of a second sending.
-struct Resent<S, T> {
+struct Resent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Arc<Slot>,
+    /// For a proof with a nonce only.
+    kept: Option<R::Kept>,
+    by_type: ByType<R, T>,
+    proof: ProofSent,
     outcome: AuthOutcome,
     starter: bool,
-    watch: Option<Watch<T>>,
 }
 
-impl<S, T: HttpResponse> Resent<S, T> {
+impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
+    fn judge(&self, response: &T) -> Verdict {
+        let scheme = if self.proof.is_some() { DPOP } else { BEARER };
+        self.shared.judge(response, &self.slot, self.outcome.generation, scheme)
+    }
+
     /// Whatever the second response is, it goes out.
     fn finish(&mut self, mut response: T) -> T {
-        if let Some(watch) = self.shared.watcher(self.watch, &self.slot, self.outcome.generation) {
+        if let Some(watch) = self.shared.watcher(self.by_type.watch, &self.slot, self.outcome.generation) {
             response = watch(response);
         }
-        if matches!(self.shared.judge(&response, &self.slot, self.outcome.generation), Verdict::Accepted) {
+        if matches!(self.judge(&response), Verdict::Accepted) {
             if self.starter {
                 self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
             } else {

@@ -436,9 +436,11 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// A token that has expired already, where such tokens must be discarded.
+    /// A token that has expired already, where such tokens must be discarded. A token of the scheme `DPoP` where no key is
+    /// configured: no API would take it without a proof.
     pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
         self.without_tenant()?;
+        self.can_be_proved(&token)?;
         self.setup.engine.main().hand_in(&self.setup.engine, token)
     }
 
@@ -448,6 +450,7 @@ impl AuthHandle {
     /// # Errors
     /// As [`hand_in`](AuthHandle::hand_in).
     pub fn hand_in_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
+        self.can_be_proved(&token)?;
         self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
@@ -542,6 +545,14 @@ impl AuthHandle {
         for ticket in tickets {
             ticket.await;
         }
+    }
+
+    fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
+        if !token.is_bound() || self.setup.proofs.is_on() {
+            return Ok(());
+        }
+        let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
+        Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
     }
 
     /// Never a default tenant: where each tenant has its token, somebody must say which.

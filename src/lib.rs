@@ -43,6 +43,9 @@
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
 //! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
+//! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
+//! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
+//! | `dpop` | | tokens bound to a key ([`DpopKey`], RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
@@ -58,13 +61,21 @@
 mod clock;
 mod config;
 mod copies;
+#[cfg(feature = "dpop")]
+mod dpop;
 mod endpoint;
 mod error;
 mod extensions;
 mod future;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod layer;
+#[cfg(feature = "jwt")]
+mod local_key;
 mod message;
 mod observe;
+#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
+mod proofs;
 pub mod providers;
 mod random;
 mod request;
@@ -81,13 +92,17 @@ mod token;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{AuthConfig, AuthConfigBuilder};
+#[cfg(feature = "dpop")]
+pub use dpop::DpopKey;
 pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenEndpoint, TokenExchange};
 #[cfg(feature = "jwt")]
-pub use endpoint::{Signer, SigningAlgorithm, SigningKey};
+pub use endpoint::{Signer, SigningKey};
 pub use error::{BoxError, ConfigError, Error};
 pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
 pub use future::ResponseFuture;
 pub use layer::{AuthHandle, AuthLayer, Stats};
+#[cfg(feature = "jwt")]
+pub use local_key::SigningAlgorithm;
 pub use message::{HttpRequest, HttpResponse};
 pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
 pub use response::Forbidden;

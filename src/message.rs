@@ -7,6 +7,8 @@ use crate::error::Error;
 use crate::extensions::Resend;
 #[cfg(feature = "reqwest")]
 use crate::request::KeptBody;
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
 use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, Rare, keep, record};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
@@ -39,6 +41,12 @@ pub(crate) mod sealed {
         /// Tells an inner layer of this crate that this is the second sending.
         fn mark_resend(&mut self);
         fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error>;
+        /// Where an admitted request goes, see [`OriginPolicy::place`].
+        #[cfg(feature = "dpop")]
+        fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin>;
+        /// The path of its URI.
+        #[cfg(feature = "dpop")]
+        fn path(&self) -> &str;
         /// Keeps what a second sending needs; nothing if it cannot be sent twice.
         fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept>;
         /// Splits into what is sent and what is kept.
@@ -88,6 +96,16 @@ impl<B: Body> sealed::Request for http::Request<B> {
     #[inline]
     fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error> {
         origins.check(self.uri(), self.headers(), rare)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin> {
+        origins.place(self.uri(), self.headers(), assumed)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn path(&self) -> &str {
+        self.uri().path()
     }
 
     #[inline]
@@ -164,6 +182,17 @@ impl sealed::Request for reqwest::Request {
         let url = self.url();
         let has_userinfo = !url.username().is_empty() || url.password().is_some();
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
+    }
+
+    #[cfg(feature = "dpop")]
+    fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin> {
+        let url = self.url();
+        origins.place_parts(Some(url.scheme()), url.host_str(), url.port(), self.headers(), assumed)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn path(&self) -> &str {
+        self.url().path()
     }
 
     fn keep(&self, _: Self::Ops) -> Keeping<Self::Kept> {

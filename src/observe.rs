@@ -30,6 +30,11 @@ pub(crate) fn refresh_suppressed(generation: u64) {
     tracing::warn!(target: TARGET, generation, "token rejected, not refreshed: earlier refreshes did not help");
 }
 
+#[cfg(feature = "dpop")]
+pub(crate) fn repeated_with_nonce(generation: u64) {
+    tracing::debug!(target: TARGET, generation, "sent once more with the server's nonce");
+}
+
 pub(crate) fn unusable_member(member: &'static str) {
     tracing::warn!(target: TARGET, member, "the token endpoint sends this member with a value that cannot be used");
 }

@@ -11,6 +11,7 @@ use crate::error::{BoxError, Error};
 use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
+use crate::proofs::ProofSent;
 use crate::request::{Admission, Keeping, Rare, Registry, TenantPolicy, may_keep, withhold};
 use crate::response::watch_of;
 use crate::shared::{ByType, Resending, Setup, Shared, SharedHandle};
@@ -178,9 +179,18 @@ impl<S> Auth<S> {
                 kept
             }
         };
-        self.shared.setup.injection.apply(header, request.headers_mut());
+        let setup = &self.shared.setup;
+        let proof = match setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None) {
+            Ok(proof) => proof,
+            Err(error) => return self.refuse(error),
+        };
+        setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resending, by_type))
+        let sent = Sent::new(self.shared.clone(), slot, generation, kept, resending.outer, by_type);
+        if proof.is_some() {
+            return ResponseFuture::proved(future, sent, proof);
+        }
+        ResponseFuture::sent(future, sent)
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
@@ -218,6 +228,7 @@ impl<S> Auth<S> {
         if !is_ours {
             return Ok(Prepared::Bare);
         }
+        setup.proofs.check(request, &setup.origins)?;
         let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
         // Nearly every request: of the main slot.
         let slot = match (tenant, scopes) {

@@ -7,6 +7,7 @@ use crate::copies::Copies;
 use crate::endpoint::Direct;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
+use crate::proofs::Proofs;
 use crate::request::{Injection, Keeping, OriginPolicy, Registry, ReplayPolicy, TenantPolicy};
 use crate::response::{RejectionPolicy, Verdict, Watch, judge};
 use crate::store::Keeper;
@@ -46,9 +47,16 @@ impl<S> Shared<S> {
         }
     }
 
+    /// `scheme`: what was sent before the token.
     #[inline]
-    pub(crate) fn judge<T: HttpResponse>(&self, response: &T, slot: &Arc<Slot>, generation: u64) -> Verdict {
-        judge(response.status(), response.headers(), self.setup.scheme(), &self.setup.rejection, || {
+    pub(crate) fn judge<T: HttpResponse>(
+        &self,
+        response: &T,
+        slot: &Arc<Slot>,
+        generation: u64,
+        scheme: &[u8],
+    ) -> Verdict {
+        judge(response.status(), response.headers(), scheme, &self.setup.rejection, || {
             slot.is_past_margin(&self.setup.engine, generation)
         })
     }
@@ -74,19 +82,13 @@ pub(crate) struct Setup {
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
     pub(crate) injection: Injection,
+    pub(crate) proofs: Proofs,
     pub(crate) replay: ReplayPolicy,
     pub(crate) rejection: RejectionPolicy,
     /// `None`: tokens come from a source of the user's.
     pub(crate) endpoint: Option<Arc<dyn Direct>>,
     /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
     pub(crate) store: Option<Arc<dyn Keeper>>,
-}
-
-impl Setup {
-    /// The scheme whose challenges concern us.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        b"Bearer"
-    }
 }
 
 /// How often a request may be sent.
@@ -121,5 +123,13 @@ impl<R: HttpRequest, T> ByType<R, T> {
     #[inline]
     pub(crate) fn keep(&self, request: &R, resending: Resending) -> Keeping<R::Kept> {
         if resending.may_keep { request.keep(self.ops) } else { Keeping::Done(None) }
+    }
+
+    /// The same for a sending after the first, of a request that was kept. What comes back is to be sent.
+    pub(crate) fn keep_again(&self, request: R, cap: usize) -> (R, Option<R::Kept>) {
+        match request.keep(self.ops) {
+            Keeping::Done(kept) => (request, kept),
+            Keeping::ByRecording => request.record(self.ops, cap),
+        }
     }
 }

@@ -12,8 +12,8 @@ use support::echo::{EchoClient, EchoServer};
 use tonic::Code;
 use tonic::transport::Channel;
 use tower::{Layer, service_fn};
-use tower_oauth2_client::test_util::{AuthServer, Fault, Served, TestClock, serve};
-use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthLayer, AuthOutcome, ClientAuth};
+use tower_oauth2_client::test_util::{Api, AuthServer, Fault, Served, TestClock, serve};
+use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthLayer, AuthOutcome, ClientAuth, DpopKey};
 
 struct Grpc {
     auth: AuthServer,
@@ -210,4 +210,25 @@ async fn a_foreign_origin_is_refused_by_name() {
          not sent"
     );
     assert_eq!(grpc.echo.calls(), 1);
+}
+
+/// tonic's requests name no host: the one origin is what their proofs name.
+///
+/// Behaviour 110.
+#[tokio::test]
+async fn a_bound_token_has_its_proof_and_the_nonce_that_the_server_wants() {
+    let auth = AuthServer::new(TestClock::new()).client("client", support::SECRET).require_dpop();
+    let api = Api::new(&auth).grpc_unauthenticated_in_headers().require_dpop_nonce();
+    let (auth_server, api_server) = (serve(auth.clone()).await.unwrap(), serve(api.clone()).await.unwrap());
+    let config = support::config(&auth, auth_server.uri("/token"), api_server.origin());
+    let layer = AuthLayer::new(config.dpop(DpopKey::generate().unwrap()).build().unwrap());
+    let channel = Channel::from_shared(api_server.origin()).unwrap().connect().await.unwrap();
+    let mut client = EchoClient::new(layer.layer(channel));
+    for message in ["one", "two"] {
+        assert_eq!(client.unary(message).await.unwrap().get_ref(), message);
+    }
+    assert_eq!((auth.token_requests(), api.hits(), api.unauthorized()), (1, 3, 1));
+    auth.revoke_all();
+    assert_eq!(client.unary("three").await.unwrap().get_ref(), "three");
+    assert_eq!((auth.token_requests(), api.hits()), (2, 5));
 }

@@ -17,7 +17,8 @@ use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, AuthorizationCode, BoxError, ClientAuth,
-    Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, Tenant, TenantId, Token, TokenError, TokenRequest,
+    DpopKey, Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, SigningAlgorithm, Tenant, TenantId,
+    Token, TokenError, TokenRequest,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -28,6 +29,10 @@ const REFRESH: &str = "canary-refresh-3";
 const TENANT: &str = "canary-tenant-4";
 const PARAM: &str = "canary-param-5";
 const PATH: &str = "canary-path-6";
+/// The private key of RFC 8037 A.1.
+const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
+/// Every proof begins so.
+const PROOF: &str = "eyJ0eXAiOiJkcG9w";
 
 /// Behaviours 103 and 104.
 #[tokio::test(start_paused = true)]
@@ -128,7 +133,8 @@ impl Trouble {
     async fn after_a_rejection(&self) {
         let (auth, api, layer) = self.world();
         let client = layer.layer(api.clone());
-        let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
+        let token = Token::with_scheme("DPoP", ACCESS).unwrap();
+        let token = token.with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
         self.said.show(&token);
         layer.handle().hand_in_tenant(&TenantId::new(TENANT).unwrap(), token).unwrap();
         auth.always(self.fault.clone());
@@ -163,6 +169,12 @@ fn config(client_auth: ClientAuth, clock: &TestClock) -> AuthConfigBuilder {
         .origin("https://api.example.com")
         .max_token_answer(4096)
         .clock(clock.clone())
+        .dpop(key())
+}
+
+fn key() -> DpopKey {
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n");
+    DpopKey::from_pem(SigningAlgorithm::EdDsa, pem).unwrap()
 }
 
 fn get(uri: &str) -> Request<Full<Bytes>> {
@@ -207,6 +219,10 @@ fn misconfigured(said: &Said) {
     said.error(&Token::bearer(&ACCESS.repeat(10_000)).unwrap_err());
     said.error(&TenantId::new(format!("{TENANT}\n")).unwrap_err());
     said.show(&(ClientAuth::body(ID, SECRET), Secret::from(SECRET), Tenant::header("x").fixed(TENANT)));
+    said.show(&key());
+    for algorithm in [SigningAlgorithm::Es256, SigningAlgorithm::Rs256, SigningAlgorithm::Es512] {
+        said.error(&DpopKey::from_pem(algorithm, KEY).unwrap_err());
+    }
     said.show(&(TenantId::new(TENANT).unwrap(), RefreshToken::Replace(Secret::from(REFRESH))));
 }
 
@@ -416,7 +432,7 @@ impl Said {
         }
         let basic = STANDARD.encode(format!("{ID}:canary"));
         let byte_list = format!("{:?}", b"canary").replace(['[', ']'], "");
-        for canary in ["canary", &basic[..basic.len() - 4], &byte_list, "s3cret"] {
+        for canary in ["canary", &basic[..basic.len() - 4], &byte_list, "s3cret", &KEY[24..], PROOF] {
             for line in said.lines() {
                 assert!(!line.to_lowercase().contains(&canary.to_lowercase()), "{canary:?} is in: {line}");
             }

@@ -15,7 +15,7 @@ use reqwest::{Client, Method, Request};
 use support::{World, told};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{Api, serve};
-use tower_oauth2_client::{Auth, AuthLayer, AuthOutcome, Error, Tenant, TenantId};
+use tower_oauth2_client::{Auth, AuthLayer, AuthOutcome, DpopKey, Error, Tenant, TenantId};
 
 /// One line in your own code, and the one that matters for redirects.
 fn client() -> Client {
@@ -168,4 +168,22 @@ async fn a_client_that_follows_redirects_takes_the_tenant_to_another_host() {
     let careless = layer.layer(Client::new());
     careless.oneshot(request(Method::GET, &world, None)).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [(false, true)], "no token, but the tenant");
+}
+
+/// Behaviour 110.
+#[tokio::test]
+async fn a_bound_token_has_its_proof_and_the_nonces_that_both_servers_want() {
+    let world = World::with(Api::rotate_dpop_nonces).await;
+    world.auth.clone().rotate_dpop_nonces();
+    let cfg = world.config().dpop(DpopKey::generate().unwrap()).build().unwrap();
+    let auth = AuthLayer::new(cfg).layer(client());
+    for _ in 0..2 {
+        let response = auth.clone().oneshot(request(Method::POST, &world, Some("body"))).await.unwrap();
+        assert_eq!((response.status().as_u16(), response.text().await.unwrap()), (200, "body".to_owned()));
+    }
+    assert_eq!((world.auth.token_requests(), world.api.hits(), world.api.unauthorized()), (2, 3, 1));
+    world.revoke();
+    let response = auth.oneshot(request(Method::POST, &world, Some("body"))).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.text().await.unwrap()), (200, "body".to_owned()));
+    assert!(world.api.requests().iter().all(|sent| sent.dpop_token().is_some() && sent.body == "body"));
 }

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
 use super::signing::{SigningKey, hmac_sha256};
+use crate::jwt::{complete, encode};
 use crate::random;
 use crate::secret::Secret;
-use crate::secret_source::unavailable;
 use crate::token::TokenError;
 
 /// The value of `client_assertion_type`.
@@ -35,14 +33,14 @@ impl Statement<'_> {
     ) -> Result<Secret<String>, TokenError> {
         let input = self.signing_input(key.algorithm().as_str(), key.key_id())?;
         let signature = key.sign(input.as_bytes(), pem).await?;
-        Ok(complete(input, &signature))
+        Ok(Secret::new(complete(input, &signature)))
     }
 
     /// `client_secret_jwt`.
     pub(super) fn authenticated(self, secret: &Secret<String>) -> Result<Secret<String>, TokenError> {
         let input = self.signing_input("HS256", None)?;
         let signature = hmac_sha256(secret, input.as_bytes())?;
-        Ok(complete(input, &signature))
+        Ok(Secret::new(complete(input, &signature)))
     }
 
     /// There is no `nbf`: a client whose clock is a second ahead would be refused.
@@ -78,15 +76,4 @@ struct Claims<'a> {
     jti: &'a str,
     iat: u64,
     exp: u64,
-}
-
-fn encode(part: &impl Serialize) -> Result<String, TokenError> {
-    let json = serde_json::to_vec(part).map_err(|_| unavailable("the assertion cannot be written as JSON"))?;
-    Ok(URL_SAFE_NO_PAD.encode(json))
-}
-
-fn complete(mut input: String, signature: &[u8]) -> Secret<String> {
-    input.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut input);
-    Secret::new(input)
 }

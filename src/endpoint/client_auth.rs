@@ -14,8 +14,10 @@ use zeroize::Zeroizing;
 use super::assertion::{self, Statement};
 use super::encode::{Params, form_encode};
 #[cfg(feature = "jwt")]
-use super::signing::{self, SigningKey};
+use super::signing::SigningKey;
 use crate::error::ConfigError;
+#[cfg(feature = "jwt")]
+use crate::local_key::backend;
 use crate::secret::Secret;
 use crate::secret_source::{SecretSource, check_line, unavailable};
 use crate::store::Digest;
@@ -174,7 +176,7 @@ impl ClientAuth {
             #[cfg(feature = "jwt")]
             Method::PrivateKeyJwt(key) => key.validate()?,
             #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_) => drop(signing::backend()?),
+            Method::ClientSecretJwt(_) => drop(backend()?),
             _ => {}
         }
         self.secret().map_or(Ok(()), |secret| secret.validate(CLIENT_SECRET))

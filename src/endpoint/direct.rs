@@ -26,8 +26,9 @@ pub(crate) trait Direct: Send + Sync {
 
     fn credentials(&self) -> &Credentials;
 
-    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. A refresh token
-    /// of an earlier grant does not go with this token, which may be somebody else's.
+    /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. Only for a nonce
+    /// that the server wants in the proof the exchange is made again, since it has looked at nothing else (RFC 9449 §8). A
+    /// refresh token of an earlier grant does not go with this token, which may be somebody else's.
     ///
     /// An error has `refresh_answer_lost` set if what was brought may be spent.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
@@ -58,8 +59,15 @@ where
         Box::pin(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
-            let presented = call.present().await?;
-            call.exchange(Asking::Once, &Material { grant, presented }).await.map(drop_refresh_token)
+            let (presented, proof) = (call.present().await?, self.shared.proof(Asking::Once, None)?);
+            let mut material = Material { grant, presented, proof };
+            let mut result = call.exchange(Asking::Once, &material).await;
+            if let Some(nonce) = call.nonce_wanted(&result) {
+                material.presented = call.present().await?;
+                material.proof = self.shared.proof(Asking::Once, Some(nonce))?;
+                result = call.exchange(Asking::Once, &material).await;
+            }
+            result.map(drop_refresh_token)
         })
     }
 
@@ -68,7 +76,7 @@ where
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
             let presented = call.present().await?;
             let settings = self.settings();
-            let request = wire::post(url, settings, &Material { grant: params, presented })?;
+            let request = wire::post(url, settings, &Material { grant: params, presented, proof: None })?;
             call.exchanger.exchange(request, settings.timeout, settings.max_body).await
         })
     }

@@ -39,6 +39,10 @@ impl<C> TokenEndpoint<C> {
         if let Some(name) = &settings.tenant_param {
             digest.field("tenant param", name);
         }
+        #[cfg(feature = "dpop")]
+        if let Some(key) = &settings.dpop {
+            digest.field("key", key.thumbprint());
+        }
         if let Some(first) = &self.first_refresh_token {
             digest.field("first refresh token", first.expose());
         }
@@ -114,6 +118,10 @@ mod tests {
             }),
             Box::new(|settings| settings.tenant_header = Some(HeaderName::from_static("a"))),
             Box::new(|settings| settings.tenant_param = Some("a".into())),
+            #[cfg(feature = "dpop")]
+            Box::new(|settings| settings.dpop = Some(crate::dpop::DpopKey::generate().unwrap())),
+            #[cfg(feature = "dpop")]
+            Box::new(|settings| settings.dpop = Some(crate::dpop::DpopKey::generate().unwrap())),
         ];
         let mut keys = HashSet::new();
         for (at, edit) in edits.iter().enumerate() {

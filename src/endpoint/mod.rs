@@ -9,12 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+#[cfg(feature = "dpop")]
+use http::{Method, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
 use crate::clock::Clock;
+#[cfg(feature = "dpop")]
+use crate::dpop::{About, Prover};
 use crate::error::BoxError;
 use crate::secret::Secret;
 use crate::secret_source::unavailable;
@@ -42,7 +46,7 @@ pub use client_auth::ClientAuth;
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, TokenExchange};
 #[cfg(feature = "jwt")]
-pub use signing::{Signer, SigningAlgorithm, SigningKey};
+pub use signing::{Signer, SigningKey};
 
 pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]
@@ -81,6 +85,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
+    #[cfg(feature = "dpop")]
+    prover: Option<Prover>,
 }
 
 impl Shared {
@@ -88,6 +94,39 @@ impl Shared {
     fn may_wait(&self) -> bool {
         self.settings.grant.may_wait() || self.credentials.load().may_wait()
     }
+
+    /// For one exchange; `None` where tokens are not bound to a key.
+    #[cfg(feature = "dpop")]
+    fn proof(&self, asking: Asking, nonce: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+        let Some(prover) = &self.prover else { return Ok(None) };
+        let url = self.settings.url_of(asking);
+        let (origin, now) = (origin_of(url), self.clock.now().wall);
+        let about = About { method: &Method::POST, origin: &origin, path: url.path(), token: None, now };
+        prover.prove(about, nonce).map(Some)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn proof(&self, _: Asking, _: Option<Box<str>>) -> Result<Option<HeaderValue>, TokenError> {
+        Ok(None)
+    }
+
+    /// The nonce that an answer brought for the next proof.
+    #[cfg(feature = "dpop")]
+    fn learn_nonce(&self, asking: Asking, headers: &HeaderMap) -> Option<Box<str>> {
+        self.prover.as_ref()?.learn(&origin_of(self.settings.url_of(asking)), headers)
+    }
+
+    #[cfg(not(feature = "dpop"))]
+    fn learn_nonce(&self, _: Asking, _: &HeaderMap) -> Option<Box<str>> {
+        None
+    }
+}
+
+#[cfg(feature = "dpop")]
+fn origin_of(url: &Uri) -> String {
+    // Both are there: the URL was checked when it was parsed.
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
 }
 
 impl<C> TokenEndpoint<C> {
@@ -97,7 +136,14 @@ impl<C> TokenEndpoint<C> {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let shared = Shared { settings, credentials, clock, warned: AtomicBool::new(false) };
+        let shared = Shared {
+            #[cfg(feature = "dpop")]
+            prover: settings.dpop.clone().map(Prover::new),
+            settings,
+            credentials,
+            clock,
+            warned: AtomicBool::new(false),
+        };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
 
@@ -141,11 +187,19 @@ struct Call<C> {
     request: TokenRequest,
     /// The secret was read a second time.
     read_again: bool,
+    /// The last answer brought it.
+    nonce: Option<Box<str>>,
 }
 
 impl<C> Call<C> {
     fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
-        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false }
+        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false, nonce: None }
+    }
+
+    /// The nonce that the last answer brought, if it is wanted in the proof: nothing else was looked at (RFC 9449 §8).
+    fn nonce_wanted(&mut self, result: &Result<Token, TokenError>) -> Option<Box<str>> {
+        let nonce = self.nonce.take();
+        nonce.filter(|_| matches!(result, Err(error) if wants_nonce(error)))
     }
 
     /// How the client says who it is, for one exchange.
@@ -189,39 +243,49 @@ where
         }
     }
 
-    /// One exchange; another if the server refuses the client and its secret is another by now.
+    /// One exchange; another if the server wants its nonce in the proof, and another if it refuses the client and its
+    /// secret is another by now.
     async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth).await?;
-        let result = self.exchange(asking, &material).await;
+        let material = self.gather(asking, &auth, None).await?;
+        let mut result = self.exchange(asking, &material).await;
+        if let Some(nonce) = self.nonce_wanted(&result) {
+            result = match self.gather(asking, &auth, Some(nonce)).await {
+                Ok(again) => self.exchange(asking, &again).await,
+                Err(_) => result,
+            };
+        }
         let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
         }
-        match self.gather(asking, &auth).await {
+        match self.gather(asking, &auth, None).await {
             Ok(again) if !again.presented.is_made_like(&material.presented) => self.exchange(asking, &again).await,
             _ => result,
         }
     }
 
     /// Reads and signs what goes into one exchange, and into no other.
-    async fn gather(&self, asking: Asking, auth: &ClientAuth) -> Result<Material, TokenError> {
+    async fn gather(&self, asking: Asking, auth: &ClientAuth, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
         let Shared { settings, clock, .. } = &*self.shared;
         let work = async {
             let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
             let presented = auth.present(&settings.audience_of_assertions(), clock.now().wall).await?;
-            Ok(Material { grant, presented })
+            Ok(Material { grant, presented, proof: self.shared.proof(asking, nonce)? })
         };
         in_time(settings.timeout, work).await
     }
 
     async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
-        let Shared { settings, clock, warned, .. } = &*self.shared;
+        let shared = self.shared.clone();
+        let Shared { settings, clock, warned, .. } = &*shared;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
+        self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asking, &answer.headers));
         let reader = Reader {
             settings: &settings.answer,
+            binds_tokens: settings.binds_tokens(),
             asking,
             dead_refresh_codes: &settings.dead_refresh_codes,
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
@@ -244,6 +308,13 @@ where
         let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
         own_url && error.status().is_some_and(|status| missing.contains(&status))
     }
+}
+
+/// RFC 9449 §8.
+fn wants_nonce(error: &TokenError) -> bool {
+    let refused = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED];
+    error.code().is_some_and(|code| code.as_str() == "use_dpop_nonce")
+        && error.status().is_some_and(|status| refused.contains(&status))
 }
 
 async fn in_time<T>(timeout: Duration, work: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::grant::Asking;
 use super::{AnswerSettings, BodyEncoding, Grant};
+#[cfg(feature = "dpop")]
+use crate::dpop::DpopKey;
 use crate::error::ConfigError;
 use crate::extensions::Scopes;
 use crate::secret::Secret;
@@ -43,6 +46,9 @@ pub(crate) struct EndpointSettings {
     /// Codes besides `invalid_grant` that mean: this refresh token is dead.
     pub(crate) dead_refresh_codes: Vec<String>,
     pub(crate) answer: AnswerSettings,
+    /// The key that tokens are bound to.
+    #[cfg(feature = "dpop")]
+    pub(crate) dpop: Option<DpopKey>,
 }
 
 impl EndpointSettings {
@@ -69,6 +75,8 @@ impl EndpointSettings {
             max_body: 256 * 1024,
             dead_refresh_codes: Vec::new(),
             answer: AnswerSettings::default(),
+            #[cfg(feature = "dpop")]
+            dpop: None,
         }
     }
 
@@ -105,7 +113,29 @@ impl EndpointSettings {
         }
         self.audiences.iter().try_for_each(|audience| check_line("audience", audience))?;
         self.assertion_audience.iter().try_for_each(|audience| check_line("assertions' audience", audience))?;
+        if self.answer.require_dpop && !self.binds_tokens() {
+            return Err(ConfigError::new(
+                "tokens must be bound to a key, and there is none",
+                "set it with `.dpop(..)`",
+            ));
+        }
         self.grant.validate()
+    }
+
+    /// Where an exchange goes.
+    pub(crate) fn url_of(&self, asking: Asking) -> &Uri {
+        match asking {
+            Asking::RefreshToken => self.refresh_url.as_ref().unwrap_or(&self.url),
+            Asking::Primary | Asking::Once => &self.url,
+        }
+    }
+
+    /// Whether tokens of the type `DPoP` are of use.
+    pub(crate) fn binds_tokens(&self) -> bool {
+        #[cfg(feature = "dpop")]
+        return self.dpop.is_some();
+        #[cfg(not(feature = "dpop"))]
+        return false;
     }
 
     /// The one name that assertions of the client are addressed to.

@@ -5,10 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use jsonwebtoken::EncodingKey;
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner};
-
 use crate::error::{BoxError, ConfigError};
+use crate::local_key::{LocalKey, SigningAlgorithm, backend};
 use crate::secret::Secret;
 use crate::secret_source::{SecretSource, unavailable};
 use crate::token::TokenError;
@@ -86,8 +84,8 @@ impl SigningKey {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let Key::Pem(algorithm, pem) = &self.key else { return Ok(()) };
         backend()?;
-        algorithm.of_pem()?;
-        pem.fixed().map_or(Ok(()), |pem| pem_signer(*algorithm, pem).map(drop))
+        algorithm.of_local_key()?;
+        pem.fixed().map_or(Ok(()), |pem| LocalKey::from_pem(*algorithm, pem)?.check())
     }
 
     /// Whether both sign in the same way; keys are not compared.
@@ -108,8 +106,7 @@ impl SigningKey {
                 .await
                 .map_err(|error| TokenError::from_box_or(error, || unavailable("the signer failed"))),
             (Key::Pem(algorithm, _), Some(pem)) => {
-                let signer = pem_signer(*algorithm, pem).map_err(|error| unavailable(error.to_string()))?;
-                sign_with(&*signer, input)
+                LocalKey::from_pem(*algorithm, pem).and_then(|key| key.sign(input)).map_err(cannot_sign)
             }
             (Key::Pem(..), None) => Err(unavailable("the signing key was not read")),
         }
@@ -178,131 +175,11 @@ impl<T: Signer> DynSigner for T {
     }
 }
 
-/// How an assertion is signed with a private key (RFC 7518 §3.1, RFC 8037 §3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SigningAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    Rs384,
-    /// RSASSA-PKCS1-v1_5 with SHA-512.
-    Rs512,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// RSASSA-PSS with SHA-384.
-    Ps384,
-    /// RSASSA-PSS with SHA-512.
-    Ps512,
-    /// ECDSA with P-256 and SHA-256.
-    Es256,
-    /// ECDSA with P-384 and SHA-384.
-    Es384,
-    /// ECDSA with P-521 and SHA-512; with a [`Signer`] only.
-    Es512,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl SigningAlgorithm {
-    /// Its name in a JWT's header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::Es512 => "ES512",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    fn of_pem(self) -> Result<jsonwebtoken::Algorithm, ConfigError> {
-        use jsonwebtoken::Algorithm;
-        Ok(match self {
-            Self::Rs256 => Algorithm::RS256,
-            Self::Rs384 => Algorithm::RS384,
-            Self::Rs512 => Algorithm::RS512,
-            Self::Ps256 => Algorithm::PS256,
-            Self::Ps384 => Algorithm::PS384,
-            Self::Ps512 => Algorithm::PS512,
-            Self::Es256 => Algorithm::ES256,
-            Self::Es384 => Algorithm::ES384,
-            Self::EdDsa => Algorithm::EdDSA,
-            Self::Es512 => {
-                return Err(ConfigError::new("no backend signs ES512 with a key in PEM", "use ES256, or a `Signer`"));
-            }
-        })
-    }
-}
-
 /// HMAC with SHA-256, for `client_secret_jwt`.
 pub(super) fn hmac_sha256(secret: &Secret<String>, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-    let key = EncodingKey::from_secret(secret.expose().as_bytes());
-    let backend = backend().map_err(|error| unavailable(error.to_string()))?;
-    let signer = (backend.signer_factory)(&jsonwebtoken::Algorithm::HS256, &key)
-        .map_err(|_| unavailable("the client secret cannot sign"))?;
-    sign_with(&*signer, input)
+    LocalKey::hmac_sha256(secret).sign(input).map_err(cannot_sign)
 }
 
-/// What does the cryptography. `jsonwebtoken`'s own choice is not used: it panics where there are none or two, and asking
-/// for it would fix it for the whole process.
-///
-/// # Errors
-/// None is there.
-pub(super) fn backend() -> Result<&'static CryptoProvider, ConfigError> {
-    #[cfg(feature = "jwt-aws-lc-rs")]
-    return Ok(&jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER);
-    #[cfg(all(feature = "jwt-rust-crypto", not(feature = "jwt-aws-lc-rs")))]
-    return Ok(&jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER);
-    #[cfg(not(any(feature = "jwt-aws-lc-rs", feature = "jwt-rust-crypto")))]
-    return Err(ConfigError::new(
-        "there is no cryptography to sign with",
-        "enable the feature `jwt-aws-lc-rs` or `jwt-rust-crypto` of tower-oauth2-client, or use a `Signer` of yours",
-    ));
-}
-
-/// # Errors
-/// What is no private key for that algorithm. What the parser says is not told: it may quote the key.
-fn pem_signer(algorithm: SigningAlgorithm, pem: &Secret<String>) -> Result<Box<dyn JwtSigner>, ConfigError> {
-    let wrong = || {
-        ConfigError::new(
-            format!("the signing key is not a private key for {}", algorithm.as_str()),
-            "it is PEM that begins with `-----BEGIN PRIVATE KEY-----` (PKCS#8), of the algorithm's kind and curve; RSA from \
-             2048 bits",
-        )
-    };
-    let backend = backend()?;
-    let signs = algorithm.of_pem()?;
-    let pem = pem.expose().as_bytes();
-    let key = match algorithm {
-        SigningAlgorithm::Es256 | SigningAlgorithm::Es384 | SigningAlgorithm::Es512 => EncodingKey::from_ec_pem(pem),
-        SigningAlgorithm::EdDsa => EncodingKey::from_ed_pem(pem),
-        _ => EncodingKey::from_rsa_pem(pem),
-    };
-    let key = key.map_err(|_| wrong())?;
-    if key.family() == jsonwebtoken::AlgorithmFamily::Rsa {
-        let (modulus, _) =
-            (backend.key_utils.rsa_pub_components_from_private_key)(key.as_bytes()).map_err(|_| wrong())?;
-        require_2048_bits(&modulus)?;
-    }
-    (backend.signer_factory)(&signs, &key).map_err(|_| wrong())
-}
-
-/// Shorter ones are not allowed (RFC 7518 §3.3), and the shortest have no room for the hash, which some signers meet with
-/// a panic.
-fn require_2048_bits(modulus: &[u8]) -> Result<(), ConfigError> {
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    if modulus.len() - zeros < 256 {
-        return Err(ConfigError::new("the RSA key has fewer than 2048 bits", "make a longer one (RFC 7518 §3.3)"));
-    }
-    Ok(())
-}
-
-fn sign_with(signer: &dyn JwtSigner, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-    signer.try_sign(input).map_err(|_| unavailable("the assertion cannot be signed with this key"))
+fn cannot_sign(error: ConfigError) -> TokenError {
+    unavailable(error.to_string())
 }

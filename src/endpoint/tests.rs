@@ -23,6 +23,8 @@ use crate::secret::Secret;
 #[cfg(feature = "jwt")]
 mod assertions;
 mod grants;
+#[cfg(feature = "dpop")]
+mod proofs;
 mod secrets;
 
 type Answered = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::answer::Sent;
@@ -17,6 +17,8 @@ use crate::token::{TokenError, TokenErrorKind, TokenRequest};
 pub(crate) struct Material {
     pub(crate) grant: GrantParams,
     pub(crate) presented: Presented,
+    /// That we have the key which the token is to be bound to (RFC 9449 §5).
+    pub(crate) proof: Option<HeaderValue>,
 }
 
 /// One token request, and what of it must not be found in an error.
@@ -32,14 +34,14 @@ impl<'a> Outgoing<'a> {
         material: &'a Material,
         request: &'a TokenRequest,
     ) -> Result<Self, TokenError> {
-        let Material { grant, presented } = material;
-        let url = match asking {
-            Asking::RefreshToken => settings.refresh_url.as_ref().unwrap_or(&settings.url),
-            Asking::Primary | Asking::Once => &settings.url,
-        };
+        let Material { grant, presented, proof } = material;
+        let url = settings.url_of(asking);
         let body = settings.encoding.encode(&grant::params(asking, grant, settings, presented, request));
         let mut outgoing = post_to(url.clone(), body)?;
         set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
+        if let Some(proof) = proof {
+            outgoing.headers_mut().insert(HeaderName::from_static("dpop"), proof.clone());
+        }
 
         let mut sent = Sent::default();
         presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
@@ -48,6 +50,7 @@ impl<'a> Outgoing<'a> {
         sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
         settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
+        sent.push(proof.as_ref().and_then(|proof| proof.to_str().ok()));
         sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
         Ok(Self { request: outgoing, sent })
     }
@@ -59,7 +62,7 @@ pub(crate) fn post(
     settings: &EndpointSettings,
     material: &Material,
 ) -> Result<Request<Full<Bytes>>, TokenError> {
-    let Material { grant, presented } = material;
+    let Material { grant, presented, proof: _ } = material;
     let mut params = Params::default();
     grant.push_params(&mut params);
     presented.push_params(&mut params);

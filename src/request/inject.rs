@@ -109,9 +109,10 @@ pub(crate) fn withhold(headers: &mut HeaderMap, tenant_header: Option<&HeaderNam
 
 /// A header name from a configuration, unless HTTP or this crate gives that header its value.
 pub(crate) fn own_header_name(name: &str, what: &'static str) -> Result<HeaderName, ConfigError> {
-    const TAKEN: [&str; 11] = [
+    const TAKEN: [&str; 12] = [
         "authorization",
         "connection",
+        "dpop",
         "host",
         "keep-alive",
         "proxy-authenticate",

@@ -18,6 +18,8 @@ pub use tenant::Tenant;
 pub(crate) use body::KeptBody;
 pub(crate) use body::{Ops, Registry, clone_ops, record_ops};
 pub(crate) use inject::{Injection, own_header_name, withhold};
+#[cfg(feature = "dpop")]
+pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};

@@ -112,6 +112,54 @@ impl OriginPolicy {
         }
     }
 
+    /// Where an admitted request goes: the one origin of the list that fits what it says of that. `assumed` decides where
+    /// several do.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn place<'a>(
+        &'a self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        assumed: Option<&'a Origin>,
+    ) -> Option<&'a Origin> {
+        let Some(authority) = uri.authority() else { return self.place_parts(None, None, None, headers, assumed) };
+        let (host, port) = host_and_port(authority.as_str())?;
+        self.place_parts(uri.scheme_str(), Some(host), port, headers, assumed)
+    }
+
+    /// The same for a URL type other than `http::Uri`.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn place_parts<'a>(
+        &'a self,
+        scheme: Option<&str>,
+        host: Option<&str>,
+        port: Option<u16>,
+        headers: &HeaderMap,
+        assumed: Option<&'a Origin>,
+    ) -> Option<&'a Origin> {
+        let target = match host {
+            Some(host) => Some(Target { scheme, host, port }),
+            None => host_header(headers).ok()?,
+        };
+        let fits = |origin: &&Origin| target.is_none_or(|target| origin.covers(&target));
+        let mut fitting = self.allowed.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Some(only),
+            (Some(_), Some(_)) => assumed.filter(fits),
+            (None, _) => None,
+        }
+    }
+
+    /// # Errors
+    /// Not an origin, or none that may receive tokens.
+    #[cfg(feature = "dpop")]
+    pub(crate) fn listed(&self, origin: &str) -> Result<Origin, ConfigError> {
+        let origin = Origin::parse(origin)?;
+        if self.allowed.contains(&origin) {
+            return Ok(origin);
+        }
+        Err(ConfigError::new("the origin that proofs assume may not receive tokens", "add it with `.origin(..)` too"))
+    }
+
     fn admit(&self, target: Target<'_>) -> Result<Admission, Error> {
         if self.allowed.iter().any(|origin| origin.covers(&target)) {
             return Ok(Admission::Credentials);
@@ -331,6 +379,43 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[cfg(feature = "dpop")]
+    #[test]
+    fn a_request_goes_to_the_one_origin_that_fits() {
+        let place = |origins: &[&str], assumed: Option<&str>, uri: &str, host: Option<&str>| {
+            let policy = policy(origins);
+            let assumed = assumed.map(|assumed| policy.listed(assumed).unwrap());
+            let host = host.map(|host| (HOST, host.parse().unwrap()));
+            let place = policy.place(&uri.parse().unwrap(), &HeaderMap::from_iter(host), assumed.as_ref());
+            place.map(ToString::to_string)
+        };
+        let (a, b) = ("https://a.example", "https://b.example:8443");
+        let (both, same_host) = (&[a, b][..], &["https://a.example", "https://a.example:444"][..]);
+        let table = [
+            (&[a][..], None, "/x", None, Some(a)),
+            (&[a], None, "*", None, Some(a)),
+            (&[a], None, "HTTPS://A.Example:443/x", None, Some(a)),
+            (both, None, "https://b.example:8443/x", None, Some(b)),
+            (both, Some(a), "https://b.example:8443/x", None, Some(b)),
+            (both, None, "/x", None, None),
+            (both, Some(b), "/x", None, Some(b)),
+            (both, Some(b), "/x", Some("a.example"), Some(a)),
+            (both, None, "/x", Some("b.example:8443"), Some(b)),
+            (same_host, None, "/x", Some("a.example"), Some(a)),
+            (both, Some(a), "https://c.example/x", None, None),
+            (both, Some(a), "/x", Some("c.example"), None),
+        ];
+        for (origins, assumed, uri, host, expected) in table {
+            assert_eq!(
+                place(origins, assumed, uri, host).as_deref(),
+                expected,
+                "{origins:?} {assumed:?} {uri} {host:?}"
+            );
+        }
+        assert!(policy(&[a]).listed(b).is_err());
+        assert!(policy(&[a]).listed("https://a.example/x").is_err());
+    }
 
     fn policy(origins: &[&str]) -> OriginPolicy {
         OriginPolicy::build(origins, Foreign::Refuse, false).unwrap()

@@ -16,7 +16,7 @@ pub(crate) enum Challenge {
     Ours { error: Option<ErrorKind> },
 }
 
-/// The `error` parameter of a challenge (RFC 6750 §3.1, RFC 9449 §9, RFC 9470 §3).
+/// The `error` parameter of a challenge (RFC 6750 §3.1, RFC 9449 §7.1 and §9, RFC 9470 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     InvalidToken,
@@ -24,6 +24,7 @@ pub(crate) enum ErrorKind {
     InsufficientUserAuthentication,
     InvalidRequest,
     UseDpopNonce,
+    InvalidDpopProof,
     Other,
 }
 
@@ -133,12 +134,13 @@ impl Open {
 
 impl ErrorKind {
     fn of(value: &[u8]) -> Self {
-        const KNOWN: [(&[u8], ErrorKind); 5] = [
+        const KNOWN: [(&[u8], ErrorKind); 6] = [
             (b"invalid_token", ErrorKind::InvalidToken),
             (b"insufficient_scope", ErrorKind::InsufficientScope),
             (b"insufficient_user_authentication", ErrorKind::InsufficientUserAuthentication),
             (b"invalid_request", ErrorKind::InvalidRequest),
             (b"use_dpop_nonce", ErrorKind::UseDpopNonce),
+            (b"invalid_dpop_proof", ErrorKind::InvalidDpopProof),
         ];
         KNOWN.iter().find(|(word, _)| unescaped_eq(value, word)).map_or(ErrorKind::Other, |(_, kind)| *kind)
     }

@@ -15,6 +15,8 @@ pub(crate) enum Verdict {
         /// It named the token as the reason (`invalid_token`), rather than leaving a missing scope possible.
         says_invalid: bool,
     },
+    /// Nothing: the request's proof lacks a nonce of the server (RFC 9449 §9).
+    NonceWanted,
     /// Nothing: the server is overloaded or broken, a proxy spoke, or another token would not help.
     Unknown,
 }
@@ -132,10 +134,11 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
         Challenge::Ours { error: Some(error) } => match error {
             ErrorKind::InvalidToken => Verdict::Rejected { says_invalid: true },
             ErrorKind::Other => Verdict::Rejected { says_invalid: false },
+            ErrorKind::UseDpopNonce => Verdict::NonceWanted,
             ErrorKind::InsufficientScope
             | ErrorKind::InsufficientUserAuthentication
             | ErrorKind::InvalidRequest
-            | ErrorKind::UseDpopNonce => Verdict::Unknown,
+            | ErrorKind::InvalidDpopProof => Verdict::Unknown,
         },
         Challenge::Ours { error: None } | Challenge::Foreign | Challenge::None => {
             Verdict::Rejected { says_invalid: false }
@@ -208,13 +211,16 @@ mod tests {
             "Bearer error=\"insufficient_scope\", scope=\"a b\"",
             "Bearer error=\"invalid_request\"",
             "Bearer error=\"insufficient_user_authentication\", acr_values=\"2\"",
-            "Bearer error=\"use_dpop_nonce\"",
+            "Bearer error=\"invalid_dpop_proof\"",
         ] {
             assert_eq!(challenged(401, challenge), Unknown, "{challenge}");
             assert_eq!(challenged(403, challenge), Unknown, "{challenge}");
         }
         assert_eq!(by_default(403, &[]), Unknown);
         assert_eq!(challenged(403, "Bearer error=\"invalid_token\""), Unknown);
+        assert_eq!(challenged(401, "Bearer error=\"use_dpop_nonce\""), NonceWanted);
+        assert_eq!(challenged(401, "DPoP error=\"use_dpop_nonce\""), REJECTED, "not ours");
+        assert_eq!(challenged(403, "Bearer error=\"use_dpop_nonce\""), Unknown);
     }
 
     /// Behaviour 54.

@@ -1,8 +1,9 @@
 //! Tokens outside the process: so that they survive a restart, and so that a fleet makes one token request.
 //!
 //! [`AuthLayer::with_store`](crate::AuthLayer::with_store) puts a store around the token endpoint, and [`StoreLayer`]
-//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests; [`TokenStore`] is
-//! the trait for your own.
+//! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests, `RedisStore` (feature
+//! `redis`) for processes on many machines; [`TokenStore`] is the trait for your own. `Encrypted` (feature `encryption`)
+//! keeps from a store what it stores.
 //!
 //! # What happens
 //! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
@@ -29,6 +30,8 @@
 //! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
 
 mod access;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod failure;
 mod fetch;
 mod file;
@@ -36,6 +39,8 @@ mod identity;
 mod layer;
 mod memory;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 use std::future::Future;
@@ -45,10 +50,14 @@ use std::time::Duration;
 use crate::error::BoxError;
 use crate::secret::Secret;
 
+#[cfg(feature = "encryption")]
+pub use encryption::{Encrypted, EncryptionKeys};
 pub use file::FileStore;
 pub use identity::StoreIdentity;
 pub use layer::{StoreLayer, StoreService, StoreStats};
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
 
 pub(crate) use fetch::NotStored;
 pub(crate) use identity::{Client, Digest};
@@ -166,6 +175,13 @@ impl StoreKey {
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// For tests of a store of your own; the layer makes its own.
+impl From<[u8; 32]> for StoreKey {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
     }
 }
 

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::AuthServer;
 use super::body::{self, Answer, Body};
+use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, form, lock};
 use crate::clock::Clock;
@@ -58,6 +59,7 @@ struct State {
     accept_required: bool,
     denied_paths: Vec<String>,
     early: bool,
+    proofs: Proofs,
     unauthorized: usize,
     tenant_mismatches: usize,
 }
@@ -83,6 +85,10 @@ enum Verdict {
     Accepted,
     NoToken,
     DeadToken,
+    /// The same, of a token that goes with proofs.
+    DeadBoundToken,
+    BadProof(&'static str),
+    NonceWanted,
     DeniedPath,
     BadRequest(&'static str),
     WrongTenant,
@@ -90,7 +96,7 @@ enum Verdict {
 
 impl Verdict {
     fn is_refusal(self) -> bool {
-        matches!(self, Verdict::NoToken | Verdict::DeadToken | Verdict::DeniedPath)
+        !matches!(self, Verdict::Accepted | Verdict::BadRequest(_) | Verdict::WrongTenant)
     }
 }
 
@@ -152,6 +158,17 @@ impl Api {
         self.set(|state| state.early = true)
     }
 
+    /// The proofs of bound tokens must hold this API's nonce (RFC 9449 §9). Tokens that the authorization server has bound to
+    /// a key ([`AuthServer::require_dpop`]) always need a proof.
+    pub fn require_dpop_nonce(self) -> Self {
+        self.set(|state| state.proofs.new_nonce())
+    }
+
+    /// As [`require_dpop_nonce`](Self::require_dpop_nonce); each 200 brings the nonce for the next request (§8.2).
+    pub fn rotate_dpop_nonces(self) -> Self {
+        self.set(|state| state.proofs.rotate())
+    }
+
     /// How long every answer takes. Default: none.
     pub fn latency(self, latency: Duration) -> Self {
         self.set(|state| state.latency = latency)
@@ -173,6 +190,11 @@ impl Api {
     /// Every request meets this fault once the script is used up, until [`heal`](Self::heal).
     pub fn always(&self, fault: Fault) {
         lock(&self.state).script.always(fault);
+    }
+
+    /// From now on proofs must hold another nonce.
+    pub fn new_dpop_nonce(&self) {
+        lock(&self.state).proofs.new_nonce();
     }
 
     /// No more faults: ends `always` and forgets the rest of the script.
@@ -251,12 +273,18 @@ impl State {
         if head.headers.get_all(AUTHORIZATION).iter().count() > 1 {
             return Verdict::BadRequest("more than one Authorization header");
         }
-        let Some(token) = text(&head.headers, AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "))
-        else {
-            return Verdict::NoToken;
+        let (token, key) = match text(&head.headers, AUTHORIZATION.as_str()).and_then(|value| value.split_once(' ')) {
+            Some(("Bearer", token)) => (token, None),
+            Some(("DPoP", token)) => match self.proofs.check(head, Some(token), auth.clock().server_time()) {
+                Ok(key) => (token, Some(key)),
+                Err(Problem::NonceWanted) => return Verdict::NonceWanted,
+                Err(Problem::Invalid(what)) => return Verdict::BadProof(what),
+            },
+            _ => return Verdict::NoToken,
         };
-        if !auth.is_live(token) {
-            return Verdict::DeadToken;
+        // A bound token without a proof is as dead as one with another key's (RFC 9449 §7.2).
+        if !auth.is_live(token) || auth.key_of(token) != key {
+            return if key.is_some() { Verdict::DeadBoundToken } else { Verdict::DeadToken };
         }
         if self.denied_paths.iter().any(|prefix| head.uri.path().starts_with(prefix)) {
             return Verdict::DeniedPath;
@@ -286,11 +314,25 @@ impl State {
         }
     }
 
-    fn answer(&self, verdict: Verdict, head: &Parts, body: Bytes) -> Answer {
+    fn answer(&mut self, verdict: Verdict, head: &Parts, body: Bytes) -> Answer {
+        let nonce = self.proofs.nonce_to_tell(verdict == Verdict::Accepted);
+        let answer = self.answer_without_nonce(verdict, head, body);
+        match nonce {
+            Some(nonce) => answer.header(DPOP_NONCE, &nonce),
+            None => answer,
+        }
+    }
+
+    fn answer_without_nonce(&self, verdict: Verdict, head: &Parts, body: Bytes) -> Answer {
         match verdict {
             Verdict::Accepted => self.accept(head, body),
             Verdict::NoToken => self.refuse("Bearer"),
             Verdict::DeadToken => self.refuse(r#"Bearer error="invalid_token""#),
+            Verdict::DeadBoundToken => self.refuse(r#"DPoP error="invalid_token", algs="ES256 EdDSA PS256""#),
+            Verdict::BadProof(what) => {
+                self.refuse(&format!(r#"DPoP error="invalid_dpop_proof", error_description="{what}""#))
+            }
+            Verdict::NonceWanted => self.refuse(r#"DPoP error="use_dpop_nonce""#),
             Verdict::DeniedPath => self.refuse(""),
             Verdict::BadRequest(reason) => Answer::new(400, "text/plain", reason),
             Verdict::WrongTenant => Answer::new(403, "text/plain", "the token belongs to another tenant"),
@@ -320,7 +362,11 @@ impl State {
                 Answer::new(401, "text/plain", "unauthorized").header(WWW_AUTHENTICATE, challenge)
             }
             RefusalStyle::Status(status) => Answer::new(status, "text/plain", "unauthorized"),
-            RefusalStyle::GrpcHeaders => Answer::new(200, "application/grpc", "").header(GRPC_STATUS, "16"),
+            RefusalStyle::GrpcHeaders => {
+                let answer = Answer::new(200, "application/grpc", "").header(GRPC_STATUS, "16");
+                // Nothing else would say that a nonce is wanted.
+                if challenge.starts_with("DPoP") { answer.header(WWW_AUTHENTICATE, challenge) } else { answer }
+            }
             RefusalStyle::GrpcTrailers => Answer::new(200, "application/grpc", &[0; 5][..]).trailers(grpc_status("16")),
         }
     }

@@ -17,6 +17,7 @@ use tower_service::Service;
 use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::codes::{Authorization, Codes, Rejected};
+use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, lock};
 use super::shapes::{Announce, Asked, Granted, Refusal, Shape};
@@ -78,6 +79,8 @@ struct State {
     sign_in_error: Option<Cow<'static, str>>,
     issuer: Option<String>,
     pkce_required: bool,
+    /// Tokens are bound to keys; `None`: proofs are left out of account.
+    proofs: Option<Proofs>,
 }
 
 enum TenantFrom {
@@ -144,6 +147,7 @@ impl AuthServer {
             sign_in_error: None,
             issuer: None,
             pkce_required: false,
+            proofs: None,
         };
         let state = Arc::new(Mutex::new(state));
         Self { clock, shape, recorder: Recorder::default(), sign_ins: Recorder::default(), state }
@@ -234,6 +238,24 @@ impl AuthServer {
         self.set(|state| state.pkce_required = true)
     }
 
+    /// Binds each token to the key whose proof comes with the token request (RFC 9449 §5), and refuses requests without one.
+    /// By default proofs are left out of account, as by a server that does not know them.
+    ///
+    /// Everything of a proof is checked (§4.3), also that it is new; only its signature is not.
+    pub fn require_dpop(self) -> Self {
+        self.set(|state| state.proofs = Some(state.proofs.take().unwrap_or_default()))
+    }
+
+    /// As [`require_dpop`](Self::require_dpop), and proofs must hold this server's nonce (RFC 9449 §8).
+    pub fn require_dpop_nonce(self) -> Self {
+        self.set(|state| state.proofs.get_or_insert_default().new_nonce())
+    }
+
+    /// As [`require_dpop_nonce`](Self::require_dpop_nonce); each token answer brings the nonce for the next request (§8.2).
+    pub fn rotate_dpop_nonces(self) -> Self {
+        self.set(|state| state.proofs.get_or_insert_default().rotate())
+    }
+
     /// How long every answer takes. Default: none.
     pub fn latency(self, latency: Duration) -> Self {
         self.set(|state| state.latency = latency)
@@ -275,6 +297,11 @@ impl AuthServer {
     /// Revokes all refresh tokens; access tokens live on.
     pub fn revoke_refresh_tokens(&self) {
         lock(&self.state).tokens.revoke_refresh();
+    }
+
+    /// From now on proofs must hold another nonce.
+    pub fn new_dpop_nonce(&self) {
+        lock(&self.state).proofs.get_or_insert_default().new_nonce();
     }
 
     /// A refresh token for `client`, as from a sign-in that happened elsewhere.
@@ -341,6 +368,11 @@ impl AuthServer {
     /// The tenant that an access token belongs to, if it belongs to one.
     pub fn tenant_of(&self, token: &str) -> Option<String> {
         lock(&self.state).tokens.tenant(token).cloned()
+    }
+
+    /// The thumbprint of the key (RFC 7638) that an access token is bound to, if it is bound to one.
+    pub fn key_of(&self, token: &str) -> Option<String> {
+        lock(&self.state).tokens.key(token).cloned()
     }
 
     /// The access token that was issued last.
@@ -413,9 +445,14 @@ impl AuthServer {
 
     fn usual(&self, head: &Parts, body: &[u8], same: bool) -> Answer {
         let granted = self.shape.read(head, body).and_then(|asked| lock(&self.state).grant(self, head, &asked, same));
-        match granted {
+        let nonce = lock(&self.state).proofs.as_mut().and_then(|proofs| proofs.nonce_to_tell(granted.is_ok()));
+        let answer = match granted {
             Ok(granted) => self.shape.answer(&granted),
             Err(refusal) => self.shape.refuse(&refusal),
+        };
+        match nonce {
+            Some(nonce) => answer.header(DPOP_NONCE, &nonce),
+            None => answer,
         }
     }
 }
@@ -423,6 +460,10 @@ impl AuthServer {
 impl State {
     fn grant(&mut self, server: &AuthServer, head: &Parts, asked: &Asked, same: bool) -> Result<Granted, Refusal> {
         let now = server.clock.server_time();
+        let key = match &mut self.proofs {
+            Some(proofs) => Some(proofs.check(head, None, now).map_err(dpop_refusal)?),
+            None => None,
+        };
         let client = self.authenticate(asked)?;
         let (identity, family) = match asked.grant.as_str() {
             "refresh_token" => self.redeem(asked, &client)?,
@@ -445,7 +486,11 @@ impl State {
         let family = family.or(refresh_token.as_ref().map(|(_, family)| *family));
 
         let former = self.tokens.current(&identity).cloned();
-        let reusable = |former: &String| same || (self.same_until_expiry && self.tokens.is_live(former, now));
+        let reusable = |former: &String| {
+            same || (self.same_until_expiry
+                && self.tokens.is_live(former, now)
+                && self.tokens.key(former) == key.as_ref())
+        };
         let token = match former.clone().filter(reusable) {
             Some(token) => token,
             None => {
@@ -456,7 +501,10 @@ impl State {
                 self.tokens.issue(&identity, family, &format, now, self.lifetime)
             }
         };
+        let bound = key.is_some();
+        self.tokens.bind(&token, key);
         Ok(Granted {
+            bound,
             remaining: self.tokens.remaining(&token, now),
             token,
             scope: identity.scope,
@@ -499,6 +547,13 @@ impl State {
             Some(TenantFrom::Param(name)) => asked.param(name),
         };
         tenant.map(|tenant| Some(tenant.to_owned())).ok_or_else(|| Refusal::invalid_request("The tenant is missing."))
+    }
+}
+
+fn dpop_refusal(problem: Problem) -> Refusal {
+    match problem {
+        Problem::NonceWanted => Refusal::new(400, "use_dpop_nonce", "A nonce is required in the DPoP proof."),
+        Problem::Invalid(what) => Refusal::new(400, "invalid_dpop_proof", what),
     }
 }
 

@@ -69,6 +69,7 @@ mod body;
 mod both;
 mod clock;
 mod codes;
+mod dpop;
 mod fault;
 mod jwt;
 mod record;

@@ -39,6 +39,11 @@ impl RecordedRequest {
         self.header("authorization")?.strip_prefix("Bearer ")
     }
 
+    /// The token of an `Authorization: DPoP` header (RFC 9449 §7.1).
+    pub fn dpop_token(&self) -> Option<&str> {
+        self.header("authorization")?.strip_prefix("DPoP ")
+    }
+
     /// A parameter of a form body, decoded.
     pub fn param(&self, name: &str) -> Option<String> {
         form(&self.body).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)

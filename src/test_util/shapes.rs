@@ -75,6 +75,8 @@ pub(super) struct Granted {
     pub(super) refresh_token: Option<String>,
     pub(super) remaining: Duration,
     pub(super) announce: Announce,
+    /// The token is bound to a key (RFC 9449 §5).
+    pub(super) bound: bool,
 }
 
 /// What the answer says of the lifetime.
@@ -155,7 +157,7 @@ impl Shape {
     /// The answer that grants a token, members in the provider's order.
     pub(super) fn answer(self, granted: &Granted) -> Answer {
         let token = ("access_token", quote(&granted.token));
-        let bearer = ("token_type", quote("Bearer"));
+        let bearer = ("token_type", quote(if granted.bound { "DPoP" } else { "Bearer" }));
         let seconds = granted.remaining.as_secs();
         let expires = |usual: Option<u64>| match &granted.announce {
             Announce::Usual => usual.map(|seconds| ("expires_in", seconds.to_string())),

@@ -41,6 +41,8 @@ struct Access {
     family: Option<u64>,
     expires: SystemTime,
     revoked: bool,
+    /// The thumbprint of the key that it is bound to.
+    key: Option<String>,
 }
 
 struct Refresh {
@@ -91,7 +93,7 @@ impl Tokens {
                 expires: shift(expires, ahead),
             }),
         };
-        let access = Access { identity: identity.clone(), family, expires, revoked: false };
+        let access = Access { identity: identity.clone(), family, expires, revoked: false, key: None };
         self.access.insert(token.clone(), access);
         self.current.insert(identity.clone(), token.clone());
         self.last = Some(token.clone());
@@ -119,6 +121,17 @@ impl Tokens {
 
     pub(super) fn tenant(&self, token: &str) -> Option<&String> {
         self.access.get(token)?.identity.tenant.as_ref()
+    }
+
+    /// Only who has this key may use the token.
+    pub(super) fn bind(&mut self, token: &str, key: Option<String>) {
+        if let Some(access) = self.access.get_mut(token) {
+            access.key = key;
+        }
+    }
+
+    pub(super) fn key(&self, token: &str) -> Option<&String> {
+        self.access.get(token)?.key.as_ref()
     }
 
     /// Whether there was such a token.

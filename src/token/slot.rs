@@ -309,7 +309,7 @@ impl Slot {
     }
 
     /// Generation `generation` was accepted. One relaxed load unless a storm is being watched.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn accept(&self, generation: u64) {
         if self.watching.load(Ordering::Relaxed) {
             let mut state = self.lock();

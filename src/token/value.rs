@@ -170,6 +170,11 @@ impl Token {
         &self.extra
     }
 
+    /// Whether a request with it needs a proof (RFC 9449 §7.1).
+    pub(crate) fn is_bound(&self) -> bool {
+        self.scheme().eq_ignore_ascii_case("DPoP")
+    }
+
     /// Whether both are the same bytes on the wire.
     pub(crate) fn is_same_as(&self, other: &Token) -> bool {
         self.header.as_bytes() == other.header.as_bytes()

@@ -1,7 +1,6 @@
 //! `docs/behaviours.md` as data: read, and rewritten from the tests.
 //!
-//! An entry is a numbered item. Its first line begins with a bold title; `   - Open: ` names the issue it waits for;
-//! `   - Test: ` lists its tests and is generated.
+//! An entry is a numbered item. Its first line begins with a bold title; `   - Test: ` lists its tests and is generated.
 
 use std::fs;
 
@@ -11,7 +10,6 @@ pub const PATH: &str = "docs/behaviours.md";
 /// The command that brings the links and the table up to date.
 pub const COMMAND: &str = "cargo run --release --example behaviours_report -- --markdown";
 
-const OPEN: &str = "   - Open: ";
 const TEST: &str = "   - Test: ";
 const TABLE_BEGINS: &str = "<!-- table begins -->";
 const TABLE_ENDS: &str = "<!-- table ends -->";
@@ -25,8 +23,6 @@ pub struct Document {
 pub struct Entry {
     pub number: u32,
     pub title: String,
-    /// The title of the issue that the behaviour, or a part of it, belongs to.
-    pub open: Option<String>,
 }
 
 impl Document {
@@ -46,9 +42,7 @@ impl Document {
         let mut entries: Vec<Entry> = Vec::new();
         for line in text.lines() {
             if let Some((number, title)) = head(line) {
-                entries.push(Entry { number, title: title.to_owned(), open: None });
-            } else if let (Some(issue), Some(entry)) = (line.strip_prefix(OPEN), entries.last_mut()) {
-                entry.open = Some(issue.trim_matches(['"', '.']).to_owned());
+                entries.push(Entry { number, title: title.to_owned() });
             }
         }
         Self { text, entries }
@@ -59,7 +53,7 @@ impl Document {
         let mut lines = Vec::new();
         let mut pending = None;
         for line in self.text.lines().filter(|line| !line.starts_with(TEST)) {
-            let goes_on = line.starts_with("   ") && !line.starts_with(OPEN);
+            let goes_on = line.starts_with("   ");
             if !goes_on && let Some(number) = pending.take() {
                 lines.extend(links(number, proofs));
             }

@@ -5,6 +5,7 @@
 mod cases;
 mod ours;
 mod own;
+mod own_dpop;
 mod own_service;
 mod subject;
 

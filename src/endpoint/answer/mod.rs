@@ -31,11 +31,15 @@ pub(crate) struct AnswerSettings {
     pub(crate) fields: Vec<(String, String)>,
     /// An answer without `token_type` is an error instead of `Bearer`.
     pub(crate) require_token_type: bool,
+    /// A token that is not bound to our key is an error.
+    pub(crate) require_dpop: bool,
 }
 
 /// Reads the answer of one exchange.
 pub(crate) struct Reader<'a> {
     pub(crate) settings: &'a AnswerSettings,
+    /// A `token_type` of `DPoP` is of use.
+    pub(crate) binds_tokens: bool,
     pub(crate) asking: Asking,
     pub(crate) dead_refresh_codes: &'a [String],
     pub(crate) asked_scopes: Option<&'a Scopes>,
@@ -84,7 +88,7 @@ impl Reader<'_> {
         if let Some(name) = members.repeated(&["access_token", "token_type", "expires_in"]) {
             return Err(format!("`{name}` occurs more than once"));
         }
-        self.check_token_type(members)?;
+        let scheme = self.scheme(members)?;
         let access_token = match members.get("access_token") {
             Some(Member::Text(text)) => text,
             Some(_) => return Err("`access_token` is not a string".into()),
@@ -93,7 +97,7 @@ impl Reader<'_> {
         if self.require_issued_type && members.text("issued_token_type").is_none() {
             return Err("there is no `issued_token_type`".into());
         }
-        let mut token = Token::bearer(access_token).map_err(|error| error.to_string())?;
+        let mut token = Token::with_scheme(scheme, access_token).map_err(|error| error.to_string())?;
         token.expires_in = self.known("expires_in", expiry::lifetime(members));
         token.expires_at = self.known("an absolute expiry", expiry::moment(members, self.now));
         token.refresh_in = self.known("refresh_in", expiry::refresh_in(members));
@@ -114,7 +118,8 @@ impl Reader<'_> {
         Ok(token.with_extra(members.extra()))
     }
 
-    fn check_token_type(&self, members: &Members<'_>) -> Result<(), String> {
+    /// What goes before the token in a request, which `token_type` says (RFC 6749 §7.1).
+    fn scheme(&self, members: &Members<'_>) -> Result<&'static str, String> {
         let text = match members.get("token_type") {
             Some(Member::Text(text)) => text.trim(),
             Some(Member::Other(_)) => return Err("`token_type` is not a string".into()),
@@ -122,15 +127,24 @@ impl Reader<'_> {
         };
         let means_bearer = |alias: &String| alias.eq_ignore_ascii_case(text);
         if text.eq_ignore_ascii_case("bearer") || self.settings.token_types.iter().any(means_bearer) {
-            return Ok(());
+            return self.unbound();
         }
         match text.to_ascii_lowercase().as_str() {
             "" if self.settings.require_token_type => Err("there is no `token_type`".into()),
-            "" => Ok(()),
+            "" => self.unbound(),
+            "dpop" if self.binds_tokens => Ok("DPoP"),
             "dpop" => Err("`token_type` is DPoP: the token needs a proof with each request".into()),
             "mac" => Err("`token_type` is MAC, which is not supported".into()),
             "n_a" => Err("`token_type` is N_A: the token is not for API requests".into()),
             _ => Err("`token_type` is not known; if it means Bearer, configure it as an alias".into()),
+        }
+    }
+
+    /// A server that knows no DPoP leaves the proof out of account (RFC 9449 §5).
+    fn unbound(&self) -> Result<&'static str, String> {
+        match self.settings.require_dpop {
+            true => Err("the token is not bound to our key (its `token_type` is not DPoP)".into()),
+            false => Ok("Bearer"),
         }
     }
 

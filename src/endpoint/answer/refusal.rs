@@ -94,7 +94,9 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
     match (status.as_u16(), code) {
         (429, _) => Unavailable,
         (_, "invalid_client") => BadCredentials,
-        (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending") => Unavailable,
+        (_, "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending" | "use_dpop_nonce") => {
+            Unavailable
+        }
         (_, code) if is_registered(code) => Refused,
         (408 | 425 | 500..=599, _) => Unavailable,
         (401, _) => BadCredentials,
@@ -103,7 +105,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
 }
 
 fn is_registered(code: &str) -> bool {
-    const CODES: [&str; 13] = [
+    const CODES: [&str; 15] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
@@ -117,6 +119,8 @@ fn is_registered(code: &str) -> bool {
         "slow_down",
         "authorization_pending",
         "expired_token",
+        "invalid_dpop_proof",
+        "use_dpop_nonce",
     ];
     CODES.contains(&code)
 }

@@ -15,6 +15,7 @@ const NOW: u64 = 1_736_951_400;
 
 struct Setup {
     settings: AnswerSettings,
+    binds_tokens: bool,
     asking: Asking,
     dead: Vec<String>,
     required: Option<Scopes>,
@@ -25,6 +26,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             settings: AnswerSettings::default(),
+            binds_tokens: false,
             asking: Asking::Primary,
             dead: Vec::new(),
             required: None,
@@ -44,6 +46,7 @@ impl Setup {
         let status = StatusCode::from_u16(status).unwrap();
         let reader = Reader {
             settings: &self.settings,
+            binds_tokens: self.binds_tokens,
             asking: self.asking,
             dead_refresh_codes: &self.dead,
             asked_scopes: self.required.as_ref(),
@@ -154,6 +157,42 @@ fn moments() {
         (r#""expires_in":3600,"refresh_in":"x","not_before":0"#, "T in=3600 extra=not_before,refresh_in"),
     ] {
         assert_eq!(Setup::default().json(&format!(r#"{{"access_token":"T",{member}}}"#)), expected, "{member}");
+    }
+}
+
+/// Behaviour 109.
+#[test]
+fn a_token_type_of_dpop_is_of_use_with_a_key() {
+    let answer = |token_type: &str| format!(r#"{{"access_token":"T"{token_type}}}"#);
+    let header = |setup: &Setup, token_type: &str| {
+        let result = setup.read(200, &[("content-type", JSON)], answer(token_type).as_bytes());
+        result.map(|token| token.header_value().to_str().unwrap().to_owned()).map_err(|error| error.kind())
+    };
+    let with_key = Setup { binds_tokens: true, ..Setup::default() };
+    for spelling in [r#","token_type":"DPoP""#, r#","token_type":"dpop""#, r#","token_type":" DPOP ""#] {
+        assert_eq!(header(&with_key, spelling).unwrap(), "DPoP T");
+        assert_eq!(header(&Setup::default(), spelling), Err(TokenErrorKind::Malformed));
+    }
+    let strict = AnswerSettings { require_dpop: true, ..AnswerSettings::default() };
+    let strict = Setup { settings: strict, binds_tokens: true, ..Setup::default() };
+    assert_eq!(header(&strict, r#","token_type":"DPoP""#).unwrap(), "DPoP T");
+    for unbound in ["", r#","token_type":"Bearer""#] {
+        assert_eq!(header(&with_key, unbound).unwrap(), "Bearer T");
+        assert_eq!(header(&strict, unbound), Err(TokenErrorKind::Malformed));
+    }
+}
+
+#[test]
+fn errors_about_proofs() {
+    let kind = |status: u16, code: &str| {
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let error = Setup::default().read(status, &[("content-type", JSON)], body.as_bytes()).unwrap_err();
+        assert_eq!(error.code().map(|told| told.as_str()), Some(code));
+        error.kind()
+    };
+    for status in [400, 401] {
+        assert_eq!(kind(status, "use_dpop_nonce"), TokenErrorKind::Unavailable, "the next request has it");
+        assert_eq!(kind(status, "invalid_dpop_proof"), TokenErrorKind::Refused, "no fault of the secret");
     }
 }
 
@@ -479,6 +518,7 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
     for _ in 0..3 {
         let reader = Reader {
             settings: &settings,
+            binds_tokens: false,
             asking: Asking::Primary,
             dead_refresh_codes: &[],
             asked_scopes: None,

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::Now;
-use crate::endpoint::{Signer, SigningAlgorithm, SigningKey};
+use crate::endpoint::{Signer, SigningKey};
+use crate::local_key::SigningAlgorithm;
 use crate::secret_source::SecretSource;
 
 /// A private key in PEM, and its public half for both verifiers.

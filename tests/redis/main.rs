@@ -1,0 +1,9 @@
+//! Tokens in a real Redis: what each operation does there, and what a fleet of processes makes of it.
+
+mod conformance;
+mod fleet;
+mod server;
+mod store;
+mod trouble;
+mod way;
+mod worker;
