@@ -4,17 +4,15 @@
 
 mod support;
 
-use std::time::Duration;
-
 use allocation_counter::measure;
-use support::baselines::{Inner, TENANT, access_token, floor};
+use support::baselines::{Inner, floor};
 use support::cases::{FLOOR, ONESHOT_FLOOR, cases};
 use support::figures::Figures;
 use support::ours::{background, ours};
 use support::requests::{KINDS, Kind};
-use tokio::runtime::Builder;
-use tower::{Layer, Service, ServiceExt};
-use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
+use support::waiters::Waiters;
+use tower::Service;
+use tower_oauth2_client::Replay;
 
 fn main() {
     let runtime = background();
@@ -48,29 +46,7 @@ fn main() {
 }
 
 /// Allocations of so many tasks with a request each, while the token is fetched or after.
-fn of_tasks(tasks: usize, wait: bool) -> f64 {
-    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-    let source = tower::service_fn(|_: TokenRequest| async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        Token::bearer(&access_token()).map_err(TokenError::permanent)
-    });
-    let tenant = Tenant::header("x-tenant-id").fixed(TENANT);
-    let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build().unwrap();
-    let layer = AuthLayer::with_source(cfg, source);
-    let service = layer.layer(Inner { yields: 0 });
-    runtime.block_on(async {
-        if !wait {
-            layer.handle().warm_up().await.unwrap();
-        }
-    });
-    let counted = measure(|| {
-        runtime.block_on(async {
-            let running: Vec<_> =
-                (0..tasks).map(|_| tokio::spawn(service.clone().oneshot(Kind::P3.request()))).collect();
-            for task in running {
-                task.await.unwrap().unwrap();
-            }
-        });
-    });
-    counted.count_total as f64
+fn of_tasks(tasks: u64, wait: bool) -> f64 {
+    let waiters = Waiters::new(wait);
+    measure(|| waiters.measured_run(tasks)).count_total as f64
 }

@@ -16,6 +16,7 @@ use support::figures::Figures;
 use support::ours::{background, ours, warm};
 use support::paired::median;
 use support::requests::{Body, Kind};
+use support::tasks::run;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
@@ -23,7 +24,7 @@ use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenErr
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let mut figures = Figures::of("contention");
-    threads(&mut figures, if quick { 5 } else { 21 });
+    threads(&mut figures, if quick { 11 } else { 21 });
     tasks(&mut figures, if quick { 3 } else { 11 });
     for tasks in [64, 1_000] {
         let span = Duration::from_millis(if quick { 500 } else { 3_000 });
@@ -83,6 +84,9 @@ where
             let (mut service, barrier, handle) = (service.clone(), barrier.clone(), runtime.handle().clone());
             thread::spawn(move || {
                 let _guard = handle.enter();
+                // What the spawning thread allocated for these threads lies side by side, and each thread that frees its part
+                // gets it again for its own small things: two threads would write to one cache line, by malloc's chance.
+                let _used_up: Vec<Vec<u8>> = (0..256).map(|at| Vec::with_capacity(16 + at % 32 * 16)).collect();
                 measured_persistent(&mut service, kind, BATCH);
                 barrier.wait();
                 let (start, mut requests) = (Instant::now(), 0);
@@ -150,36 +154,6 @@ fn tasks(figures: &mut Figures, rounds: usize) {
             }
         }
     }
-}
-
-fn run<S>(runtime: &Runtime, service: S, kind: Kind, tasks: usize, requests: usize, oneshot: bool) -> f64
-where
-    S: Service<Request<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: std::fmt::Debug,
-    S::Response: Send,
-{
-    runtime.block_on(async move {
-        let start = Instant::now();
-        let running: Vec<_> = (0..tasks)
-            .map(|_| {
-                let mut service = service.clone();
-                tokio::spawn(async move {
-                    for _ in 0..requests.div_ceil(tasks) {
-                        if oneshot {
-                            service.clone().oneshot(kind.request()).await.unwrap();
-                        } else {
-                            service.ready().await.unwrap().call(kind.request()).await.unwrap();
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in running {
-            task.await.unwrap();
-        }
-        start.elapsed().as_nanos() as f64 / (requests.div_ceil(tasks) * tasks) as f64
-    })
 }
 
 struct ServedFigures {

@@ -1,4 +1,7 @@
 //! Everybody waits for one token: ten thousand waiters, a refresh that fails, a leader that goes away.
+//!
+//! What ten thousand tasks cost that hold a request, wait for one shared future and send it then through the floor, with
+//! no layer of ours, is measured beside it: much of a storm is memory that has gone cold.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
 
@@ -8,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::baselines::{Inner, TENANT, access_token};
+use futures_util::FutureExt;
+use support::baselines::{Inner, TENANT, access_token, floor};
 use support::figures::Figures;
 use support::paired::median;
 use support::requests::Kind;
@@ -26,7 +30,12 @@ fn main() {
     for workers in [1, 2] {
         let runtime = Builder::new_multi_thread().worker_threads(workers).enable_time().build().unwrap();
         let (mut released, mut cpu, mut fetches) = (Vec::new(), Vec::new(), 0_f64);
+        let (mut bare_released, mut bare_cpu) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
+            let waiting = bare_storm(&runtime, WAITERS, FETCH);
+            let at_hand = bare_storm(&runtime, WAITERS, Duration::ZERO);
+            bare_released.push(waiting.release_to_last.as_secs_f64() * 1e3);
+            bare_cpu.push((waiting.cpu - at_hand.cpu) / WAITERS as f64 / 1e3);
             let storm = storm(&runtime, WAITERS, true, false);
             let ready = ready(&runtime, WAITERS);
             released.push(storm.release_to_last.as_secs_f64() * 1e3);
@@ -37,6 +46,9 @@ fn main() {
         figures.put(format!("{WAITERS} waiters, {workers} workers: ms from release to last"), median(released));
         figures
             .put(format!("{WAITERS} waiters, {workers} workers: µs of CPU a waiter over a ready token"), median(cpu));
+        let name = format!("FLOOR behind a shared future, {WAITERS} waiters, {workers} workers");
+        figures.put(format!("{name}: ms from release to last"), median(bare_released));
+        figures.put(format!("{name}: µs of CPU a waiter over one without waiting"), median(bare_cpu));
     }
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let failed: Vec<_> = (0..rounds).map(|_| storm(&runtime, 64, false, false)).collect();
@@ -103,6 +115,48 @@ fn storm(runtime: &Runtime, waiters: usize, succeeds: bool, drop_leader: bool) -
         release_to_last: last.saturating_sub(released),
         all_told: last.as_secs_f64() * 1e3,
         cpu,
+    }
+}
+
+/// The same tasks without a layer of ours; none of them waits if `fetch` is nothing.
+fn bare_storm(runtime: &Runtime, waiters: usize, fetch: Duration) -> Storm {
+    let service = floor(Inner { yields: 0 });
+    let start = Instant::now();
+    let last = Arc::new(AtomicU64::new(0));
+    let before = cpu();
+    let released = runtime.block_on(async {
+        let fetched = async move {
+            tokio::time::sleep(fetch).await;
+            Instant::now()
+        };
+        let fetched = (!fetch.is_zero()).then(|| fetched.shared());
+        let followers: Vec<_> = (0..waiters)
+            .map(|_| {
+                let (service, fetched, last) = (service.clone(), fetched.clone(), last.clone());
+                let request = Kind::P3.request();
+                tokio::spawn(async move {
+                    if let Some(fetched) = fetched {
+                        fetched.await;
+                    }
+                    service.oneshot(request).await.unwrap();
+                    last.fetch_max(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        for follower in followers {
+            follower.await.unwrap();
+        }
+        match fetched {
+            Some(fetched) => fetched.await - start,
+            None => Duration::ZERO,
+        }
+    });
+    let last = Duration::from_nanos(last.load(Ordering::Relaxed));
+    Storm {
+        token_requests: 0.0,
+        release_to_last: last.saturating_sub(released),
+        all_told: last.as_secs_f64() * 1e3,
+        cpu: cpu() - before,
     }
 }
 

@@ -41,12 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let outcome = response.extensions().get::<AuthOutcome>().cloned().unwrap_or_default();
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        println!(
-            "{status}: {} (waited for a token: {}, sent twice: {})",
-            String::from_utf8_lossy(&body),
-            outcome.waited,
-            outcome.resent
-        );
+        println!("{status}: {} (sent twice: {})", String::from_utf8_lossy(&body), outcome.resent);
     }
     println!("the API saw {} requests and refused {}", api.hits(), api.unauthorized());
     println!("the authorization server saw {} token requests", auth_server.token_requests());

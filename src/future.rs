@@ -29,7 +29,7 @@ use crate::observe;
 use crate::proofs::ProofSent;
 use crate::request::Keeping;
 use crate::response::{Drain, Verdict};
-use crate::shared::{Resending, SharedHandle};
+use crate::shared::{ByType, Resending, SharedHandle};
 use crate::token::{Current, Landing, Read, Rejection, Slot, Ticket, TokenError};
 
 #[cfg_attr(not(feature = "dpop"), path = "future/no_repeat.rs")]
@@ -67,8 +67,9 @@ pin_project! {
         Bare { #[pin] future: F },
         /// Never sent.
         Failed { error: Option<Error> },
-        /// Waits for a token and then for readiness, before the first sending.
-        Waiting { waiting: Box<Waiting<S, R, T>> },
+        /// Waits for a token and then for readiness, before the first sending. Not boxed: with ten thousand waiters the
+        /// allocation cost a tenth of the wait, and the state of the first sending needs most of the room anyway.
+        Waiting { waiting: Waiting<S, R, T> },
         /// The first sending.
         Sent { #[pin] future: F, sent: Sent<S, R, T> },
         /// The same, of a token that is bound to a key.
@@ -97,7 +98,7 @@ where
     }
 
     pub(crate) fn waiting(waiting: Waiting<S, R, T>) -> Self {
-        Self { state: State::Waiting { waiting: Box::new(waiting) } }
+        Self { state: State::Waiting { waiting } }
     }
 
     pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
@@ -129,12 +130,15 @@ where
                     Some(error) => return Poll::Ready(Err(error)),
                     None => State::Done,
                 },
-                StateProj::Waiting { waiting } => match ready!(waiting.poll(cx)) {
-                    Ok((future, sent, proof)) => State::first(future, sent, proof),
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
+                StateProj::Waiting { waiting } => {
+                    let ready = ready!(waiting.poll(cx));
+                    let StateOwned::Waiting { waiting } = state.as_mut().project_replace(State::Done) else { continue };
+                    let (spare, current) = ready?;
+                    let (future, sent, proof) = waiting.send(spare, &current)?;
+                    State::first(future, sent, proof)
+                }
                 StateProj::Sent { future, sent } => {
-                    let mut response = ready!(future.poll(cx)).map_err(service_error)?;
+                    let response = ready!(future.poll(cx)).map_err(service_error)?;
                     match sent.shared.judge(&response, sent.slot(), sent.generation, BEARER) {
                         Verdict::Accepted => sent.slot().accept(sent.generation),
                         Verdict::Unknown | Verdict::NonceWanted => {}
@@ -153,13 +157,8 @@ where
                             }
                         }
                     }
-                    if let Some(watch) = sent.shared.watcher(sent.resend.watch, sent.slot(), sent.generation) {
-                        response = watch(response);
-                    }
-                    if sent.waited {
-                        let outcome =
-                            AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
-                        return Poll::Ready(Ok(with_outcome(response, outcome, None)));
+                    if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
+                        return Poll::Ready(Ok(watch(response)));
                     }
                     return Poll::Ready(Ok(response));
                 }
@@ -241,13 +240,8 @@ where
                             sent.slot().accept(sent.generation);
                         }
                         let mut response = response;
-                        if let Some(watch) = sent.shared.watcher(sent.resend.watch, sent.slot(), sent.generation) {
+                        if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
                             response = watch(response);
-                        }
-                        if sent.waited {
-                            let outcome =
-                                AuthOutcome { generation: sent.generation, waited: true, ..AuthOutcome::default() };
-                            response = with_outcome(response, outcome, None);
                         }
                         return Err(response);
                     }
@@ -279,7 +273,9 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
     slot: Option<Arc<Slot>>,
     generation: u64,
     kept: Option<R::Kept>,
-    resend: Resending<R, T>,
+    by_type: ByType<R, T>,
+    /// An outer layer of this crate sends the second time.
+    outer: bool,
     waited: bool,
 }
 
@@ -295,9 +291,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
         slot: Option<Arc<Slot>>,
         generation: u64,
         kept: Option<R::Kept>,
-        resend: Resending<R, T>,
+        outer: bool,
+        by_type: ByType<R, T>,
     ) -> Self {
-        Self { shared, slot, generation, kept, resend, waited: false }
+        Self { shared, slot, generation, kept, by_type, outer, waited: false }
     }
 
     fn slot(&self) -> &Arc<Slot> {
@@ -312,8 +309,9 @@ type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::R
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
     slot: Option<Arc<Slot>>,
-    request: Option<R>,
-    resend: Resending<R, T>,
+    request: R,
+    resending: Resending,
+    by_type: ByType<R, T>,
     step: WaitStep<S>,
 }
 
@@ -324,29 +322,34 @@ enum WaitStep<S> {
         ticket: Ticket,
         fallback: Option<Arc<Current>>,
     },
+    /// There was a token, and the inner service is not ready. Boxed, so that it makes no future larger.
     Readying {
-        spare: S,
+        spare: Box<S>,
         /// The flight failed, and the token from before it is to be used.
         fallback: Option<Arc<Current>>,
     },
 }
 
 impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
+    /// Inlined, or the request would be copied once more.
+    #[inline(always)]
     pub(crate) fn new(
         shared: SharedHandle<S>,
         slot: Option<Arc<Slot>>,
         request: R,
-        resend: Resending<R, T>,
+        resending: Resending,
+        by_type: ByType<R, T>,
         read: Read,
     ) -> Self {
         let step = match read {
             Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { shared, slot, request: Some(request), resend, step }
+        Self { shared, slot, request, resending, by_type, step }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sending<S, R>, Error>>
+    /// A clone of the inner service that is ready, and the token to send with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S, Arc<Current>), Error>>
     where
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
@@ -354,55 +357,70 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let engine = &self.shared.setup.engine;
         let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
         loop {
-            self.step = match &mut self.step {
+            let (mut spare, landed, mut fallback) = match std::mem::replace(&mut self.step, WaitStep::Reading) {
                 WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(_) => WaitStep::Readying { spare: self.shared.spare(), fallback: None },
-                    Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
+                    Read::Ready(current) => (self.shared.spare(), Some(current), None),
+                    Read::Wait { ticket, fallback } => {
+                        self.step = WaitStep::Flying { ticket, fallback };
+                        continue;
+                    }
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
-                WaitStep::Flying { ticket, fallback } => {
-                    let landing = ready!(Pin::new(ticket).poll(cx));
+                WaitStep::Flying { mut ticket, fallback } => {
+                    let Poll::Ready(landing) = Pin::new(&mut ticket).poll(cx) else {
+                        self.step = WaitStep::Flying { ticket, fallback };
+                        return Poll::Pending;
+                    };
                     let failed = matches!(landing, Landing::Failed(_));
-                    match engine.settle(landing, fallback.take()) {
-                        Some(Ok(current)) => {
-                            WaitStep::Readying { spare: self.shared.spare(), fallback: failed.then_some(current) }
-                        }
+                    match engine.settle(landing, fallback) {
+                        Some(Ok(current)) if failed => (self.shared.spare(), None, Some(current)),
+                        Some(Ok(current)) => (self.shared.spare(), Some(current), None),
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
-                        None => WaitStep::Reading,
+                        None => continue,
                     }
                 }
-                WaitStep::Readying { spare, fallback } => {
-                    ready!(spare.poll_ready(cx)).map_err(service_error)?;
-                    // Readiness may have been long in coming: another token may be there, or this one have expired.
-                    let current = match (slot.read(engine), fallback.take()) {
-                        (Read::Ready(current), _) | (_, Some(current)) => current,
-                        (Read::Wait { ticket, fallback }, None) => {
-                            self.step = WaitStep::Flying { ticket, fallback };
-                            continue;
-                        }
-                        (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
-                    };
-                    let header = current.token.header_value().clone();
-                    let Some(mut request) = self.request.take() else { return Poll::Pending };
-                    let kept = match self.resend.keep(&request) {
-                        Keeping::Done(kept) => kept,
-                        Keeping::ByRecording => {
-                            let kept;
-                            (request, kept) = request.record(self.resend.ops, self.shared.setup.replay.cap);
-                            kept
-                        }
-                    };
-                    let setup = &self.shared.setup;
-                    let proof = setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None)?;
-                    setup.injection.apply(header, request.headers_mut());
-                    let future = spare.call(request);
-                    let (shared, slot) = (self.shared.clone(), self.slot.take());
-                    let generation = current.generation;
-                    let sent = Sent { shared, slot, generation, kept, resend: self.resend, waited: true };
-                    return Poll::Ready(Ok((future, sent, proof)));
-                }
+                WaitStep::Readying { spare, fallback } => (*spare, None, fallback),
+            };
+            let Poll::Ready(ready) = spare.poll_ready(cx) else {
+                self.step = WaitStep::Readying { spare: Box::new(spare), fallback };
+                return Poll::Pending;
+            };
+            ready.map_err(service_error)?;
+            // Readiness may have been long in coming, and so may this poll: another token may be there, or this one have
+            // expired. Where the slot's word says that it is current still, nothing that others share is touched.
+            let read = match landed {
+                Some(current) if slot.word() == current.word() => Read::Ready(current),
+                _ => slot.read(engine),
+            };
+            match (read, fallback.take()) {
+                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
+                (Read::Wait { ticket, fallback }, None) => self.step = WaitStep::Flying { ticket, fallback },
+                (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
             }
         }
+    }
+
+    fn send(self, mut spare: S, current: &Current) -> Result<Sending<S, R>, Error>
+    where
+        S: Service<R, Response = T>,
+    {
+        let Self { shared, slot, mut request, resending, by_type, .. } = self;
+        let kept = match by_type.keep(&request, resending) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(by_type.ops, shared.setup.replay.cap);
+                kept
+            }
+        };
+        let header = current.token.header_value();
+        let header = if slot.is_none() { shared.copies.copy_of(current.word(), header) } else { header.clone() };
+        let setup = &shared.setup;
+        let proof = setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None)?;
+        setup.injection.apply(header, request.headers_mut());
+        let future = spare.call(request);
+        let sent = Sent::new(shared, slot, current.generation, kept, resending.outer, by_type);
+        Ok((future, Sent { waited: true, ..sent }, proof))
     }
 }
 
@@ -421,7 +439,7 @@ where
     outcome: AuthOutcome,
     /// Our rejection started the flight.
     starter: bool,
-    resend: Resending<R, T>,
+    by_type: ByType<R, T>,
     proof: ProofSent,
     step: RecoveryStep<S, R, T::Body>,
 }
@@ -462,7 +480,7 @@ where
         if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
         }
-        if sent.resend.outer {
+        if sent.outer {
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
@@ -481,13 +499,15 @@ where
         };
         if sent.kept.is_none() {
             // The flight goes on behind the caller's back, for the next request.
-            sent.shared.warn_if_unknown::<R>(&sent.resend.ops);
+            if R::is_body_unknown(&sent.by_type.ops) {
+                sent.shared.warn_of_body(R::body_name());
+            }
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
         Ok(Self {
             rejected: sent.generation,
-            resend: sent.resend,
+            by_type: sent.by_type,
             proof,
             shared: sent.shared,
             slot,
@@ -528,7 +548,7 @@ where
                     request.mark_resend();
                     let setup = &self.shared.setup;
                     if setup.proofs.is_on() {
-                        (request, self.kept) = self.resend.keep_again(request, setup.replay.cap);
+                        (request, self.kept) = self.by_type.keep_again(request, setup.replay.cap);
                     }
                     let header = current.token.header_value().clone();
                     let former = std::mem::take(&mut self.proof);
@@ -555,7 +575,7 @@ where
                         shared: self.shared.clone(),
                         slot: self.slot.clone(),
                         kept: self.kept.take(),
-                        resend: self.resend,
+                        by_type: self.by_type,
                         proof: std::mem::take(&mut self.proof),
                         outcome: std::mem::take(&mut self.outcome),
                         starter: self.starter,
@@ -580,7 +600,7 @@ struct Resent<S, R: HttpRequest, T> {
     slot: Arc<Slot>,
     /// For a proof with a nonce only.
     kept: Option<R::Kept>,
-    resend: Resending<R, T>,
+    by_type: ByType<R, T>,
     proof: ProofSent,
     outcome: AuthOutcome,
     starter: bool,
@@ -594,7 +614,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
 
     /// Whatever the second response is, it goes out.
     fn finish(&mut self, mut response: T) -> T {
-        if let Some(watch) = self.shared.watcher(self.resend.watch, &self.slot, self.outcome.generation) {
+        if let Some(watch) = self.shared.watcher(self.by_type.watch, &self.slot, self.outcome.generation) {
             response = watch(response);
         }
         if matches!(self.judge(&response), Verdict::Accepted) {

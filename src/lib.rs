@@ -62,6 +62,7 @@
 
 mod clock;
 mod config;
+mod copies;
 #[cfg(feature = "dpop")]
 mod dpop;
 mod endpoint;

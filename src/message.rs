@@ -9,7 +9,7 @@ use crate::extensions::Resend;
 use crate::request::KeptBody;
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
-use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, keep, record};
+use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, Rare, keep, record};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
 /// feature `reqwest`, for `reqwest::Request`.
@@ -40,7 +40,7 @@ pub(crate) mod sealed {
         fn extensions(&self) -> Option<&Extensions>;
         /// Tells an inner layer of this crate that this is the second sending.
         fn mark_resend(&mut self);
-        fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error>;
+        fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error>;
         /// Where an admitted request goes, see [`OriginPolicy::place`].
         #[cfg(feature = "dpop")]
         fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin>;
@@ -52,8 +52,9 @@ pub(crate) mod sealed {
         /// Splits into what is sent and what is kept.
         fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
         fn rebuild(kept: Self::Kept) -> Option<Self>;
-        /// The body's type, if no request with such a body can be sent twice.
-        fn unknown_body(ops: &Self::Ops) -> Option<&'static str>;
+        /// Whether no request with such a body can be sent twice.
+        fn is_body_unknown(ops: &Self::Ops) -> bool;
+        fn body_name() -> &'static str;
     }
 
     pub(crate) trait Response {
@@ -92,8 +93,9 @@ impl<B: Body> sealed::Request for http::Request<B> {
         self.extensions_mut().insert(Resend);
     }
 
-    fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error> {
-        origins.check(self.uri(), self.headers())
+    #[inline]
+    fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error> {
+        origins.check(self.uri(), self.headers(), rare)
     }
 
     #[cfg(feature = "dpop")]
@@ -119,8 +121,12 @@ impl<B: Body> sealed::Request for http::Request<B> {
         kept.rebuild()
     }
 
-    fn unknown_body(ops: &Self::Ops) -> Option<&'static str> {
-        ops.is_none().then(std::any::type_name::<B>)
+    fn is_body_unknown(ops: &Self::Ops) -> bool {
+        ops.is_none()
+    }
+
+    fn body_name() -> &'static str {
+        std::any::type_name::<B>()
     }
 }
 
@@ -172,7 +178,7 @@ impl sealed::Request for reqwest::Request {
 
     fn mark_resend(&mut self) {}
 
-    fn admission(&self, origins: &OriginPolicy) -> Result<Admission, Error> {
+    fn admission(&self, origins: &OriginPolicy, _: Rare) -> Result<Admission, Error> {
         let url = self.url();
         let has_userinfo = !url.username().is_empty() || url.password().is_some();
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
@@ -217,8 +223,12 @@ impl sealed::Request for reqwest::Request {
         Some(request)
     }
 
-    fn unknown_body(_: &Self::Ops) -> Option<&'static str> {
-        None
+    fn is_body_unknown(_: &Self::Ops) -> bool {
+        false
+    }
+
+    fn body_name() -> &'static str {
+        std::any::type_name::<reqwest::Body>()
     }
 }
 

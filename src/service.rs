@@ -12,9 +12,9 @@ use crate::extensions::{Resend, Scopes, SkipAuth, TenantId, unshared};
 use crate::future::{ResponseFuture, Sent, Waiting};
 use crate::message::{HttpRequest, HttpResponse};
 use crate::proofs::ProofSent;
-use crate::request::{Admission, Keeping, Registry, TenantPolicy, withhold};
-use crate::response::{Watch, watch_of};
-use crate::shared::{Resending, Setup, Shared, SharedHandle};
+use crate::request::{Admission, Keeping, Rare, Registry, TenantPolicy, may_keep, withhold};
+use crate::response::watch_of;
+use crate::shared::{ByType, Resending, Setup, Shared, SharedHandle};
 use crate::token::{Current, Partition, Read, Slot};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
@@ -123,8 +123,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let ops = self.shared.registry.ops_of::<B>();
-        self.start(request, ops, watch_of::<RB>())
+        self.start(request, |registry| ByType { ops: registry.ops_of::<B>(), watch: watch_of::<RB>() })
     }
 }
 
@@ -143,7 +142,7 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, self.shared.registry.ops_of(), None)
+        self.start(request, |registry| ByType { ops: registry.ops_of(), watch: None })
     }
 }
 
@@ -154,26 +153,29 @@ const NO_TENANTS: &str = "the request names a tenant, and this layer has none co
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
-    fn start<R>(&mut self, mut request: R, ops: R::Ops, watch: Option<Watch<S::Response>>) -> Answer<S, R>
+    /// Out of line, or the request would be copied once more on its way in here (30 instructions).
+    #[inline(never)]
+    fn start<R>(&mut self, mut request: R, by_type: impl FnOnce(&Registry) -> ByType<R, S::Response>) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let (slot, resend) = match self.prepare(&mut request, ops, watch) {
-            Ok(Prepared::Ours(slot, resend)) => (slot, resend),
+        let by_type = by_type(&self.shared.registry);
+        let (slot, resending) = match self.prepare(&mut request) {
+            Ok(Prepared::Ours(slot, resending)) => (slot, resending),
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
             Err(error) => return self.refuse(error),
         };
         let (header, generation) = match self.token(slot.as_ref()) {
             Ok(token) => token,
-            Err(read) => return self.wait(request, slot, resend, read),
+            Err(read) => return self.wait(request, slot, resending, by_type, read),
         };
-        let kept = match resend.keep(&request) {
+        let kept = match by_type.keep(&request, resending) {
             Keeping::Done(kept) => kept,
             Keeping::ByRecording => {
                 let kept;
-                (request, kept) = request.record(resend.ops, self.shared.setup.replay.cap);
+                (request, kept) = request.record(by_type.ops, self.shared.setup.replay.cap);
                 kept
             }
         };
@@ -184,40 +186,29 @@ impl<S> Auth<S> {
         };
         setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
+        let sent = Sent::new(self.shared.clone(), slot, generation, kept, resending.outer, by_type);
         if proof.is_some() {
-            return ResponseFuture::proved(
-                future,
-                Sent::new(self.shared.clone(), slot, generation, kept, resend),
-                proof,
-            );
+            return ResponseFuture::proved(future, sent, proof);
         }
-        ResponseFuture::sent(future, Sent::new(self.shared.clone(), slot, generation, kept, resend))
+        ResponseFuture::sent(future, sent)
     }
 
     /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
-    fn prepare<R: HttpRequest, T>(
-        &self,
-        request: &mut R,
-        ops: R::Ops,
-        watch: Option<Watch<T>>,
-    ) -> Result<Prepared<R, T>, Error> {
+    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
         let setup = &self.shared.setup;
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
         }
+        let rare = Rare::find(request.headers());
         let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
-        if matches!(request.admission(&setup.origins)?, Admission::NoCredentials) {
+        if matches!(request.admission(&setup.origins, rare)?, Admission::NoCredentials) {
             withhold(request.headers_mut(), tenant_header);
             return Ok(Prepared::Bare);
         }
-        let resend = Resending {
-            policy: extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay),
-            outer: extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some()),
-            ops,
-            watch,
-        };
-        let scopes = extensions.and_then(|extensions| extensions.get::<Scopes>()).cloned();
+        let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
+        let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
+        let resending = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer };
         let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
         if setup.tenant.is_none() && tenant_is_named() {
             return Err(Error::Tenant { reason: NO_TENANTS });
@@ -229,33 +220,44 @@ impl<S> Auth<S> {
             },
             None => None,
         };
-        let is_ours = setup.injection.admits(request.headers(), tenant_header)?;
+        let is_ours = setup.injection.admits(request.headers(), rare, tenant_header)?;
         let tenant = match &setup.tenant {
             Some(policy) => policy.stamp(named, request.headers_mut())?,
             None => None,
         };
-        let partition = Partition { tenant, scopes };
         if !is_ours {
             return Ok(Prepared::Bare);
         }
         setup.proofs.check(request, &setup.origins)?;
-        let slot = (!partition.is_main()).then(|| setup.engine.slot(partition));
-        Ok(Prepared::Ours(slot, resend))
+        let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
+        // Nearly every request: of the main slot.
+        let slot = match (tenant, scopes) {
+            (None, None) => None,
+            (tenant, scopes) => Some(setup.engine.slot(Partition { tenant, scopes })),
+        };
+        Ok(Prepared::Ours(slot, resending))
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the main slot.
     fn token(&mut self, slot: Option<&Arc<Slot>>) -> Result<(HeaderValue, u64), Read> {
         let engine = &self.shared.setup.engine;
         let Some(slot) = slot else {
-            let main = engine.main();
-            if let Some(header) = self.local.lookup(main.word()) {
-                return Ok((header, Current::generation_of(self.local.word)));
+            let mut word = engine.main().word();
+            if let Some(header) = self.local.lookup(word) {
+                return Ok((header, Current::generation_of(word)));
             }
-            let current = ready(main.read(engine))?;
-            if self.local.is_second(current.word()) {
-                self.settle_in(&current);
+            let header = match self.shared.copies.lookup(word) {
+                Some(header) => header,
+                None => {
+                    let current = ready(engine.main().read(engine))?;
+                    word = current.word();
+                    self.shared.copies.copy_of(word, current.token.header_value())
+                }
+            };
+            if self.local.is_second(word) {
+                self.settle_in(word, &header);
             }
-            return Ok((current.token.header_value().clone(), current.generation));
+            return Ok((header, Current::generation_of(word)));
         };
         let current = ready(slot.read(engine))?;
         Ok((current.token.header_value().clone(), current.generation))
@@ -263,9 +265,9 @@ impl<S> Auth<S> {
 
     /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
     #[cold]
-    fn settle_in(&mut self, current: &Current) {
-        self.local.header = Some(unshared(current.token.header_value()));
-        self.local.word = current.word();
+    fn settle_in(&mut self, word: u64, header: &HeaderValue) {
+        self.local.header = Some(unshared(header));
+        self.local.word = word;
         if self.local.tenant.is_none() {
             let policy = self.shared.setup.tenant.as_ref();
             let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
@@ -281,7 +283,8 @@ impl<S> Auth<S> {
         &mut self,
         request: R,
         slot: Option<Arc<Slot>>,
-        resend: Resending<R, S::Response>,
+        resending: Resending,
+        by_type: ByType<R, S::Response>,
         read: Read,
     ) -> Answer<S, R>
     where
@@ -293,7 +296,7 @@ impl<S> Auth<S> {
             Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
                 self.inner = self.shared.spare();
-                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resend, read))
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resending, by_type, read))
             }
         }
     }
@@ -319,11 +322,11 @@ fn ready(read: Read) -> Result<Arc<Current>, Read> {
     }
 }
 
-enum Prepared<R: HttpRequest, T> {
+enum Prepared {
     /// Goes out as it is.
     Bare,
     /// Goes out with a token; of this slot, or of the main one.
-    Ours(Option<Arc<Slot>>, Resending<R, T>),
+    Ours(Option<Arc<Slot>>, Resending),
 }
 
 impl Local {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::copies::Copies;
 use crate::endpoint::Direct;
-use crate::extensions::Replay;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::proofs::Proofs;
@@ -23,12 +23,14 @@ pub(crate) struct Shared<S> {
     spare: Mutex<S>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) registry: Registry,
+    /// For clones that have no header value of their own yet.
+    pub(crate) copies: Copies,
     warned: AtomicBool,
 }
 
 impl<S> Shared<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        Self { spare: Mutex::new(inner), setup, registry, warned: AtomicBool::new(false) }
+        Self { spare: Mutex::new(inner), setup, registry, copies: Copies::default(), warned: AtomicBool::new(false) }
     }
 
     pub(crate) fn spare(&self) -> S
@@ -38,12 +40,10 @@ impl<S> Shared<S> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says once that requests of this kind are never sent twice.
-    pub(crate) fn warn_if_unknown<R: HttpRequest>(&self, ops: &R::Ops) {
-        if let Some(body) = R::unknown_body(ops)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            observe::body_not_replayable(body);
+    /// Says once that requests with bodies of this type are never sent twice.
+    pub(crate) fn warn_of_body(&self, name: &'static str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            observe::body_not_replayable(name);
         }
     }
 
@@ -91,38 +91,43 @@ pub(crate) struct Setup {
     pub(crate) store: Option<Arc<dyn Keeper>>,
 }
 
-/// What may happen after a rejection.
-pub(crate) struct Resending<R: HttpRequest, T> {
-    pub(crate) policy: Replay,
+/// How often a request may be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Resending {
+    /// It may be sent twice, if its body can be.
+    pub(crate) may_keep: bool,
     /// This already is a second sending, by an outer layer of this crate.
     pub(crate) outer: bool,
+}
+
+/// What is known by the types of request and response.
+///
+/// Apart from what is known by the request, so that the compiler sees constants: 60 instructions a request.
+pub(crate) struct ByType<R: HttpRequest, T> {
     /// How the request's body is sent twice.
     pub(crate) ops: R::Ops,
     /// How the response's trailers are watched; `None` where they cannot be.
     pub(crate) watch: Option<Watch<T>>,
 }
 
-impl<R: HttpRequest, T> Copy for Resending<R, T> {}
+impl<R: HttpRequest, T> Copy for ByType<R, T> {}
 
-impl<R: HttpRequest, T> Clone for Resending<R, T> {
+impl<R: HttpRequest, T> Clone for ByType<R, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<R: HttpRequest, T> Resending<R, T> {
+impl<R: HttpRequest, T> ByType<R, T> {
     /// Keeps what a second sending needs; to be done before the token is put in.
     #[inline]
-    pub(crate) fn keep(&self, request: &R) -> Keeping<R::Kept> {
-        if self.outer || !self.policy.allows(request.method()) {
-            return Keeping::Done(None);
-        }
-        request.keep(self.ops)
+    pub(crate) fn keep(&self, request: &R, resending: Resending) -> Keeping<R::Kept> {
+        if resending.may_keep { request.keep(self.ops) } else { Keeping::Done(None) }
     }
 
-    /// The same for a sending after the first. What comes back is to be sent.
+    /// The same for a sending after the first, of a request that was kept. What comes back is to be sent.
     pub(crate) fn keep_again(&self, request: R, cap: usize) -> (R, Option<R::Kept>) {
-        match self.keep(&request) {
+        match request.keep(self.ops) {
             Keeping::Done(kept) => (request, kept),
             Keeping::ByRecording => request.record(self.ops, cap),
         }

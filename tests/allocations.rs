@@ -10,6 +10,7 @@ use support::baselines::{Inner, access_token};
 use support::cases::{Case, FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY, cases};
 use support::ours::{background, layer_per_tenant, ours};
 use support::requests::{KINDS, Kind};
+use support::waiters::Waiters;
 use tower::{Layer, Service};
 use tower_oauth2_client::{Replay, TenantId};
 
@@ -58,6 +59,19 @@ fn a_clone_for_each_request_allocates_no_more() {
     }
     assert_at_most(Kind::P3, ONESHOT_REPLAY, 1.0);
     assert_at_most(Kind::P8, ONESHOT_REPLAY, 2.0);
+    assert_at_most(Kind::P12, ONESHOT_REPLAY, 5.0);
+}
+
+/// With a task for each, so that what tokio allocates for a task is in both counts.
+#[test]
+fn waiting_for_a_token_allocates_nothing() {
+    const TASKS: u64 = 2_000;
+    let [waiting, ready] = [true, false].map(|wait| {
+        let waiters = Waiters::new(wait);
+        measure(|| waiters.measured_run(TASKS)).count_total as f64 / TASKS as f64
+    });
+    println!("{:+} allocations a waiter", waiting - ready);
+    assert!(waiting - ready < 0.1);
 }
 
 #[test]

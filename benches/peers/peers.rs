@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on says so")]
 
+mod aws_peer;
+mod huskarl_peer;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -90,6 +92,15 @@ async fn peers(url: &Url, kind: Kind) -> Vec<Case> {
     });
     let credentials = user_account::Builder::new(account).with_token_uri(url.as_str()).build().unwrap();
     credentials.headers(http::Extensions::new()).await.unwrap();
+    let husky = huskarl_peer::Authorized { inner: inner.clone(), authorizer: huskarl_peer::authorizer().await };
+    let cached = aws_peer::cached().await;
+    let aws = Glue {
+        inner: inner.clone(),
+        value: move || {
+            let cached = cached.clone();
+            async move { cached.header().await }
+        },
+    };
     let google = Glue {
         inner,
         value: move || {
@@ -106,6 +117,8 @@ async fn peers(url: &Url, kind: Kind) -> Vec<Case> {
         persistent("cf-gears-toolkit-auth", kind, plain),
         persistent("cf-gears-toolkit-auth, resends", kind, refreshing),
         persistent("middle", kind, middle),
+        persistent("huskarl", kind, husky),
+        persistent("aws-smithy-runtime, lazy identity cache", kind, aws),
         persistent("google-cloud-auth", kind, google),
     ]
 }

@@ -90,8 +90,9 @@ fn measured_oneshot<S: Service<Request<Body>> + Clone>(service: &S, kind: Kind, 
     }
 }
 
-/// One request, which is to be answered at once.
-#[inline]
+/// One request, which is to be answered at once. Inlined, or it would cost the larger stacks one more copy of the request
+/// than the smaller ones.
+#[inline(always)]
 pub(crate) fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());

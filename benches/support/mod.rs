@@ -9,3 +9,5 @@ pub(crate) mod ours;
 pub(crate) mod paired;
 pub(crate) mod requests;
 pub(crate) mod reqwests;
+pub(crate) mod tasks;
+pub(crate) mod waiters;

@@ -13,7 +13,7 @@ use crate::message::{HttpRequest, HttpResponse};
 use crate::observe;
 use crate::proofs::ProofSent;
 use crate::response::Drain;
-use crate::shared::{Resending, SharedHandle};
+use crate::shared::{ByType, SharedHandle};
 
 /// A sending that is to be made once more.
 pub(super) struct Repeat<S, R, T>
@@ -53,7 +53,7 @@ where
     /// The response comes back if the request cannot be sent again.
     pub(super) fn of_proved(mut proved: Box<Proved<S, R, T>>, response: T) -> Result<Self, T> {
         let Proved { sent, proof } = &mut *proved;
-        match again(&sent.shared, sent.kept.take(), sent.resend, proof) {
+        match again(&sent.shared, sent.kept.take(), sent.by_type, proof) {
             Some((request, kept)) => {
                 sent.kept = kept;
                 observe::repeated_with_nonce(sent.generation);
@@ -70,7 +70,7 @@ where
 
     /// The same for a second sending.
     pub(super) fn of_resent(mut resent: Resent<S, R, T>, response: T) -> Result<Self, T> {
-        match again(&resent.shared, resent.kept.take(), resent.resend, &mut resent.proof) {
+        match again(&resent.shared, resent.kept.take(), resent.by_type, &mut resent.proof) {
             Some((request, kept)) => {
                 resent.kept = kept;
                 observe::repeated_with_nonce(resent.outcome.generation);
@@ -120,12 +120,12 @@ where
 fn again<S, R: HttpRequest, T>(
     shared: &SharedHandle<S>,
     kept: Option<R::Kept>,
-    resend: Resending<R, T>,
+    by_type: ByType<R, T>,
     proof: &mut ProofSent,
 ) -> Option<(R, Option<R::Kept>)> {
     let setup = &shared.setup;
     let (token, nonce) = proof.spend()?;
-    let (mut request, kept) = resend.keep_again(R::rebuild(kept?)?, setup.replay.cap);
+    let (mut request, kept) = by_type.keep_again(R::rebuild(kept?)?, setup.replay.cap);
     let former = std::mem::take(proof);
     *proof = setup.proofs.put(&mut request, &token, &setup.origins, former, Some(nonce)).ok()?;
     setup.injection.apply(token, request.headers_mut());

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, CONNECTION, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::has_header;
+use super::Rare;
 use crate::error::{ConfigError, Error};
 
 /// What happens to an `Authorization` header that is on a request already.
@@ -54,11 +54,16 @@ impl Injection {
 
     /// Whether the token goes onto this request (`true`), or the caller's own `Authorization` stays.
     #[inline]
-    pub(crate) fn admits(&self, headers: &HeaderMap, tenant_header: Option<&HeaderName>) -> Result<bool, Error> {
+    pub(crate) fn admits(
+        &self,
+        headers: &HeaderMap,
+        rare: Rare,
+        tenant_header: Option<&HeaderName>,
+    ) -> Result<bool, Error> {
         if headers.keys_len() > Self::MAX_HEADERS {
             return Err(Error::Request("the request has too many headers".into()));
         }
-        if has_header(headers, &CONNECTION) && is_hop_by_hop(tenant_header, headers) {
+        if rare.connection && is_hop_by_hop(tenant_header, headers) {
             return Err(Error::Request(
                 "the Connection header names Authorization or the tenant header, so that the next hop would remove \
                  it (RFC 9110 §7.6.1); remove it there"
@@ -148,6 +153,10 @@ mod tests {
 
     use super::*;
 
+    fn admits(injection: &Injection, headers: &HeaderMap, tenant: Option<&HeaderName>) -> Result<bool, Error> {
+        injection.admits(headers, Rare::find(headers), tenant)
+    }
+
     fn token(text: &'static str) -> HeaderValue {
         let mut value = HeaderValue::from_static(text);
         value.set_sensitive(true);
@@ -196,20 +205,20 @@ mod tests {
         let pairs = [("authorization", "Basic x"), ("authorization", "Bearer y"), ("proxy-authorization", "Basic z")];
         let (one, mut two) = (headers(&pairs[..1]), headers(&pairs));
 
-        assert!(Injection::new(ExistingAuthorization::Replace).admits(&two, None).unwrap());
+        assert!(admits(&Injection::new(ExistingAuthorization::Replace), &two, None).unwrap());
         Injection::new(ExistingAuthorization::Replace).apply(token("Bearer a"), &mut two);
         assert_eq!(values(&two, "authorization"), [b"Bearer a"]);
         assert_eq!(two[PROXY_AUTHORIZATION], "Basic z");
 
-        assert!(!Injection::new(ExistingAuthorization::Keep).admits(&one, None).unwrap());
+        assert!(!admits(&Injection::new(ExistingAuthorization::Keep), &one, None).unwrap());
         assert!(matches!(
-            Injection::new(ExistingAuthorization::Keep).admits(&headers(&pairs), None),
+            admits(&Injection::new(ExistingAuthorization::Keep), &headers(&pairs), None),
             Err(Error::Request(_))
         ));
-        assert!(matches!(Injection::new(ExistingAuthorization::Reject).admits(&one, None), Err(Error::Request(_))));
+        assert!(matches!(admits(&Injection::new(ExistingAuthorization::Reject), &one, None), Err(Error::Request(_))));
 
         for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep, ExistingAuthorization::Reject] {
-            assert!(Injection::new(mode).admits(&HeaderMap::new(), None).unwrap(), "{mode:?}");
+            assert!(admits(&Injection::new(mode), &HeaderMap::new(), None).unwrap(), "{mode:?}");
         }
     }
 
@@ -219,16 +228,19 @@ mod tests {
         for value in ["authorization", "close, Authorization", "x,\tTENANT-ID ,y", "tenant-id"] {
             for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep] {
                 let error =
-                    Injection::new(mode).admits(&headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
+                    admits(&Injection::new(mode), &headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
                 assert!(matches!(error, Error::Request(_)));
             }
         }
         let second_line = headers(&[("connection", "close"), ("connection", "authorization")]);
-        assert!(Injection::default().admits(&second_line, None).is_err());
+        assert!(admits(&Injection::default(), &second_line, None).is_err());
         for value in ["keep-alive", "", ",", "x-authorization", "authorization-x", "proxy-authorization"] {
-            assert!(Injection::default().admits(&headers(&[("connection", value)]), Some(&tenant)).unwrap(), "{value}");
+            assert!(
+                admits(&Injection::default(), &headers(&[("connection", value)]), Some(&tenant)).unwrap(),
+                "{value}"
+            );
         }
-        assert!(Injection::default().admits(&headers(&[("connection", "tenant-id")]), None).unwrap());
+        assert!(admits(&Injection::default(), &headers(&[("connection", "tenant-id")]), None).unwrap());
     }
 
     /// Behaviour 99.
@@ -248,11 +260,11 @@ mod tests {
                 break;
             }
         }
-        assert!(matches!(Injection::default().admits(&full, None), Err(Error::Request(_))));
+        assert!(matches!(admits(&Injection::default(), &full, None), Err(Error::Request(_))));
 
         let mut large: HeaderMap =
             full.into_iter().filter_map(|(k, v)| Some((k?, v))).take(Injection::MAX_HEADERS).collect();
-        assert!(Injection::default().admits(&large, None).unwrap());
+        assert!(admits(&Injection::default(), &large, None).unwrap());
         Injection::default().apply(token("Bearer a"), &mut large);
         assert_eq!(large[AUTHORIZATION], "Bearer a");
     }

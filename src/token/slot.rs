@@ -701,9 +701,14 @@ struct Afterwards {
 }
 
 impl Afterwards {
-    fn run(self) {
-        self.superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
-        self.launch.into_iter().for_each(Launch::go);
+    /// By reference, since it is large and nearly always empty.
+    fn run(&mut self) {
+        if let Some(flight) = self.superseded.take() {
+            flight.report(Landing::Superseded);
+        }
+        if let Some(launch) = self.launch.take() {
+            launch.go();
+        }
     }
 }
 
