@@ -106,7 +106,10 @@ impl fmt::Display for Report {
         write!(
             f,
             "✓ {requests} requests by {} callers at once cost {tokens} token requests, one for each token needed; \
-             {resends} were\n  sent again after a revocation, none twice, and every one succeeded. ({seconds:.1} s)",
+             {resends} were\n  sent again after a revocation, none twice, and every one succeeded. ({seconds:.1} s)\n\n\
+             These five ask with client credentials. Other grants (refresh token, authorization code, device, JWT bearer,\n\
+             token exchange) and ways to authenticate: README.md. More to run: --example spry_authorization_code,\n\
+             --example multi_tenant, --example fleet_redis.",
             thousands(CALLERS),
         )
     }

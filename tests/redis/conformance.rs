@@ -97,7 +97,6 @@ async fn leasing(store: &impl TokenStore, key: &StoreKey) {
     assert!(second > first && !abandoned);
 }
 
-/// Behaviour 87.
 async fn a_stale_holder(store: &impl TokenStore, key: &StoreKey) {
     let (stale, _) = acquire(store, key, SHORT).await;
     ended(store, key, SHORT).await;
