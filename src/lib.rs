@@ -47,7 +47,7 @@
 //! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
 //! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
 //! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
-//! | `dpop` | | tokens bound to a key ([`DpopKey`], RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
+//! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].

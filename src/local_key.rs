@@ -139,7 +139,7 @@ pub enum SigningAlgorithm {
     Es256,
     /// ECDSA with P-384 and SHA-384.
     Es384,
-    /// ECDSA with P-521 and SHA-512; with a [`Signer`] only.
+    /// ECDSA with P-521 and SHA-512; with a [`Signer`](crate::Signer) only.
     Es512,
     /// Ed25519.
     EdDsa,
