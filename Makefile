@@ -67,6 +67,7 @@ bench-quick:
 report:
 	cargo bench --bench report
 
-# Regression guards that count. Instructions need an optimised build, and valgrind.
+# Regression guards that count, and what takes too long in a debug build. Instructions need valgrind.
 guards:
 	cargo test --release --test allocations --test instructions
+	cargo test --release --lib a_million_tenants
