@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{millis_since_epoch, moment};
+use super::millis::{moment, since_epoch};
 use crate::token::{ErrorCode, TokenError, TokenErrorKind};
 
 /// Nobody asks before it is over.
@@ -47,7 +47,7 @@ impl Failure {
                 _ => Self::REFUSED,
             },
         };
-        let until = millis_since_epoch(now.checked_add(pause)?);
+        let until = since_epoch(now.checked_add(pause)?);
         Some(Self { kind: kind.into(), code: error.code().map(|code| code.as_str().into()), until, in_a_row, made_by })
     }
 

@@ -38,6 +38,7 @@ mod file;
 mod identity;
 mod layer;
 mod memory;
+mod millis;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;

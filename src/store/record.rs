@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::failure::Failure;
+use super::millis::{millis, moment, since_epoch};
 use super::{StoreError, StoreErrorKind, Value};
 use crate::extensions::Scopes;
 use crate::secret::Secret;
@@ -43,9 +44,9 @@ impl Record {
         let token = self.token.as_ref().map(|token| TokenRecord {
             scheme: token.scheme().into(),
             access_token: token.access_token().into(),
-            asked_at: token.asked_at.map(millis_since_epoch),
+            asked_at: token.asked_at.map(since_epoch),
             expires_in: token.expires_in.map(millis),
-            expires_at: token.expires_at.map(millis_since_epoch),
+            expires_at: token.expires_at.map(since_epoch),
             refresh_in: token.refresh_in.map(millis),
             scopes: token.scopes().map(|scopes| scopes.as_str().into()),
             extra: Cow::Borrowed(token.extra().members()),
@@ -149,18 +150,6 @@ impl TokenRecord<'_> {
     }
 }
 
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn millis_since_epoch(moment: SystemTime) -> u64 {
-    millis(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(super) fn moment(millis: u64) -> Option<SystemTime> {
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
-}
-
 struct Count(usize);
 
 impl io::Write for Count {
@@ -176,6 +165,8 @@ impl io::Write for Count {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::error::BoxError;
 use crate::secret::Secret;
+use crate::store::millis::{millis, since_epoch};
 use crate::store::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, Value, Version};
 
 /// What the first line of a value begins with.
@@ -125,7 +126,7 @@ impl Place {
         let path = directory.path.join(format!("{key}.lock"));
         let lock = open(&path, true)?;
         lock.lock().map_err(|error| failed(&path, error))?;
-        Ok(Self { directory, key, now: millis(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()), lock })
+        Ok(Self { directory, key, now: since_epoch(now), lock })
     }
 
     pub(super) fn load(&self) -> Result<Option<Stored>, StoreError> {
@@ -345,10 +346,6 @@ fn is_ours(name: &str) -> bool {
 fn temporary_name(prefix: &str) -> String {
     let random = fastrand::u64(..);
     if prefix.is_empty() { format!("{random:016x}.tmp") } else { format!("{prefix}.{random:016x}.tmp") }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refused(path: &Path, why: &str) -> StoreError {
