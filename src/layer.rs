@@ -122,9 +122,7 @@ impl AuthLayer {
         RB::Error: Into<BoxError>,
         T: TokenSource,
     {
-        let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
-            .starting_with(cfg.initial_refresh_token());
+        let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
         let direct = Arc::new(endpoint.clone());
         Self::assemble(cfg, erase(wrap(endpoint)), Some(direct), None)
     }
@@ -165,9 +163,7 @@ impl AuthLayer {
         RB::Data: Send,
         RB::Error: Into<BoxError>,
     {
-        let Some((settings, credentials)) = cfg.endpoint() else { return Self::without_endpoint(cfg) };
-        let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock())
-            .starting_with(cfg.initial_refresh_token());
+        let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
         let store = StoreLayer::new(store, endpoint.identity());
         let source = erase(store.layer(endpoint.clone()));
         Self::assemble(cfg, source, Some(Arc::new(endpoint)), Some(Arc::new(store)))
@@ -272,6 +268,13 @@ impl AuthLayer {
         let setup = cfg.into_setup(Arc::new(engine), endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
+}
+
+/// `None`: the configuration has no token endpoint.
+fn endpoint<C>(cfg: &AuthConfig, client: C) -> Option<TokenEndpoint<C>> {
+    let (settings, credentials) = cfg.endpoint()?;
+    let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
+    Some(endpoint.starting_with(cfg.initial_refresh_token()))
 }
 
 impl<S: Clone> Layer<S> for AuthLayer {

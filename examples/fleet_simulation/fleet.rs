@@ -23,24 +23,20 @@ const START: f64 = 10.0;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
+    name: &'static str,
     pub(crate) jitter: bool,
     pub(crate) store: bool,
 }
 
 pub(crate) const SCENARIOS: [Scenario; 3] = [
-    Scenario { jitter: false, store: false },
-    Scenario { jitter: true, store: false },
-    Scenario { jitter: true, store: true },
+    Scenario { name: "alone, without jitter", jitter: false, store: false },
+    Scenario { name: "alone, with jitter", jitter: true, store: false },
+    Scenario { name: "with a store", jitter: true, store: true },
 ];
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.jitter, self.store) {
-            (false, false) => "alone, without jitter",
-            (true, false) => "alone, with jitter",
-            (false, true) => "with a store, without jitter",
-            (true, true) => "with a store",
-        })
+        f.write_str(self.name)
     }
 }
 
