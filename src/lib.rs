@@ -60,61 +60,40 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod clock;
 mod config;
-mod copies;
 #[cfg(feature = "dpop")]
 mod dpop;
 mod endpoint;
-mod error;
-mod extensions;
-mod future;
+mod engine;
+mod handle;
 #[cfg(feature = "jwt")]
-mod jwt;
-mod layer;
-#[cfg(feature = "jwt")]
-mod local_key;
-mod message;
-mod observe;
-#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
-mod proofs;
-pub mod providers;
-mod random;
+mod jws;
+mod middleware;
 mod request;
 mod response;
-mod secret;
-mod secret_source;
-mod service;
-mod shared;
+mod setup;
 mod sign_in;
 pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
+mod types;
 
-pub use clock::{Clock, Now, SystemClock};
-pub use config::{AuthConfig, AuthConfigBuilder};
+pub use config::{AuthConfig, AuthConfigBuilder, presets as providers};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, Discovery, TokenEndpoint, TokenExchange, TokenUrl};
+pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]
-pub use endpoint::{Signer, SigningKey};
-pub use error::{BoxError, ConfigError, Error};
-pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
-pub use future::ResponseFuture;
-pub use layer::{AuthHandle, AuthLayer, Stats};
-#[cfg(feature = "jwt")]
-pub use local_key::SigningAlgorithm;
-pub use message::{HttpRequest, HttpResponse};
-pub use request::{ExistingAuthorization, Foreign, Recorded, Tenant};
+pub use jws::{Signer, SigningAlgorithm, SigningKey};
+pub use middleware::{Auth, AuthLayer, ResponseFuture};
+pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Recorded, Tenant};
 pub use response::Forbidden;
-pub use secret::Secret;
-pub use secret_source::SecretSource;
-pub use service::Auth;
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
-pub use token::{
-    ErrorCode, ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
-    TokenSource, UnknownExpiry,
+pub use token::{ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry};
+pub use types::{
+    AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
+    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind,
 };
 
 /// The README's examples compile.

@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::error::ConfigError;
-use crate::local_key::{LocalKey, SigningAlgorithm};
-use crate::secret::Secret;
+use crate::jws::{LocalKey, SigningAlgorithm};
+use crate::types::{ConfigError, Secret};
 
 mod nonces;
 mod proof;

@@ -8,10 +8,8 @@ use serde::Serialize;
 
 use super::nonces::Nonces;
 use super::{DpopKey, hash};
-use crate::jwt::{complete, encode};
-use crate::random;
-use crate::secret_source::unavailable;
-use crate::token::TokenError;
+use crate::jws::{complete, encode};
+use crate::types::{TokenError, random, unavailable};
 
 /// The header that a proof goes into.
 pub(crate) const PROOF: HeaderName = HeaderName::from_static("dpop");

@@ -11,8 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
-use crate::error::ConfigError;
-use crate::secret::Secret;
+use crate::types::{ConfigError, Secret};
 
 /// What the built-in client can be told.
 #[derive(Clone)]

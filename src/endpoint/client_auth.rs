@@ -10,18 +10,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-#[cfg(feature = "jwt")]
-use super::assertion::{self, Statement};
 use super::encode::{Params, form_encode};
 #[cfg(feature = "jwt")]
-use super::signing::SigningKey;
-use crate::error::ConfigError;
+use crate::jws::SigningKey;
 #[cfg(feature = "jwt")]
-use crate::local_key::backend;
-use crate::secret::Secret;
-use crate::secret_source::{SecretSource, check_line, unavailable};
-use crate::store::Digest;
-use crate::token::TokenError;
+use crate::jws::backend;
+#[cfg(feature = "jwt")]
+use crate::jws::{self, Statement};
+use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_line, unavailable};
 
 /// How the client authenticates at the token endpoint (RFC 6749 §2.3). One way, never two: there is no default and no
 /// probing, since a wrong guess shows the secret twice and may lock the client out.
@@ -399,7 +395,7 @@ impl Presented {
         }
         #[cfg(feature = "jwt")]
         if let Some(assertion) = &self.client_assertion {
-            params.push("client_assertion_type", assertion::TYPE);
+            params.push("client_assertion_type", jws::TYPE);
             params.push("client_assertion", assertion.expose());
         }
     }

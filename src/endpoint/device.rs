@@ -8,9 +8,8 @@ use super::Direct;
 use super::answer::DeviceCodes;
 use super::endpoints::Other;
 use super::grant::GrantParams;
-use crate::extensions::{Scopes, TenantId};
-use crate::secret::Secret;
-use crate::token::{Token, TokenError, TokenErrorKind};
+use crate::token::Token;
+use crate::types::{Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
 /// A sign-in that the server waits for.
 pub(crate) struct DeviceAuthorization {
@@ -134,7 +133,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::ErrorCode;
+    use crate::types::ErrorCode;
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)

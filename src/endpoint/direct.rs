@@ -13,11 +13,9 @@ use super::endpoints::Other;
 use super::exchange::Answer;
 use super::grant::{Asking, GrantParams};
 use super::settings::EndpointSettings;
-use super::wire;
-use super::{Call, Credentials, TokenEndpoint, drop_refresh_token};
-use crate::error::BoxError;
-use crate::extensions::TenantId;
-use crate::token::{Token, TokenError, TokenRequest};
+use super::{Call, Credentials, TokenEndpoint, drop_refresh_token, wire};
+use crate::token::{Token, TokenRequest};
+use crate::types::{BoxError, TenantId, TokenError};
 
 pub(crate) type BoxReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
 

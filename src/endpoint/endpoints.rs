@@ -6,7 +6,7 @@ use super::ClientAuth;
 use super::discovery::Metadata;
 use super::grant::Asking;
 use super::settings::EndpointSettings;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::types::{TokenError, TokenErrorKind};
 
 /// The endpoints of the server, configured or found.
 pub(crate) struct Endpoints {

@@ -13,8 +13,7 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use crate::error::BoxError;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::types::{BoxError, TokenError, TokenErrorKind};
 
 /// What the token endpoint answered, read to its end.
 pub(crate) struct Answer {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Credentials, TokenEndpoint};
-use crate::store::{Client, Digest, StoreIdentity};
+use crate::store::{Client, StoreIdentity};
+use crate::types::Digest;
 
 impl<C> TokenEndpoint<C> {
     /// Whose tokens this endpoint makes: for [`StoreLayer::new`](crate::store::StoreLayer::new).
@@ -67,11 +68,8 @@ mod tests {
     use http::{HeaderName, HeaderValue, Uri};
 
     use super::*;
-    use crate::clock::SystemClock;
     use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, Param, TokenExchange, TokenUrl};
-    use crate::extensions::Scopes;
-    use crate::secret::Secret;
-    use crate::secret_source::SecretSource;
+    use crate::types::{Scopes, Secret, SecretSource, SystemClock};
 
     fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {
         let endpoint = TokenEndpoint::new((), Arc::new(settings), Credentials::new(auth), Arc::new(SystemClock));

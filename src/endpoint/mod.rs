@@ -16,17 +16,12 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use crate::clock::Clock;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
-use crate::error::BoxError;
-use crate::secret::Secret;
-use crate::secret_source::unavailable;
-use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind, TokenRequest};
+use crate::token::{RefreshToken, Token, TokenRequest};
+use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
 mod answer;
-#[cfg(feature = "jwt")]
-mod assertion;
 #[cfg(feature = "reqwest")]
 mod client;
 mod client_auth;
@@ -40,8 +35,6 @@ mod grant;
 mod identity;
 mod revocation;
 mod settings;
-#[cfg(feature = "jwt")]
-mod signing;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -50,8 +43,6 @@ pub use client_auth::ClientAuth;
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, TokenExchange};
-#[cfg(feature = "jwt")]
-pub use signing::{Signer, SigningKey};
 
 pub(crate) use answer::{AnswerSettings, Sent};
 #[cfg(feature = "reqwest")]

@@ -3,9 +3,7 @@
 use super::Direct;
 use super::endpoints::Other;
 use super::grant::GrantParams;
-use crate::extensions::TenantId;
-use crate::secret::Secret;
-use crate::token::TokenError;
+use crate::types::{Secret, TenantId, TokenError};
 
 /// What kind of token it is (`token_type_hint`).
 #[derive(Clone, Copy)]

@@ -9,10 +9,7 @@ use super::discovery::TokenAt;
 use super::{AnswerSettings, BodyEncoding, Grant};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
-use crate::error::ConfigError;
-use crate::extensions::Scopes;
-use crate::secret::Secret;
-use crate::secret_source::check_line;
+use crate::types::{ConfigError, Scopes, Secret, check_line};
 
 /// Two are equal when they ask the same way; the values of secrets are not compared.
 #[derive(Clone, PartialEq)]

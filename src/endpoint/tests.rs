@@ -10,15 +10,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::json;
 use tower::ServiceExt;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::clock::SystemClock;
-use crate::extensions::{Scopes, TenantId};
-use crate::secret::Secret;
+use crate::types::{Scopes, Secret, SystemClock, TenantId};
 
 #[cfg(feature = "jwt")]
 mod assertions;

@@ -11,8 +11,8 @@ use super::encode::{BodyEncoding, Params};
 use super::endpoints::{Endpoints, Other};
 use super::grant::{self, Asking, GrantParams};
 use super::settings::EndpointSettings;
-use crate::secret::Secret;
-use crate::token::{TokenError, TokenErrorKind, TokenRequest};
+use crate::token::TokenRequest;
+use crate::types::{Secret, TokenError, TokenErrorKind};
 
 /// What one exchange needs besides the settings, read for it alone.
 pub(crate) struct Material {

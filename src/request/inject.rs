@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, CONNECTION, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Rare;
-use crate::error::{ConfigError, Error};
+use crate::types::{ConfigError, Error};
 
 /// What happens to an `Authorization` header that is on a request already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

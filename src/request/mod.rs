@@ -3,7 +3,10 @@
 mod body;
 mod head;
 mod inject;
+mod message;
 mod origin;
+#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
+mod proofs;
 mod replay;
 mod tenant;
 
@@ -11,6 +14,7 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
+pub use message::{HttpRequest, HttpResponse};
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
@@ -23,6 +27,7 @@ pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
+pub(crate) use proofs::{ProofSent, Proofs};
 pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, may_keep, record};
 pub(crate) use tenant::TenantPolicy;
 

@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 use super::Rare;
-use crate::error::{ConfigError, Error};
+use crate::types::{ConfigError, Error};
 
 /// The allow-list: which requests may carry credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

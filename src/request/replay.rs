@@ -6,7 +6,7 @@ use http_body::Body;
 use super::Rare;
 use super::body::{KeptBody, Ops};
 use super::head::Head;
-use crate::extensions::Replay;
+use crate::types::Replay;
 
 /// Which requests are kept, and how much of a recorded body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

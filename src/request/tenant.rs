@@ -7,8 +7,7 @@ use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::inject::own_header_name;
-use crate::error::{ConfigError, Error};
-use crate::extensions::TenantId;
+use crate::types::{ConfigError, Error, TenantId};
 
 /// How requests say which tenant (practice, account, organisation) they are for.
 ///

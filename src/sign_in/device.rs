@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::{SignInError, SignInErrorKind, check_client, endpoint_of, keep, one_token, unsupported};
 use crate::endpoint::{DeviceAuthorization, DeviceError, Direct};
-use crate::extensions::TenantId;
-use crate::layer::AuthHandle;
-use crate::token::TokenErrorKind;
+use crate::handle::AuthHandle;
+use crate::types::{TenantId, TokenErrorKind};
 
 /// The beginning of a sign-in on another device.
 impl AuthHandle {

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::token::{ErrorCode, TokenError};
+use crate::types::{ErrorCode, TokenError};
 
 /// Why a sign-in brought no token. The next attempt is a new [`SignIn`](crate::SignIn) or
 /// [`DeviceSignIn`](crate::DeviceSignIn), whatever the reason: a code is never sent twice.

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::endpoint::{AuthorizationCode, Direct, Grant};
-use crate::extensions::TenantId;
-use crate::layer::AuthHandle;
-use crate::random;
-use crate::secret::Secret;
-use crate::token::{Token, TokenError, TokenErrorKind};
+use crate::handle::AuthHandle;
+use crate::token::Token;
+use crate::types::{Secret, TenantId, TokenError, TokenErrorKind, random};
 
 mod device;
 mod error;

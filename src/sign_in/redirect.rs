@@ -5,8 +5,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Secrets, SignInError, SignInErrorKind};
 use crate::endpoint::{Issuer, Sent};
-use crate::secret::Secret;
-use crate::token::ErrorCode;
+use crate::types::{ErrorCode, Secret};
 
 /// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
 #[derive(Default)]

@@ -12,8 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::record::Record;
 use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore, Version};
-use crate::clock::Clock;
-use crate::observe;
+use crate::types::{Clock, events};
 
 /// Cheap to clone; clones share store, pause and figures.
 pub(super) struct Access<St> {
@@ -89,7 +88,7 @@ impl<St: TokenStore> Access<St> {
             None => Ok(Found { version: Version::default(), record: None }),
             Some(stored) => {
                 let record = Record::from_bytes(stored.bytes.expose()).inspect_err(|error| {
-                    observe::store_failed("load", error.kind());
+                    events::store_failed("load", error.kind());
                 })?;
                 Ok(Found { version: stored.version, record: Some(record) })
             }
@@ -124,7 +123,7 @@ impl<St: TokenStore> Access<St> {
         let result =
             timeout(self.settings.timeout, work).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
         if let Err(error) = &result {
-            observe::store_failed(call, error.kind());
+            events::store_failed(call, error.kind());
         }
         let now = clock.now().monotonic;
         let mut rest = self.shared.rest.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,8 +12,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version};
-use crate::error::ConfigError;
-use crate::secret::Secret;
+use crate::types::{ConfigError, Secret};
 
 /// Tokens encrypted on their way into another store, decrypted on their way out.
 ///

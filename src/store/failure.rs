@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::millis::{moment, since_epoch};
-use crate::token::{ErrorCode, TokenError, TokenErrorKind};
+use crate::types::{ErrorCode, TokenError, TokenErrorKind};
 
 /// Nobody asks before it is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

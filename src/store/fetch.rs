@@ -13,12 +13,8 @@ use super::access::{Access, Figures, Found, Tenure};
 use super::failure::Failure;
 use super::record::Record;
 use super::{Saved, StoreError, StoreKey, TokenStore, Version};
-use crate::clock::Clock;
-use crate::observe;
-use crate::secret::Secret;
-use crate::token::{
-    Custody, RefreshToken, Terms, Token, TokenError, TokenErrorKind, TokenRequest, TokenSource, useful_for,
-};
+use crate::token::{Custody, RefreshToken, Terms, Token, TokenRequest, TokenSource, useful_for};
+use crate::types::{Clock, Secret, TokenError, TokenErrorKind, events};
 
 /// Why a new token is not in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +73,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         loop {
             let asked = match self.look().await {
                 Ok(Look::Token(token)) => {
-                    observe::token_from_store();
+                    events::token_from_store();
                     Figures::count(&self.access.figures().found);
                     return Ok(token);
                 }
@@ -316,7 +312,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     fn not_stored(&self, reason: NotStored) {
         Figures::count(&self.access.figures().not_stored);
-        observe::not_stored(reason);
+        events::not_stored(reason);
     }
 
     /// What is stored in place of ours, if it is of use.

@@ -16,11 +16,8 @@ use super::access::{Access, Figures, Found, Tenure};
 use super::fetch::{self, Fetch, NotStored};
 use super::record::Record;
 use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
-use crate::clock::Clock;
-use crate::extensions::TenantId;
-use crate::observe;
-use crate::secret::Secret;
-use crate::token::{RefreshToken, Token, TokenError, TokenRequest, TokenSource};
+use crate::token::{RefreshToken, Token, TokenRequest, TokenSource};
+use crate::types::{Clock, Secret, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
@@ -115,7 +112,7 @@ impl<St: TokenStore> StoreLayer<St> {
         };
         let record = self.put(&request, record).await.inspect_err(|_| {
             Figures::count(&self.0.figures().not_stored);
-            observe::not_stored(NotStored::StoreFailed);
+            events::not_stored(NotStored::StoreFailed);
         })?;
         Ok(fetch::stored(token, &record))
     }

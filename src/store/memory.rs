@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::{Fence, Lease, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
-use crate::clock::{Clock, SystemClock};
-use crate::secret::Secret;
+use crate::types::{Clock, Secret, SystemClock};
 
 /// A [`TokenStore`] in memory: several layers of one process share their tokens, and tests have a store without a server.
 ///

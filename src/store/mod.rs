@@ -48,8 +48,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::BoxError;
-use crate::secret::Secret;
+use crate::types::{BoxError, Secret};
 
 #[cfg(feature = "encryption")]
 pub use encryption::{Encrypted, EncryptionKeys};
@@ -60,8 +59,7 @@ pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};
 
-pub(crate) use fetch::NotStored;
-pub(crate) use identity::{Client, Digest};
+pub(crate) use identity::Client;
 pub(crate) use layer::Keeper;
 
 /// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make

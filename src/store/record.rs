@@ -11,9 +11,8 @@ use serde_json::Value as Json;
 use super::failure::Failure;
 use super::millis::{millis, moment, since_epoch};
 use super::{StoreError, StoreErrorKind, Value};
-use crate::extensions::Scopes;
-use crate::secret::Secret;
 use crate::token::{Extra, Token};
+use crate::types::{Scopes, Secret};
 
 /// The format written. Members may be added to it, as those unknown are passed over; a change that older versions of the
 /// crate must not read gets the next number.
@@ -170,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::token::{TokenError, TokenErrorKind};
+    use crate::types::{TokenError, TokenErrorKind};
 
     fn full() -> Record {
         let second = Duration::from_secs(1);

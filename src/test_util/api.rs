@@ -18,8 +18,7 @@ use super::body::{self, Answer, Body};
 use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, form, lock};
-use crate::clock::Clock;
-use crate::error::BoxError;
+use crate::types::{BoxError, Clock};
 
 /// An API for tests: a tower service that accepts requests with a token that is live at its [`AuthServer`].
 ///

@@ -15,18 +15,16 @@ use http::{Request, Response};
 use serde_json::{Map, Value, json};
 use tower_service::Service;
 
-use super::TestClock;
 use super::body::{self, Answer, Body};
 use super::codes::{Authorization, Codes, Rejected};
 use super::devices::{self, Devices};
 use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
-use super::metadata;
 use super::record::{RecordedRequest, Recorder, lock};
 use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
 use super::tokens::{Format, Identity, Tokens};
-use crate::clock::Clock;
-use crate::error::BoxError;
+use super::{TestClock, metadata};
+use crate::types::{BoxError, Clock};
 
 /// An authorization server for tests: a tower service from token requests to token answers.
 ///

@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 
-use crate::error::BoxError;
+use crate::types::BoxError;
 
 /// The response body of [`AuthServer`](super::AuthServer) and [`Api`](super::Api).
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{Api, AuthServer, Body};
-use crate::error::BoxError;
+use crate::types::BoxError;
 
 /// One service of the two: token endpoint paths go to `auth`, all others to `api`.
 ///

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::record::lock;
-use crate::clock::{Clock, Now};
+use crate::types::{Clock, Now};
 
 /// 2026-01-01T00:00:00Z, the wall time at which every `TestClock` starts.
 const START: Duration = Duration::from_secs(1_767_225_600);

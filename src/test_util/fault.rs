@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::future;
-use std::io;
 use std::time::Duration;
+use std::{future, io};
 
 use bytes::Bytes;
 use http::Response;
 use http::header::{LOCATION, RETRY_AFTER};
 
 use super::body::{self, Answer, Body};
-use crate::error::BoxError;
+use crate::types::BoxError;
 
 /// One way to misbehave, for one request. See [`AuthServer::script`](super::AuthServer::script) and
 /// [`Api::script`](super::Api::script).

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::clock::Now;
+use crate::types::Now;
 
 /// A request as a server saw it. `Debug` shows neither header values nor query nor body: they hold credentials.
 #[derive(Clone)]
@@ -154,8 +154,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::test_util::TestClock;
+    use crate::types::Clock;
 
     fn head(uri: &str) -> Parts {
         let request = http::Request::get(uri).header("authorization", "Bearer canary").body(()).unwrap();

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tower_service::Service;
 
 use super::body::{self, Body};
-use crate::error::BoxError;
+use crate::types::BoxError;
 
 /// Serves `service` on a free port of 127.0.0.1, plain HTTP/1.1 and HTTP/2 with prior knowledge, on the current tokio
 /// runtime, until [`Served`] is dropped.

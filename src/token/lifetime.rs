@@ -2,15 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Token;
-use crate::clock::Now;
-use crate::error::ConfigError;
+use crate::types::{ConfigError, Now};
 
 /// Where the end of a token's life is read from. Sources are tried in the configured order; the first usable one wins.
 ///
@@ -366,7 +364,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::{Clock, SystemClock};
+    use crate::types::{Clock, SystemClock};
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);

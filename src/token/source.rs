@@ -10,11 +10,8 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::lifetime::LifetimePolicy;
-use super::{Custody, Token, TokenError};
-use crate::clock::{Clock, SystemClock};
-use crate::error::BoxError;
-use crate::extensions::{Scopes, TenantId};
-use crate::secret::Secret;
+use super::{Custody, Token};
+use crate::types::{BoxError, Clock, Scopes, Secret, SystemClock, TenantId, TokenError};
 
 /// What a [`TokenSource`] is asked for: everything that can differ between two token requests of one layer.
 ///

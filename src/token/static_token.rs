@@ -1,7 +1,7 @@
 //! `StaticToken`: a token that somebody gave you, as a source.
 
-use super::{Token, TokenError, TokenRequest, TokenSource};
-use crate::secret_source::SecretSource;
+use super::{Token, TokenRequest, TokenSource};
+use crate::types::{SecretSource, TokenError};
 
 /// A token that was handed out once and for all: an API key, a personal access token, a token that something else keeps
 /// fresh in a file.

@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 use serde_json::Value;
 
-use crate::error::ConfigError;
-use crate::extensions::Scopes;
-use crate::secret::Secret;
+use crate::types::{ConfigError, Scopes, Secret};
 
 /// An access token ready to be injected, and what its issuer said about it.
 ///

@@ -7,8 +7,7 @@ use http::Uri;
 use super::expiry::{self, Read};
 use super::members::Members;
 use crate::endpoint::exchange::Answer;
-use crate::secret::Secret;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::types::{Secret, TokenError, TokenErrorKind};
 
 /// What the server gives out for one sign-in.
 #[derive(Debug)]

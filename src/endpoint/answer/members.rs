@@ -12,8 +12,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::extensions::Scopes;
 use crate::token::Extra;
+use crate::types::Scopes;
 
 /// The members as they came, in order.
 pub(super) struct Members<'a> {

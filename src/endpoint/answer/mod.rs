@@ -5,10 +5,8 @@ use std::time::SystemTime;
 
 use super::exchange::Answer;
 use super::grant::Asking;
-use crate::extensions::Scopes;
-use crate::observe;
-use crate::secret::Secret;
-use crate::token::{RefreshToken, Token, TokenError, TokenErrorKind};
+use crate::token::{RefreshToken, Token};
+use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
 
 mod device;
 mod expiry;
@@ -174,7 +172,7 @@ impl Reader<'_> {
             expiry::Read::Absent => None,
             expiry::Read::Unusable => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    observe::unusable_member(what);
+                    events::unusable_member(what);
                 }
                 None
             }

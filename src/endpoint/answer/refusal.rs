@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::members::{Class, Member, Members, Unreadable};
 use super::sent::Sent;
 use super::{Asking, Reader};
-use crate::token::{ErrorCode, TokenError, TokenErrorKind};
+use crate::types::{ErrorCode, TokenError, TokenErrorKind};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.

@@ -1,7 +1,7 @@
 //! The secrets that were sent, to be found again in what came back.
 
 use super::super::encode::form_encode;
-use crate::secret::Secret;
+use crate::types::Secret;
 
 /// What must not be in an error. Servers echo it: as it was sent, and decoded or encoded again.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
 
 use super::Metadata;
-use crate::token::TokenError;
+use crate::types::TokenError;
 
 /// The metadata of one issuer.
 #[derive(Default)]

@@ -12,8 +12,7 @@ use tower_service::Service;
 use super::{Directory, Metadata};
 use crate::endpoint::answer::retry_after;
 use crate::endpoint::exchange::{Answer, Exchanger};
-use crate::error::BoxError;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::types::{BoxError, TokenError, TokenErrorKind};
 
 /// Looks at one place after the other, all of them within `timeout`.
 ///

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::Directory;
 use crate::endpoint::ClientAuth;
-use crate::token::{TokenError, TokenErrorKind};
+use crate::types::{TokenError, TokenErrorKind};
 
 /// Metadata that have been checked.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use http::Uri;
 
-use crate::error::ConfigError;
 use crate::request::parse_endpoint_url;
+use crate::types::ConfigError;
 
 mod cache;
 mod fetch;

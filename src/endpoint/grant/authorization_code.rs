@@ -9,9 +9,7 @@ use sha2::{Digest, Sha256};
 use super::GrantParams;
 use crate::endpoint::encode::{BodyEncoding, Params};
 use crate::endpoint::settings::{EndpointSettings, is_absolute_uri};
-use crate::error::ConfigError;
-use crate::secret::Secret;
-use crate::secret_source::check_line;
+use crate::types::{ConfigError, Secret, check_line};
 
 /// Where a person signs in, and where the browser comes back to (RFC 6749 §4.1.1).
 ///

@@ -1,9 +1,7 @@
 //! The JWT bearer grant (RFC 7523 §2.1).
 
 use super::GrantParams;
-use crate::error::ConfigError;
-use crate::secret_source::SecretSource;
-use crate::token::TokenError;
+use crate::types::{ConfigError, SecretSource, TokenError};
 
 const ASSERTION: &str = "assertion";
 

@@ -14,12 +14,8 @@ pub(crate) use authorization_code::Issuer;
 use super::client_auth::Presented;
 use super::encode::Params;
 use super::settings::EndpointSettings;
-use crate::error::ConfigError;
-use crate::extensions::Scopes;
-use crate::secret::Secret;
-use crate::secret_source::SecretSource;
-use crate::store::Digest;
-use crate::token::{TokenError, TokenRequest};
+use crate::token::TokenRequest;
+use crate::types::{ConfigError, Digest, Scopes, Secret, SecretSource, TokenError};
 
 /// The grant that a configuration has without a refresh token.
 #[derive(Clone, Debug)]

@@ -1,10 +1,7 @@
 //! The token exchange grant (RFC 8693).
 
 use super::GrantParams;
-use crate::error::ConfigError;
-use crate::secret_source::{SecretSource, check_line};
-use crate::store::Digest;
-use crate::token::TokenError;
+use crate::types::{ConfigError, Digest, SecretSource, TokenError, check_line};
 
 /// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps the token of whoever acts for them.
 ///

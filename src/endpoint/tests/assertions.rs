@@ -9,10 +9,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::*;
-use crate::clock::Now;
-use crate::endpoint::{Signer, SigningKey};
-use crate::local_key::SigningAlgorithm;
-use crate::secret_source::SecretSource;
+use crate::jws::{Signer, SigningKey};
+use crate::jws::SigningAlgorithm;
+use crate::types::{Now, SecretSource};
 
 /// A private key in PEM, and its public half for both verifiers.
 struct TestKey {

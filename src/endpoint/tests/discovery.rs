@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::secret_source::SecretSource;
+use crate::types::SecretSource;
 
 const WELL_KNOWN: &str = "https://a.example/.well-known/oauth-authorization-server/b";
 const OPENID: &str = "https://a.example/b/.well-known/openid-configuration";

@@ -1,7 +1,7 @@
 //! The grants that bring an assertion or a token, byte for byte.
 
 use super::*;
-use crate::secret_source::SecretSource;
+use crate::types::SecretSource;
 
 const JWT_BEARER: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 const TOKEN_EXCHANGE: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::dpop::DpopKey;
-use crate::endpoint::SigningKey;
-use crate::local_key::SigningAlgorithm;
+use crate::jws::SigningKey;
+use crate::jws::SigningAlgorithm;
 
 const WANTS_NONCE: &str = r#"{"error":"use_dpop_nonce"}"#;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::secret_source::SecretSource;
+use crate::types::SecretSource;
 
 const REFUSED: &str = r#"{"error":"invalid_client","error_description":"no"}"#;
 

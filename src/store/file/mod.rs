@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use self::place::{Directory, Place};
 use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version};
-use crate::clock::{Clock, SystemClock};
+use crate::types::{Clock, SystemClock};
 
 /// A [`TokenStore`] in a directory of this machine: tokens survive a restart, and processes of one user share them.
 ///

@@ -15,10 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use crate::error::BoxError;
-use crate::secret::Secret;
 use crate::store::millis::{millis, since_epoch};
 use crate::store::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, Value, Version};
+use crate::types::{BoxError, Secret};
 
 /// What the first line of a value begins with.
 const FORMAT: &str = "tower-oauth2-client";

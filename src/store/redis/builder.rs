@@ -12,9 +12,8 @@ use rustls::pki_types::pem::PemObject as _;
 use super::connection::Server;
 use super::link::Link;
 use super::{Hashes, Kept, RedisStore};
-use crate::error::ConfigError;
-use crate::secret::Secret;
 use crate::store::{Encrypted, EncryptionKeys};
+use crate::types::{ConfigError, Secret};
 
 /// A Redis store that is being configured.
 ///

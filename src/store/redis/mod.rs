@@ -19,8 +19,7 @@ pub use builder::RedisStoreBuilder;
 use self::fault::unavailable;
 use self::link::Link;
 use super::{Encrypted, EncryptionKeys, Fence, Lease, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
-use crate::error::ConfigError;
-use crate::secret::Secret;
+use crate::types::{ConfigError, Secret};
 
 /// Tokens shared by processes through Redis (6 or newer) or Valkey, encrypted there.
 ///

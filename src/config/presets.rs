@@ -1,0 +1,193 @@
+//! Presets for five providers: builder calls and nothing else. Whatever a preset can say, you can say.
+//!
+//! ```
+//! use tower_oauth2_client::providers;
+//!
+//! let cfg = providers::vip("client-id", "client-secret").build()?;
+//! # Ok::<(), tower_oauth2_client::ConfigError>(())
+//! ```
+
+use std::time::Duration;
+
+use super::{AuthConfig, AuthConfigBuilder};
+use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenUrl};
+use crate::request::Tenant;
+use crate::response::Forbidden;
+use crate::token::{ExpirySource, UnknownExpiry};
+use crate::types::SecretSource;
+
+/// The Veterinary Integration Platform: one token a day for all practices, `Tenant-Id` on each request.
+///
+/// The server hands out the same token until it expires and its `expires_in` is a constant, so that only `exp` inside
+/// the token counts and the token is renewed when it expires. A 401 or 403 may mean "expired" or "scope missing" and
+/// does not say which.
+///
+/// Put a [`TenantId`](crate::TenantId) into each request's extensions.
+pub fn vip(client_id: impl Into<String>, client_secret: impl Into<SecretSource>) -> AuthConfigBuilder {
+    let client_auth = ClientAuth::body(client_id, client_secret);
+    AuthConfig::client_credentials("https://api.vetspace.cloud/oauth/token", client_auth)
+        .encoding(BodyEncoding::Json)
+        .without_grant_type()
+        .expiry([ExpirySource::JwtExp])
+        .unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(300)))
+        .refresh_at_expiry()
+        .tenant(Tenant::header("tenant-id").per_request())
+        .set_if_absent("accept", "application/json")
+        .forbidden(Forbidden::IfExpired)
+        .origin("https://api.vetspace.cloud")
+}
+
+/// Spry: tokens for an hour, refreshed at another path where a refresh token is given. `host` is the base, such as
+/// `clinic.example.com`.
+///
+/// The token is an identity (a user, its clinics): two sets of credentials are two layers.
+/// [`Token::extra`](crate::Token::extra) has `organisation_id`, `clinic_id_list` and so on.
+pub fn spry(
+    host: impl AsRef<str>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<SecretSource>,
+) -> AuthConfigBuilder {
+    let base = base_url(host.as_ref());
+    let client_auth = ClientAuth::body(client_id, client_secret);
+    AuthConfig::client_credentials(format!("{base}/apis/v2/oauth/token"), client_auth)
+        .refresh_url(format!("{base}/apis/v1/oauth/token"))
+        .scopes(["read", "write"])
+        .origin(base)
+}
+
+/// Spry on behalf of a person who signs in: as [`spry`], with the authorization code grant. `redirect_uri` is where their
+/// browser brings the code, as registered with Spry.
+///
+/// PKCE is on, though Spry does not document it: a server that does not know it ignores it. For one that refuses it, there is
+/// `.change_sign_in(|code| code.without_pkce())`.
+pub fn spry_authorization_code(
+    host: impl AsRef<str>,
+    redirect_uri: impl Into<String>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<SecretSource>,
+) -> AuthConfigBuilder {
+    let base = base_url(host.as_ref());
+    let client_auth = ClientAuth::body(client_id, client_secret);
+    let code = AuthorizationCode::new(format!("{base}/apis/v2/oauth/authorize"), redirect_uri);
+    AuthConfig::authorization_code(format!("{base}/apis/v2/oauth/token"), client_auth, code)
+        .refresh_url(format!("{base}/apis/v1/oauth/token"))
+        .scopes(["read", "write"])
+        .origin(base)
+}
+
+/// VectorCare: tokens for an hour, renewed at 80 % of their life, used at another host than they come from.
+pub fn vectorcare(client_id: impl Into<String>, client_secret: impl Into<SecretSource>) -> AuthConfigBuilder {
+    let client_auth = ClientAuth::body(client_id, client_secret);
+    AuthConfig::client_credentials("https://auth.vectorcare.com/v2.0/oauth2/token", client_auth)
+        .refresh_at(0.8)
+        .origin("https://hub.vectorcare.com")
+}
+
+/// Qmatic Cloud Appointments: a token per account, named in header and body of the token request. `host` is the
+/// region's or your own, such as `api.eu-west-1.qmatic.io`.
+///
+/// The account is normalised as Qmatic asks: lower case, no spaces. For several accounts in one layer replace the
+/// tenant, and name the account in each request's [`TenantId`](crate::TenantId):
+///
+/// ```
+/// use tower_oauth2_client::{Tenant, providers};
+///
+/// let cfg = providers::qmatic("api.eu-west-1.qmatic.io", "My Clinic", ["api/appointment.read"], "id", "secret")
+///     .tenant(Tenant::without_header().token_header("x-account").token_param("x-account").normalized())
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+pub fn qmatic<I>(
+    host: impl AsRef<str>,
+    account: impl Into<String>,
+    scopes: I,
+    client_id: impl Into<String>,
+    client_secret: impl Into<SecretSource>,
+) -> AuthConfigBuilder
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    let base = base_url(host.as_ref());
+    let client_auth = ClientAuth::basic_raw(client_id, client_secret);
+    AuthConfig::client_credentials(format!("{base}/oauth2/token"), client_auth)
+        .scopes(scopes)
+        .tenant(Tenant::without_header().fixed(account).normalized().token_header("x-account").token_param("x-account"))
+        .origin(base)
+}
+
+/// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one had before going on.
+pub fn graphnet(
+    token_url: impl Into<TokenUrl>,
+    api_origin: impl Into<String>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<SecretSource>,
+) -> AuthConfigBuilder {
+    AuthConfig::client_credentials(token_url, ClientAuth::body(client_id, client_secret))
+        .expiry([ExpirySource::JwtExp])
+        .unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(300)))
+        .discard_expired()
+        .origin(api_origin)
+}
+
+/// `host` as an https origin, unless it names its scheme (for tests against this machine).
+fn base_url(host: &str) -> String {
+    let host = host.trim_end_matches('/');
+    if host.contains("://") { host.to_owned() } else { format!("https://{host}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::ExpirySource::ExpiresIn;
+
+    /// A preset is what a user would write by hand: the whole configuration is compared, secrets aside.
+    #[test]
+    fn a_preset_equals_a_configuration_built_by_hand() {
+        let by_hand = AuthConfig::client_credentials(
+            "https://auth.vectorcare.com/v2.0/oauth2/token",
+            ClientAuth::body("id", "another secret"),
+        )
+        .origin("https://hub.vectorcare.com");
+        assert_eq!(vectorcare("id", "secret").build().unwrap(), by_hand.clone().build().unwrap());
+
+        let redirect_uri = "https://app.example.com/callback";
+        let code = AuthorizationCode::new("https://clinic.example.com/apis/v2/oauth/authorize", redirect_uri);
+        let spry_by_hand = AuthConfig::authorization_code(
+            "https://clinic.example.com/apis/v2/oauth/token",
+            ClientAuth::body("id", "another secret"),
+            code,
+        )
+        .refresh_url("https://clinic.example.com/apis/v1/oauth/token")
+        .scopes(["read", "write"])
+        .origin("https://clinic.example.com");
+        let spry = spry_authorization_code("clinic.example.com", redirect_uri, "id", "secret");
+        assert_eq!(spry.clone().build().unwrap(), spry_by_hand.build().unwrap());
+        assert_ne!(
+            spry.clone().build().unwrap(),
+            spry.change_sign_in(AuthorizationCode::without_pkce).build().unwrap()
+        );
+
+        assert_ne!(vectorcare("id", "secret").build().unwrap(), by_hand.expiry([ExpiresIn]).build().unwrap());
+    }
+
+    #[test]
+    fn presets_build_and_can_be_changed() {
+        assert!(vip("id", "secret").build().is_ok());
+        assert!(spry("clinic.example.com", "id", "secret").build().is_ok());
+        assert!(qmatic("api.eu-west-1.qmatic.io", "My Clinic", ["a/b.c"], "id", "secret").build().is_ok());
+        assert!(graphnet("https://auth.example/token", "https://api.example", "id", "secret").build().is_ok());
+        assert_eq!(
+            spry("https://clinic.example.com/", "id", "secret").build().unwrap(),
+            spry("clinic.example.com", "id", "secret").build().unwrap()
+        );
+    }
+
+    #[test]
+    fn an_account_that_is_empty_after_normalising_is_refused() {
+        let error = qmatic("api.example", "   ", ["a"], "id", "secret").build().unwrap_err();
+        assert!(error.to_string().contains("empty"), "{error}");
+        assert!(qmatic("api.example", "x", ["a"], "a:b", "secret").build().is_err(), "a colon in a raw Basic id");
+        assert!(vip("id", "secret\n").build().is_err(), "a trailing line break");
+    }
+}

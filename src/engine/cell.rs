@@ -1,0 +1,1142 @@
+//! The home of one partition's token: the current token, its state, its flight.
+//!
+//! Two readers, two prices. The hot path loads one atomic word (generation, *held*, *due*) and compares it with what the
+//! service clone remembers; equal means that its private header value is still good, and nothing else is touched. Every
+//! other case locks the state for some nanoseconds, never across an `.await`.
+//!
+//! The word is a hint, the generation inside [`Current`] is the truth: publishing stores the token first and the word
+//! after, and whoever finds the word changed takes the generation from the token it then reads. So no reader can pair a
+//! new word with an old token.
+//!
+//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears *due*. After that the
+//! engine's [pulse](super::coarse_clock) tells the time: it sets *due* on the main slot, at the next boundary or after a second,
+//! while the other slots, of which there may be a million, compare its coarse time with the moment until which they are
+//! good. So no slot has a timer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+
+use super::coarse_clock::{LONGEST_NAP, millis};
+use super::decision::{Decision, Situation, classify};
+use super::env::Engine;
+use super::key::{Kept, Partition};
+use super::refresh::{self, Landing, Launch, Report, Ticket};
+use super::rejection_limiter::Storm;
+use crate::token::{
+    Custody, Freshness, Lifetime, MIN_INTERVAL, NoLifetime, RefreshToken, Token, TokenRequest, lifetime_of,
+};
+use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
+
+/// A token in its slot.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Current {
+    pub(crate) generation: u64,
+    pub(crate) token: Token,
+    pub(crate) lifetime: Lifetime,
+}
+
+impl Current {
+    /// The word of a slot in which this token is current and nothing is to be done: what the hot path compares with.
+    pub(crate) fn word(&self) -> u64 {
+        self.generation << GENERATION_SHIFT
+    }
+
+    /// The generation that such a word stands for.
+    pub(crate) fn generation_of(word: u64) -> u64 {
+        word >> GENERATION_SHIFT
+    }
+}
+
+/// What a request gets when it asks for the token.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Ready(Arc<Current>),
+    /// Wait; if the flight fails, go with `fallback` while it is alive.
+    Wait {
+        ticket: Ticket,
+        fallback: Option<Arc<Current>>,
+    },
+    Failed(Arc<TokenError>),
+}
+
+/// What becomes of a rejected token.
+#[derive(Debug)]
+pub(crate) enum Rejection {
+    /// There is a newer one already.
+    Newer(Arc<Current>),
+    /// Wait for a newer one. `starter`: this rejection started the flight, and may prove that it helped.
+    Wait { ticket: Ticket, starter: bool },
+    /// Refreshing did not help lately: the storm rule forbids it now.
+    Suppressed,
+    /// Refreshing failed just now.
+    Failed(Arc<TokenError>),
+}
+
+const DUE: u64 = 0b01;
+const HELD: u64 = 0b10;
+const GENERATION_SHIFT: u32 = 2;
+
+/// In this order, so that what each request looks at is side by side: among a million slots none is in a cache.
+#[repr(C)]
+pub(crate) struct Slot {
+    word: AtomicU64,
+    /// By the engine's pulse: until when the clocks need not be read.
+    good_until: AtomicU64,
+    current: ArcSwapOption<Current>,
+    /// When it was used last, for the eviction.
+    used: AtomicU64,
+    /// The storm rule wants to hear of acceptances.
+    watching: AtomicBool,
+    partition: Kept,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Of the newest token, and of every invalidation: what was handed out before is older.
+    generation: u64,
+    tokens_seen: bool,
+    flight: Option<Box<Flight>>,
+    lineage: u32,
+    last_start: Option<Instant>,
+    held: bool,
+    refresh_token: Option<Secret<String>>,
+    custody: Custody,
+    refresh_answer_lost: bool,
+    /// What a newer token is wanted for, where that is not the current one.
+    invalidated: Option<Arc<Current>>,
+    token_requests: u64,
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What only slots have whose token was rejected or could not be had: of a million slots, most never.
+#[derive(Default)]
+struct Trouble {
+    storm: Storm,
+    failure: Option<Failure>,
+    failures: u64,
+    suppressed: u64,
+    last_error: Option<Arc<TokenError>>,
+}
+
+/// Which flight: its number, and the line of refresh tokens that it continues.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlightId {
+    number: u64,
+    lineage: u32,
+}
+
+struct Flight {
+    id: FlightId,
+    started: Instant,
+    ticket: Ticket,
+    report: Report,
+    /// Started by a rejection: its end arms the storm rule.
+    forced: bool,
+}
+
+impl Flight {
+    /// Its own deadline has passed and it has not landed: its runtime exists but nobody drives it any more.
+    fn is_overdue(&self, engine: &Engine, now: &Now) -> bool {
+        now.monotonic.saturating_duration_since(self.started) > engine.policy.flight_deadline + MIN_INTERVAL
+    }
+
+    /// Tells everybody who waits. After the slot's lock is released: waking may run foreign code.
+    fn report(self, landing: Landing) {
+        match &landing {
+            Landing::New(current) => events::new_token(current.generation),
+            Landing::Same(current) => events::same_token(current.generation),
+            Landing::Failed(error) => events::token_request_failed(error),
+            Landing::Superseded => events::token_request_superseded(),
+        }
+        // Nobody waiting is fine: the slot has the token.
+        let _ = self.report.send(landing);
+    }
+}
+
+struct Failure {
+    error: Arc<TokenError>,
+    until: Instant,
+    in_a_row: u32,
+}
+
+impl Failure {
+    /// The error as it is told later: with the pause that is left, not the whole of it.
+    fn told_at(&self, now: &Now) -> Arc<TokenError> {
+        let left = self.until.saturating_duration_since(now.monotonic);
+        Arc::new(TokenError::clone(&self.error).with_retry_after(left))
+    }
+}
+
+/// The tokens of one slot, to be revoked.
+pub(crate) struct Held {
+    pub(crate) refresh_token: Option<Secret<String>>,
+    pub(crate) current: Option<Arc<Current>>,
+    /// Another sign-in begins another line.
+    lineage: u32,
+}
+
+/// Figures of one slot.
+pub(crate) struct SlotStats {
+    pub(crate) current: Option<Arc<Current>>,
+    pub(crate) token_requests: u64,
+    pub(crate) failures: u64,
+    pub(crate) suppressed: u64,
+    pub(crate) last_error: Option<Arc<TokenError>>,
+    pub(crate) next_attempt: Option<Duration>,
+    pub(crate) flying: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(partition: &Partition, refresh_token: Option<Secret<String>>) -> Self {
+        Self {
+            word: AtomicU64::new(DUE),
+            good_until: AtomicU64::new(0),
+            current: ArcSwapOption::empty(),
+            used: AtomicU64::new(0),
+            watching: AtomicBool::new(false),
+            partition: Kept::new(partition),
+            state: Mutex::new(State {
+                generation: 0,
+                tokens_seen: false,
+                flight: None,
+                lineage: 0,
+                last_start: None,
+                held: false,
+                custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Slot },
+                refresh_token,
+                refresh_answer_lost: false,
+                invalidated: None,
+                token_requests: 0,
+                trouble: None,
+            }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn partition(&self) -> &Kept {
+        &self.partition
+    }
+
+    /// The state word; equal to a [`Current::word`] while that token may simply be used.
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    /// The token if it may simply be used: no lock, no clock.
+    #[inline]
+    pub(crate) fn ready(&self, engine: &Engine) -> Option<Arc<Current>> {
+        // The word first: a token published between the two reads is newer than the word, which is harmless.
+        if self.word() & (DUE | HELD) != 0 || !engine.pulse.is_before(self.good_until.load(Ordering::Relaxed)) {
+            return None;
+        }
+        self.current.load_full()
+    }
+
+    /// The token, or a wait, or the remembered failure.
+    pub(crate) fn read(self: &Arc<Self>, engine: &Arc<Engine>) -> Read {
+        if let Some(current) = self.ready(engine) {
+            return Read::Ready(current);
+        }
+        let now = engine.clock.now();
+        let mut after = Afterwards::default();
+        let mut state = self.lock();
+        let current = self.current.load_full();
+        let decision = classify(state.situation(current.as_deref(), &now));
+        let read = match (decision, current) {
+            (Decision::Go, Some(current)) => Read::Ready(current),
+            (Decision::GoAndRefresh, Some(current)) => {
+                // No runtime, no refresh: the token is good still, and the next request tries again.
+                let _ = self.join_or_start(&mut state, engine, &now, false, &mut after);
+                Read::Ready(current)
+            }
+            (Decision::WaitOrGo, Some(current)) => {
+                match self.join_or_start(&mut state, engine, &now, false, &mut after) {
+                    Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
+                    Err(_) => Read::Ready(current),
+                }
+            }
+            (Decision::Fail, _) => match state.failure() {
+                Some(failure) => Read::Failed(failure.told_at(&now)),
+                None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+            },
+            (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut after) {
+                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| waiters(&ticket) > max) => {
+                    Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
+                }
+                Ok(ticket) => Read::Wait { ticket, fallback: None },
+                Err(error) => Read::Failed(Arc::new(error)),
+            },
+        };
+        self.settle(&mut state, engine, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        drop(state);
+        after.run();
+        read
+    }
+
+    /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
+    pub(crate) fn reject(self: &Arc<Self>, engine: &Arc<Engine>, generation: u64, says_invalid: bool) -> Rejection {
+        let now = engine.clock.now();
+        let mut after = Afterwards::default();
+        let mut state = self.lock();
+        let current = self.current.load_full();
+        let is_current = match current {
+            // Unless that newer one is itself known to be dead.
+            Some(current) if current.generation > generation && current.lifetime.is_alive(&now) && !state.held => {
+                return Rejection::Newer(current);
+            }
+            Some(current) => current.generation == generation,
+            None => false,
+        };
+        let rejection = if let Some(flight) = state.flight.as_ref().filter(|flight| !flight.is_overdue(engine, &now)) {
+            let ticket = flight.ticket.clone();
+            if is_current {
+                state.trouble().storm.joined();
+            }
+            Rejection::Wait { ticket, starter: false }
+        } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
+            Rejection::Failed(failure.told_at(&now))
+        } else if is_current && !state.trouble().storm.may_refresh(now.monotonic) {
+            state.trouble().suppressed += 1;
+            Rejection::Suppressed
+        } else {
+            match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
+                Ok(ticket) => Rejection::Wait { ticket, starter: is_current },
+                Err(error) => Rejection::Failed(Arc::new(error)),
+            }
+        };
+        if says_invalid && is_current && state.flight.is_some() && !state.held {
+            // Requests that would go out with a token known to be dead wait for this one flight instead.
+            state.held = true;
+            self.word.fetch_or(HELD, Ordering::Release);
+        }
+        self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
+        drop(state);
+        after.run();
+        rejection
+    }
+
+    /// Generation `generation` was accepted. One relaxed load unless a storm is being watched.
+    #[inline(always)]
+    pub(crate) fn accept(&self, generation: u64) {
+        if self.watching.load(Ordering::Relaxed) {
+            let mut state = self.lock();
+            if state.generation == generation {
+                state.trouble().storm.accepted();
+            }
+        }
+    }
+
+    /// The request whose rejection started a flight was accepted with the generation that the flight brought.
+    pub(crate) fn proved(&self, engine: &Engine, generation: u64) {
+        let now = engine.clock.now();
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.trouble().storm.cleared();
+            let watching = state.is_watching(now.monotonic);
+            if watching {
+                state.trouble().storm.accepted();
+            }
+            self.watching.store(watching, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the token of this generation has passed its margin, by our own clocks.
+    pub(crate) fn is_past_margin(&self, engine: &Engine, generation: u64) -> bool {
+        match self.current.load_full() {
+            Some(current) if current.generation == generation => {
+                matches!(current.lifetime.freshness(&engine.clock.now()), Freshness::Late | Freshness::Expired)
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes in what a flight brought. Publishes before anybody is woken.
+    pub(crate) fn land(&self, engine: &Engine, id: FlightId, result: Result<Token, TokenError>, asked: Now) {
+        let arrived = engine.clock.now();
+        let mut state = self.lock();
+        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+            // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
+            if let Ok(mut token) = result
+                && state.lineage == id.lineage
+            {
+                state.rotate(&mut token);
+            }
+            return;
+        };
+        state.held = false;
+        let landing = match result {
+            Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
+            Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
+        };
+        if flight.forced && !matches!(landing, Landing::Failed(_)) {
+            state.trouble().storm.ended(arrived.monotonic);
+        }
+        self.watching.store(state.is_watching(arrived.monotonic), Ordering::Relaxed);
+        // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        drop(state);
+        flight.report(landing);
+    }
+
+    /// A token from outside the engine, such as one from an interactive sign-in.
+    pub(crate) fn hand_in(&self, engine: &Engine, token: Token) -> Result<(), Arc<TokenError>> {
+        let now = engine.clock.now();
+        // A token that is of no use changes nothing.
+        lifetime_of(&token, &engine.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
+        let mut state = self.lock();
+        let superseded = state.supersede_flight();
+        if !matches!(token.refresh_token, RefreshToken::Keep) {
+            state.lineage += 1;
+        }
+        let landing = self.take_in(&mut state, engine, token, now, now);
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        drop(state);
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
+        match landing {
+            Landing::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// No read that starts after this returns the token held now. A flight under way goes on: its token is newer.
+    pub(crate) fn invalidate(&self) {
+        let mut state = self.lock();
+        self.forget_token(&mut state);
+    }
+
+    /// The same for changed credentials: a flight under way was made with the old ones, and does not publish.
+    pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
+        self.start_over(self.lock(), keep_refresh_token);
+    }
+
+    /// What there is to revoke.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.lock();
+        Held { refresh_token: state.refresh_token.clone(), current: self.current.load_full(), lineage: state.lineage }
+    }
+
+    /// The refresh token of `held` is dead. One of a later sign-in stays.
+    pub(crate) fn forget_refresh_token(&self, held: &Held) {
+        let mut state = self.lock();
+        if state.lineage == held.lineage {
+            state.refresh_token = None;
+            state.refresh_answer_lost = false;
+        }
+    }
+
+    /// All of `held` is dead, and whatever a flight makes of it. What a later sign-in brought stays.
+    pub(crate) fn forget(&self, held: &Held) {
+        let state = self.lock();
+        if state.lineage == held.lineage {
+            self.start_over(state, false);
+        }
+    }
+
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.lock().flight.as_ref().map(|flight| flight.ticket.clone())
+    }
+
+    pub(crate) fn stats(&self, engine: &Engine) -> SlotStats {
+        let now = engine.clock.now();
+        let state = self.lock();
+        SlotStats {
+            current: self.current.load_full(),
+            token_requests: state.token_requests,
+            failures: state.trouble.as_ref().map_or(0, |trouble| trouble.failures),
+            suppressed: state.trouble.as_ref().map_or(0, |trouble| trouble.suppressed),
+            last_error: state.trouble.as_ref().and_then(|trouble| trouble.last_error.clone()),
+            next_attempt: state
+                .failure()
+                .map(|failure| failure.until.saturating_duration_since(now.monotonic))
+                .filter(|pause| !pause.is_zero()),
+            flying: state.flight.is_some(),
+        }
+    }
+
+    /// Token requests, failures, suppressed refreshes.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let state = self.lock();
+        let (failures, suppressed) =
+            state.trouble.as_ref().map_or((0, 0), |trouble| (trouble.failures, trouble.suppressed));
+        (state.token_requests, failures, suppressed)
+    }
+
+    /// Notes for the eviction when the slot was used. Writes only when that is news.
+    pub(crate) fn touch(&self, when: u64) {
+        if self.used.load(Ordering::Relaxed) != when {
+            self.used.store(when, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing would be lost with this slot but a token that can be fetched again.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.flight.is_none() && !state.holds_the_only_refresh_token()
+    }
+
+    /// The clocks must be read before the token is used again.
+    pub(crate) fn set_due(&self) {
+        self.word.fetch_or(DUE, Ordering::Release);
+    }
+
+    fn take_in(&self, state: &mut State, engine: &Engine, mut token: Token, asked: Now, arrived: Now) -> Landing {
+        state.rotate(&mut token);
+        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
+        // renew together, and once: there is no crowd to spread.
+        let crowd = !state.tokens_seen || state.failure().is_some();
+        let first = crowd && !matches!(token.custody, Custody::Store { .. });
+        let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
+        let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
+            Ok(lifetime) => lifetime,
+            Err(no_lifetime) => return Landing::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived)),
+        };
+        state.tokens_seen = true;
+        if let Some(trouble) = &mut state.trouble {
+            trouble.failure = None;
+        }
+        state.invalidated = None;
+        let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
+        let (generation, lifetime) = match &same_as {
+            // The server hands out the same token until its end: asking again before that is useless.
+            Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.expires_at().is_some() => {
+                (current.generation, current.lifetime.kept_until_expiry())
+            }
+            Some(current) => (current.generation, lifetime),
+            None => {
+                state.generation += 1;
+                if let Some(trouble) = &mut state.trouble {
+                    trouble.storm.published();
+                }
+                (state.generation, lifetime)
+            }
+        };
+        // Here, and not with the first request: the first clone of fresh bytes allocates.
+        drop(token.header_value().clone());
+        let current = Arc::new(Current { generation, token, lifetime });
+        self.current.store(Some(current.clone()));
+        if same_as.is_some() { Landing::Same(current) } else { Landing::New(current) }
+    }
+
+    fn start_over(&self, mut state: MutexGuard<'_, State>, keep_refresh_token: bool) {
+        let superseded = state.supersede_flight();
+        if !keep_refresh_token {
+            state.lineage += 1;
+            state.refresh_token = None;
+            state.refresh_answer_lost = false;
+        }
+        self.forget_token(&mut state);
+        drop(state);
+        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
+    }
+
+    fn forget_token(&self, state: &mut State) {
+        state.generation += 1;
+        state.held = false;
+        if let Some(trouble) = &mut state.trouble {
+            trouble.failure = None;
+            trouble.storm.reset();
+        }
+        self.watching.store(false, Ordering::Relaxed);
+        let former = self.current.swap(None);
+        state.invalidated = former.or(state.invalidated.take());
+        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+    }
+
+    fn join_or_start(
+        self: &Arc<Self>,
+        state: &mut State,
+        engine: &Arc<Engine>,
+        now: &Now,
+        forced: bool,
+        after: &mut Afterwards,
+    ) -> Result<Ticket, TokenError> {
+        match &state.flight {
+            Some(flight) if !flight.is_overdue(engine, now) => return Ok(flight.ticket.clone()),
+            Some(_) => after.superseded = state.supersede_flight(),
+            None => {}
+        }
+        let request = TokenRequest {
+            refresh_token: state.refresh_token.clone(),
+            refresh_answer_lost: state.refresh_answer_lost,
+            custody: state.custody,
+            previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
+            ..engine.request(&self.partition.whole())
+        };
+        let id = FlightId { number: state.token_requests + 1, lineage: state.lineage };
+        let (prepared, report, ticket) = refresh::prepare(engine, self, id, request, forced)?;
+        after.launch = Some(prepared);
+        state.token_requests = id.number;
+        state.last_start = Some(now.monotonic);
+        let flight = Flight { id, started: now.monotonic, ticket: ticket.clone(), report, forced };
+        state.flight = Some(Box::new(flight));
+        Ok(ticket)
+    }
+
+    /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
+    /// the clock, which is slow but right.
+    fn settle(&self, state: &mut State, engine: &Arc<Engine>, now: &Now, may_go: bool) {
+        let Some(current) = self.current.load_full() else { return };
+        self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
+        let mut nap = current.lifetime.next_boundary(now).unwrap_or(Duration::MAX);
+        if let Some(failure) = state.failure() {
+            let pause = failure.until.saturating_duration_since(now.monotonic);
+            if !pause.is_zero() {
+                nap = nap.min(pause);
+            }
+        }
+        let held = if may_go { 0 } else { HELD };
+        // The word first: an alarm that goes off on the spot sets *due* again.
+        self.word.store(current.word() | held, Ordering::Release);
+        let good_until = if self.partition.is_main() {
+            engine.pulse.beat(engine, now, nap.min(LONGEST_NAP));
+            u64::MAX
+        } else {
+            // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
+            let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
+            let ahead = if is_fresh { nap.saturating_sub(LONGEST_NAP) } else { Duration::ZERO };
+            engine.coarse_time(|| *now).saturating_add(millis(ahead))
+        };
+        self.good_until.store(good_until, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can panic half way through a change that matters; a poisoned state is still a state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn situation(&self, current: Option<&Current>, now: &Now) -> Situation {
+        Situation {
+            token: current.map(|current| current.lifetime.freshness(now)),
+            flying: self.flight.is_some(),
+            failed: self.failure().is_some_and(|failure| now.monotonic < failure.until),
+            held: self.held,
+            rested: self.last_start.is_none_or(|start| now.monotonic.saturating_duration_since(start) >= MIN_INTERVAL),
+        }
+    }
+
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.trouble.as_ref()?.failure.as_ref()
+    }
+
+    fn is_watching(&self, now: Instant) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.storm.is_watching(now))
+    }
+
+    /// The one place that says whether a refresh token would be lost with the slot.
+    fn holds_the_only_refresh_token(&self) -> bool {
+        self.refresh_token.is_some() && !matches!(self.custody, Custody::Store { .. })
+    }
+
+    /// Remembers a failure for as long as its class says.
+    fn fail(&mut self, engine: &Engine, mut error: TokenError, now: Now) -> Arc<TokenError> {
+        if error.refresh_token_dead {
+            self.refresh_token = None;
+        }
+        self.refresh_answer_lost = error.refresh_answer_lost;
+        let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
+        let pause = engine.policy.pause_after(&error, in_a_row, (engine.draw)());
+        if let Some(pause) = pause {
+            error = error.with_retry_after(pause);
+        }
+        let error = Arc::new(error);
+        let trouble = self.trouble();
+        trouble.failures += 1;
+        trouble.last_error = Some(error.clone());
+        trouble.failure = pause.map(|pause| Failure {
+            error: error.clone(),
+            until: now.monotonic + pause,
+            in_a_row: in_a_row.saturating_add(1),
+        });
+        error
+    }
+
+    /// Takes the refresh token over: of a million tokens none keeps a copy.
+    fn rotate(&mut self, token: &mut Token) {
+        match std::mem::take(&mut token.refresh_token) {
+            RefreshToken::Keep => {}
+            RefreshToken::Replace(new) => {
+                self.refresh_token = Some(new);
+                self.custody = token.custody;
+            }
+            RefreshToken::Drop => self.refresh_token = None,
+        }
+        self.refresh_answer_lost = false;
+    }
+
+    /// Lets a flight under way land in vain; whoever waits for it is told at once.
+    fn supersede_flight(&mut self) -> Option<Box<Flight>> {
+        self.held = false;
+        let flight = self.flight.take();
+        // It may have redeemed the refresh token, and its answer is not in yet.
+        self.refresh_answer_lost |= flight.is_some() && self.refresh_token.is_some();
+        flight
+    }
+}
+
+fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
+    match no_lifetime {
+        NoLifetime::Expired => TokenError::new(TokenErrorKind::ClockSkew),
+        NoLifetime::Unknown => {
+            TokenError::new(TokenErrorKind::Malformed).with_detail("it does not say when the token expires")
+        }
+    }
+}
+
+/// What is left to do once the slot's lock is released.
+#[derive(Default)]
+struct Afterwards {
+    superseded: Option<Box<Flight>>,
+    launch: Option<Launch>,
+}
+
+impl Afterwards {
+    /// By reference, since it is large and nearly always empty.
+    fn run(&mut self) {
+        if let Some(flight) = self.superseded.take() {
+            flight.report(Landing::Superseded);
+        }
+        if let Some(launch) = self.launch.take() {
+            launch.go();
+        }
+    }
+}
+
+/// How many wait for a flight, the holder of this ticket included; the slot holds one that waits for nothing.
+fn waiters(ticket: &Ticket) -> usize {
+    ticket.strong_count().unwrap_or(0).saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use futures_util::FutureExt;
+    use tokio::sync::Notify;
+    use tokio::time::{advance, sleep};
+
+    use super::super::env::EnginePolicy;
+    use super::*;
+    use crate::token::{LifetimePolicy, TokenSource, erase};
+    use crate::types::SystemClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Issues "1", "2", … with refresh tokens "r1", "r2", … of an hour, each when it is let.
+    #[derive(Clone)]
+    struct Gate(Arc<GateState>);
+
+    struct GateState {
+        asked: Mutex<Vec<Option<String>>>,
+        open: Notify,
+        rotates: bool,
+    }
+
+    impl Gate {
+        fn new(rotates: bool) -> Self {
+            Self(Arc::new(GateState { asked: Mutex::default(), open: Notify::new(), rotates }))
+        }
+
+        fn engine(&self, policy: EnginePolicy) -> Arc<Engine> {
+            let refresh_token = self.0.rotates.then(|| Secret::from("r0"));
+            let mut engine = Engine::new(erase(self.clone()), Arc::new(SystemClock), policy, refresh_token, None);
+            engine.draw = || 0.5;
+            Arc::new(engine)
+        }
+
+        fn requests(&self) -> usize {
+            self.0.asked.lock().unwrap().len()
+        }
+
+        /// Lets the token request that began first end, and waits for everything that follows from it.
+        async fn let_one_land(&self) {
+            self.0.open.notify_one();
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    impl TokenSource for Gate {
+        async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
+            let number = {
+                let mut asked = self.0.asked.lock().unwrap();
+                asked.push(request.refresh_token.map(|token| token.expose().clone()));
+                asked.len()
+            };
+            self.0.open.notified().await;
+            let token = token(&number.to_string());
+            let rotated = RefreshToken::Replace(Secret::new(format!("r{number}")));
+            Ok(if self.0.rotates { token.with_refresh_token(rotated) } else { token })
+        }
+    }
+
+    fn token(text: &str) -> Token {
+        Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
+    }
+
+    fn wait(read: Read) -> Ticket {
+        match read {
+            Read::Wait { ticket, .. } => ticket,
+            other => panic!("no wait but {other:?}"),
+        }
+    }
+
+    fn ready(read: Read) -> Arc<Current> {
+        match read {
+            Read::Ready(current) => current,
+            other => panic!("not ready but {other:?}"),
+        }
+    }
+
+    /// Behaviour 10.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_woken_finds_the_token_published() {
+        struct Looks(Arc<Slot>, AtomicUsize);
+
+        impl Wake for Looks {
+            fn wake(self: Arc<Self>) {
+                let found = self.0.current.load().is_some() && self.0.lock().flight.is_none();
+                self.1.fetch_add(if found { 1 } else { 1000 }, Ordering::Relaxed);
+            }
+        }
+
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let looks = Arc::new(Looks(slot.clone(), AtomicUsize::new(0)));
+        let mut tickets: Vec<_> = (0..10).map(|_| wait(slot.read(&engine))).collect();
+        for ticket in &mut tickets {
+            let waker = Waker::from(looks.clone());
+            assert!(ticket.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        }
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert_eq!(looks.1.load(Ordering::Relaxed), 10);
+        for ticket in tickets {
+            let Landing::New(current) = ticket.await else { panic!("no new token") };
+            assert_eq!(ready(slot.read(&engine)).generation, current.generation);
+        }
+        assert_eq!(gate.requests(), 1);
+    }
+
+    /// Behaviour 11.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_waiter_of_an_older_flight_leaves_the_newer_one() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let late = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        slot.new_epoch(true);
+        let newer = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert!(matches!(late.await, Landing::Superseded));
+        // It is still the newer flight that the next reader joins.
+        let joined = wait(slot.read(&engine));
+        assert_eq!(gate.requests(), 2);
+        gate.let_one_land().await;
+        for ticket in [newer, joined] {
+            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "2"));
+        }
+        assert_eq!(gate.requests(), 2);
+    }
+
+    /// Behaviour 85.
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_publishes_over_an_invalidation_but_not_into_another_epoch() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("old")).unwrap();
+        let old = ready(slot.read(&engine));
+        let Rejection::Wait { ticket, starter: true } = slot.reject(&engine, old.generation, true) else {
+            panic!("no flight")
+        };
+        slot.invalidate();
+        assert!(slot.ready(&engine).is_none());
+        let joined = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        for ticket in [ticket, joined] {
+            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "1"));
+        }
+        let published = ready(slot.read(&engine));
+        assert!(published.generation > old.generation);
+        assert_eq!(gate.requests(), 1);
+
+        // Changed credentials: what the flight brings is not published.
+        slot.invalidate();
+        let superseded = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        slot.new_epoch(true);
+        gate.let_one_land().await;
+        assert!(matches!(superseded.await, Landing::Superseded));
+        assert!(slot.current.load().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_superseded_flight_keeps_its_refresh_token_unless_the_line_ended() {
+        enum Meanwhile {
+            SameClient,
+            AnotherClient,
+            HandedIn,
+            HandedInWithItsOwn,
+        }
+        use Meanwhile::*;
+
+        let cases = [
+            (SameClient, Some("r1")),
+            (AnotherClient, None),
+            (HandedIn, Some("r1")),
+            (HandedInWithItsOwn, Some("own")),
+        ];
+        for (meanwhile, expected) in cases {
+            let gate = Gate::new(true);
+            let engine = gate.engine(EnginePolicy::default());
+            let slot = engine.main();
+            let ticket = wait(slot.read(&engine));
+            sleep(SECOND).await;
+            match meanwhile {
+                SameClient => slot.new_epoch(true),
+                AnotherClient => slot.new_epoch(false),
+                HandedIn => slot.hand_in(&engine, token("x")).unwrap(),
+                HandedInWithItsOwn => {
+                    let own = RefreshToken::Replace(Secret::from("own"));
+                    slot.hand_in(&engine, token("x").with_refresh_token(own)).unwrap();
+                }
+            }
+            gate.let_one_land().await;
+            assert!(matches!(ticket.await, Landing::Superseded));
+            slot.invalidate();
+            drop(wait(slot.read(&engine)));
+            sleep(SECOND).await;
+            assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
+        }
+    }
+
+    /// Behaviour 23.
+    #[test]
+    fn a_flight_on_a_runtime_that_nobody_drives_is_overtaken() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stuck = {
+            let _inside = parked.enter();
+            wait(slot.read(&engine))
+        };
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(engine.policy.flight_deadline / 2).await;
+            assert!(wait(slot.read(&engine)).ptr_eq(&stuck), "it may land yet");
+            sleep(engine.policy.flight_deadline).await;
+            let second = wait(slot.read(&engine));
+            assert!(matches!(stuck.await, Landing::Superseded));
+            gate.let_one_land().await;
+            assert!(matches!(second.await, Landing::New(_)));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_handed_in_is_the_very_next_one() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        for text in ["a", "b"] {
+            slot.hand_in(&engine, token(text)).unwrap();
+            let current = ready(slot.read(&engine));
+            assert_eq!(current.token.access_token(), text);
+            assert_eq!(slot.word(), current.word());
+        }
+        assert_eq!(gate.requests(), 0);
+        let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
+        let engine = gate.engine(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
+        let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
+        assert_eq!(engine.main().hand_in(&engine, expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slot_is_due_a_second_after_it_was_read_and_at_each_boundary() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        for _ in 0..3 {
+            let current = ready(slot.read(&engine));
+            assert_eq!(slot.word(), current.word());
+            sleep(SECOND - Duration::from_millis(2)).await;
+            assert!(slot.ready(&engine).is_some());
+            sleep(Duration::from_millis(4)).await;
+            assert!(slot.ready(&engine).is_none(), "nobody has read a clock for a second");
+        }
+        // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
+        advance(Duration::from_secs(7200)).await;
+        assert_eq!(gate.requests(), 0);
+        drop(wait(slot.read(&engine)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_background_flight_is_noticed_when_its_pause_ends() {
+        let engine = Engine::new(
+            erase(tower::service_fn(|_: TokenRequest| async {
+                Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
+            })),
+            Arc::new(SystemClock),
+            EnginePolicy::default(),
+            None,
+            None,
+        );
+        let engine = Arc::new(engine);
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        advance(Duration::from_secs(3000)).await;
+        ready(slot.read(&engine));
+        sleep(Duration::from_millis(1)).await;
+        ready(slot.read(&engine));
+        assert!(slot.ready(&engine).is_some());
+        sleep(Duration::from_millis(300)).await;
+        assert!(slot.ready(&engine).is_none(), "the pause is over and nobody was told");
+        assert_eq!(slot.stats(&engine).failures, 1);
+    }
+
+    /// Behaviour 73.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_token_after_a_failure_is_spread_like_the_first_of_a_process() {
+        let down = Arc::new(AtomicBool::new(false));
+        let source = tower::service_fn({
+            let (down, tokens) = (down.clone(), Arc::new(AtomicUsize::new(0)));
+            move |_: TokenRequest| {
+                let new = token(&tokens.fetch_add(1, Ordering::Relaxed).to_string());
+                let down = down.load(Ordering::Relaxed);
+                async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
+            }
+        });
+        let mut engine = Engine::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None, None);
+        engine.draw = || 0.0;
+        let engine = Arc::new(engine);
+        let slot = engine.main();
+        let renewed_after = || {
+            let current = slot.current.load_full().unwrap();
+            current.lifetime.next_boundary(&engine.clock.now()).unwrap().as_secs_f64().round()
+        };
+        let fetch = || async {
+            slot.invalidate();
+            let _ = wait(slot.read(&engine)).await;
+        };
+        fetch().await;
+        assert_eq!(renewed_after(), 1260.0, "35 % of an hour");
+        fetch().await;
+        assert_eq!(renewed_after(), 2880.0, "80 %");
+        down.store(true, Ordering::Relaxed);
+        advance(Duration::from_secs(3000)).await;
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        down.store(false, Ordering::Relaxed);
+        ready(slot.read(&engine));
+        sleep(SECOND).await;
+        assert_eq!(renewed_after(), 1259.0, "a second ago");
+    }
+
+    #[test]
+    fn without_a_runtime_the_slot_stays_due_and_a_valid_token_is_used() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
+        slot.hand_in(&engine, token("t")).unwrap();
+        ready(slot.read(&engine));
+        assert!(slot.ready(&engine).is_none(), "there is no timer, so each request must read the clock");
+        ready(slot.read(&engine));
+    }
+
+    #[test]
+    fn a_runtime_without_timers_does_not_panic_in_the_caller() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        slot.hand_in(&engine, token("t")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            ready(slot.read(&engine));
+            tokio::task::yield_now().await;
+            assert!(slot.ready(&engine).is_none(), "its timer is gone");
+            slot.invalidate();
+            let Landing::Failed(error) = wait(slot.read(&engine)).await else { panic!("it landed") };
+            assert_eq!(error.kind(), TokenErrorKind::Aborted);
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_wait_as_may_and_no_more() {
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy { max_waiters: Some(2), ..EnginePolicy::default() });
+        let slot = engine.main();
+        let tickets = [wait(slot.read(&engine)), wait(slot.read(&engine))];
+        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
+        let [first, second] = tickets;
+        drop(first);
+        let third = wait(slot.read(&engine));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert!(matches!((second.await, third.await), (Landing::New(_), Landing::New(_))));
+    }
+
+    /// Behaviour 8.
+    #[test]
+    fn no_reader_sees_a_word_older_or_a_token_older_than_what_came_before() {
+        const TOKENS: u64 = 20_000;
+
+        let gate = Gate::new(false);
+        let engine = gate.engine(EnginePolicy::default());
+        let slot = engine.main();
+        let published = AtomicU64::new(0);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    let mut newest = 0;
+                    while newest < TOKENS {
+                        let floor = published.load(Ordering::Acquire);
+                        let word = slot.word();
+                        let of_word = Current::generation_of(word);
+                        assert!(of_word >= floor, "word {of_word} after {floor} was published");
+                        let read = slot.current.load_full();
+                        for current in read.into_iter().chain(slot.ready(&engine)) {
+                            // The first token is of the first generation, and so on: each says which one it belongs to.
+                            assert_eq!(current.token.access_token(), current.generation.to_string());
+                            assert!(current.generation >= of_word, "a new word with an old token");
+                            assert!(current.generation >= newest, "back to an older token");
+                            newest = current.generation;
+                        }
+                    }
+                });
+            }
+            // Slow-path readers rewrite the word all the time.
+            threads.spawn(|| {
+                let _timers = runtime.enter();
+                while published.load(Ordering::Relaxed) < TOKENS {
+                    let _ = slot.read(&engine);
+                }
+            });
+            for number in 1..=TOKENS {
+                slot.hand_in(&engine, token(&number.to_string())).unwrap();
+                published.store(number, Ordering::Release);
+            }
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! `Partition`: the identity of a token within one engine.
+
+use std::hash::{Hash, Hasher};
+
+use crate::types::{Scopes, TenantId};
+
+/// Everything that can differ between two token requests of one engine.
+///
+/// The inputs that cannot differ (endpoint, client, grant, audience, further parameters) are the engine itself: two
+/// configurations are two engines and share nothing. A struct compared member by member cannot collide the way joined
+/// strings can.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Partition {
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) scopes: Option<Scopes>,
+}
+
+impl Partition {
+    /// The partition of a layer whose tokens are shared by all tenants, with the configured scopes.
+    pub(crate) fn is_main(&self) -> bool {
+        self.tenant.is_none() && self.scopes.is_none()
+    }
+}
+
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.tenant.as_ref().map(TenantId::as_bytes), &self.scopes).hash(state);
+    }
+}
+
+/// A partition as its slot keeps it: the id inside the slot where it is short, as nearly all are. A million ids elsewhere
+/// would be a million allocations, and one way to memory more for each look-up.
+pub(crate) struct Kept {
+    tenant: KeptId,
+    scopes: Option<Scopes>,
+}
+
+enum KeptId {
+    None,
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Box<str>),
+}
+
+/// A UUID has 36 characters.
+const SHORT: usize = 38;
+
+impl Kept {
+    pub(crate) fn new(partition: &Partition) -> Self {
+        Self { tenant: partition.tenant.as_ref().map_or(KeptId::None, KeptId::new), scopes: partition.scopes.clone() }
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, partition: &Partition) -> bool {
+        self.tenant.as_bytes() == partition.tenant.as_ref().map(TenantId::as_bytes) && self.scopes == partition.scopes
+    }
+
+    pub(crate) fn is_main(&self) -> bool {
+        matches!(self.tenant, KeptId::None) && self.scopes.is_none()
+    }
+
+    /// The partition again.
+    pub(crate) fn whole(&self) -> Partition {
+        // It was an id before.
+        let id = |bytes| TenantId::new(std::str::from_utf8(bytes).ok()?).ok();
+        Partition { tenant: self.tenant.as_bytes().and_then(id), scopes: self.scopes.clone() }
+    }
+}
+
+/// The same as the partition's.
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.tenant.as_bytes(), &self.scopes).hash(state);
+    }
+}
+
+impl KeptId {
+    fn new(id: &TenantId) -> Self {
+        let (id, mut bytes) = (id.as_str(), [0; SHORT]);
+        match (bytes.get_mut(..id.len()), u8::try_from(id.len())) {
+            (Some(start), Ok(len)) => {
+                start.copy_from_slice(id.as_bytes());
+                Self::Short { len, bytes }
+            }
+            _ => Self::Long(id.into()),
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            Self::Short { len, bytes } => bytes.get(..usize::from(*len)),
+            Self::Long(id) => Some(id.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::hash::{BuildHasher, RandomState};
+
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Inputs = (Option<String>, Option<Vec<String>>);
+
+    /// Few letters, and those that keys are glued with: so that equal and nearly equal inputs come up.
+    fn inputs() -> impl Strategy<Value = Inputs> {
+        (option::of("[ab:|,]{1,3}"), option::of(vec("[ab:|,]{1,2}", 1..3)))
+    }
+
+    fn partition((tenant, scopes): &Inputs) -> Partition {
+        Partition {
+            tenant: tenant.as_ref().map(|id| TenantId::new(id).unwrap()),
+            scopes: scopes.as_ref().map(|scopes| Scopes::new(scopes).unwrap()),
+        }
+    }
+
+    fn identity((tenant, scopes): &Inputs) -> (Option<&String>, Option<BTreeSet<&String>>) {
+        (tenant.as_ref(), scopes.as_ref().map(|scopes| scopes.iter().collect()))
+    }
+
+    #[test]
+    fn ids_of_all_lengths_are_kept() {
+        let mut former = None;
+        for len in 1..=256 {
+            let tenant = TenantId::new("x".repeat(len)).unwrap();
+            let partition = Partition { tenant: Some(tenant.clone()), scopes: None };
+            let kept = Kept::new(&partition);
+            assert!(kept.is(&partition) && !kept.is_main() && !kept.is(&Partition::default()));
+            assert_eq!(kept.whole().tenant, Some(tenant));
+            assert!(former.replace(kept).is_none_or(|former| !former.is(&partition)));
+        }
+        assert!(Kept::new(&Partition::default()).is(&Partition::default()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Behaviours 91 and 92.
+        #[test]
+        fn partitions_are_equal_exactly_when_tenant_and_set_of_scopes_are(one in inputs(), other in inputs()) {
+            let hasher = RandomState::new();
+            let same = identity(&one) == identity(&other);
+            let (one, other) = (partition(&one), partition(&other));
+            prop_assert_eq!(one == other, same);
+            let kept = Kept::new(&one);
+            prop_assert_eq!(kept.is(&other), same);
+            prop_assert_eq!(hasher.hash_one(&kept), hasher.hash_one(&one));
+            prop_assert!(!same || hasher.hash_one(&one) == hasher.hash_one(&other));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
+
+mod cell;
+mod coarse_clock;
+mod decision;
+mod env;
+mod key;
+mod refresh;
+mod rejection_limiter;
+mod table;
+
+pub(crate) use cell::{Current, Read, Rejection, Slot};
+pub(crate) use env::{Engine, EnginePolicy};
+pub(crate) use key::Partition;
+pub(crate) use refresh::{Landing, Ticket};

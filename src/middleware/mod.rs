@@ -1,0 +1,11 @@
+//! The tower layer: puts a token on each request of the service it wraps, and sends a rejected request once more.
+
+mod future;
+mod header_cache;
+mod layer;
+mod service;
+mod shared;
+
+pub use future::ResponseFuture;
+pub use layer::AuthLayer;
+pub use service::Auth;

@@ -1,0 +1,396 @@
+//! `Auth<S>`: the service; starts a request on its way.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Extensions, HeaderValue};
+use tower_service::Service;
+
+use super::future::{ResponseFuture, Sent, Waiting};
+use super::shared::{ByType, Resending, Shared, SharedHandle};
+use crate::engine::{Current, Partition, Read, Slot};
+use crate::request::{
+    Admission, HttpRequest, HttpResponse, Keeping, ProofSent, Rare, Registry, TenantPolicy, may_keep, withhold,
+};
+use crate::response::watch_of;
+use crate::setup::Setup;
+use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, unshared};
+
+/// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
+///
+/// It is a `Service` for `http::Request<B>` with any body `B`, over any inner service for the same, and (feature
+/// `reqwest`) for `reqwest::Request`. The inner service's error comes back inside [`Error::Service`].
+///
+/// **Readiness.** A request is sent by the very instance that was polled ready. A request that must wait for a token
+/// first gives that readiness back, so that it holds no permit and no connection while it waits, and acquires it again;
+/// so does a request that is sent a second time. Both use a clone of `S`.
+///
+/// **Clones** are cheap and share tokens. A long-lived clone is a little faster than a new one for each request: it
+/// keeps a header value of its own from its second request on.
+///
+/// **Cancellation.** Dropping the response future at any point costs nobody else anything: a token request it started
+/// goes on.
+///
+/// `B` must implement `http_body::Body`; the compiler tells that indirectly ("the method `call` exists but its trait
+/// bounds were not satisfied"): `Request<()>` is such a case, use `Empty<Bytes>`.
+pub struct Auth<S> {
+    inner: S,
+    local: Local,
+    tenant: Option<TenantId>,
+    shared: SharedHandle<S>,
+}
+
+/// This clone's own copies of header values, so that threads do not share their reference counts.
+#[derive(Default)]
+struct Local {
+    /// The slot's word for which `header` is good; zero: none yet.
+    word: u64,
+    header: Option<HeaderValue>,
+    /// The word of the request before, to copy on the second request only.
+    seen: u64,
+    /// The tenant of every request that does not name one itself.
+    tenant: Option<TenantId>,
+}
+
+impl<S: Clone> Auth<S> {
+    pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
+        let shared = Shared::new(inner.clone(), setup, registry);
+        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
+    }
+
+    /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
+    ///
+    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. So is every
+    /// request where [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) is not set: nobody would hear it.
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").tenant(Tenant::header("Tenant-Id")).build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let tenant = request.headers()["tenant-id"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
+    /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
+    /// # assert_eq!(response.headers()["seen"], "practice-1");
+    /// # Ok(()) }
+    /// ```
+    pub fn for_tenant(&self, tenant: TenantId) -> Self {
+        Self { tenant: Some(tenant), ..self.clone() }
+    }
+}
+
+impl<S> Auth<S> {
+    /// The inner service, as for its own figures. Requests sent through it carry no token.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone> Clone for Auth<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            // Not copied: a clone made for one request would pay for a copy that it never uses.
+            local: Local::default(),
+            tenant: self.tenant.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S, B, RB> Service<http::Request<B>> for Auth<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: http_body::Body + 'static,
+    B::Error: Send,
+    RB: http_body::Body + 'static,
+{
+    type Response = http::Response<RB>;
+    type Error = Error;
+    type Future = ResponseFuture<S, http::Request<B>, S::Future, http::Response<RB>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        self.start(request, |registry| ByType { ops: registry.ops_of::<B>(), watch: watch_of::<RB>() })
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl<S> Service<reqwest::Request> for Auth<S>
+where
+    S: Service<reqwest::Request, Response = reqwest::Response> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = reqwest::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S, reqwest::Request, S::Future, reqwest::Response>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
+    }
+
+    fn call(&mut self, request: reqwest::Request) -> Self::Future {
+        self.start(request, |registry| ByType { ops: registry.ops_of(), watch: None })
+    }
+}
+
+/// Whoever names a tenant relies on its being heard.
+const NO_TENANTS: &str = "the request names a tenant, and this layer has none configured (`.tenant(..)`)";
+
+/// What becomes of a request `R` through `S`.
+type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
+
+impl<S> Auth<S> {
+    /// Out of line, or the request would be copied once more on its way in here (30 instructions).
+    #[inline(never)]
+    fn start<R>(&mut self, mut request: R, by_type: impl FnOnce(&Registry) -> ByType<R, S::Response>) -> Answer<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        let by_type = by_type(&self.shared.registry);
+        let (slot, resending) = match self.prepare(&mut request) {
+            Ok(Prepared::Ours(slot, resending)) => (slot, resending),
+            Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
+            Err(error) => return self.refuse(error),
+        };
+        let (header, generation) = match self.token(slot.as_ref()) {
+            Ok(token) => token,
+            Err(read) => return self.wait(request, slot, resending, by_type, read),
+        };
+        let kept = match by_type.keep(&request, resending) {
+            Keeping::Done(kept) => kept,
+            Keeping::ByRecording => {
+                let kept;
+                (request, kept) = request.record(by_type.ops, self.shared.setup.replay.cap);
+                kept
+            }
+        };
+        let setup = &self.shared.setup;
+        let proof = match setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None) {
+            Ok(proof) => proof,
+            Err(error) => return self.refuse(error),
+        };
+        setup.injection.apply(header, request.headers_mut());
+        let future = self.inner.call(request);
+        let sent = Sent::new(self.shared.clone(), slot, generation, kept, resending.outer, by_type);
+        if proof.is_some() {
+            return ResponseFuture::proved(future, sent, proof);
+        }
+        ResponseFuture::sent(future, sent)
+    }
+
+    /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
+    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
+        let setup = &self.shared.setup;
+        let extensions = request.extensions();
+        if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
+            return Ok(Prepared::Bare);
+        }
+        let rare = Rare::find(request.headers());
+        let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
+        if matches!(request.admission(&setup.origins, rare)?, Admission::NoCredentials) {
+            withhold(request.headers_mut(), tenant_header);
+            return Ok(Prepared::Bare);
+        }
+        let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
+        let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
+        let resending = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer };
+        let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
+        if setup.tenant.is_none() && tenant_is_named() {
+            return Err(Error::Tenant { reason: NO_TENANTS });
+        }
+        let named = match &setup.tenant {
+            Some(policy) => match (extensions.and_then(Extensions::get), &self.local.tenant) {
+                (None, Some(tenant)) => Some(tenant.clone()),
+                (named, _) => policy.named(self.tenant.as_ref(), named)?,
+            },
+            None => None,
+        };
+        let is_ours = setup.injection.admits(request.headers(), rare, tenant_header)?;
+        let tenant = match &setup.tenant {
+            Some(policy) => policy.stamp(named, request.headers_mut())?,
+            None => None,
+        };
+        if !is_ours {
+            return Ok(Prepared::Bare);
+        }
+        setup.proofs.check(request, &setup.origins)?;
+        let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
+        // Nearly every request: of the main slot.
+        let slot = match (tenant, scopes) {
+            (None, None) => None,
+            (tenant, scopes) => Some(setup.engine.slot(Partition { tenant, scopes })),
+        };
+        Ok(Prepared::Ours(slot, resending))
+    }
+
+    /// The token's header value and generation, or why there is none. `None`: of the main slot.
+    fn token(&mut self, slot: Option<&Arc<Slot>>) -> Result<(HeaderValue, u64), Read> {
+        let engine = &self.shared.setup.engine;
+        let Some(slot) = slot else {
+            let mut word = engine.main().word();
+            if let Some(header) = self.local.lookup(word) {
+                return Ok((header, Current::generation_of(word)));
+            }
+            let header = match self.shared.copies.lookup(word) {
+                Some(header) => header,
+                None => {
+                    let current = ready(engine.main().read(engine))?;
+                    word = current.word();
+                    self.shared.copies.copy_of(word, current.token.header_value())
+                }
+            };
+            if self.local.is_second(word) {
+                self.settle_in(word, &header);
+            }
+            return Ok((header, Current::generation_of(word)));
+        };
+        let current = ready(slot.read(engine))?;
+        Ok((current.token.header_value().clone(), current.generation))
+    }
+
+    /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
+    #[cold]
+    fn settle_in(&mut self, word: u64, header: &HeaderValue) {
+        self.local.header = Some(unshared(header));
+        self.local.word = word;
+        if self.local.tenant.is_none() {
+            let policy = self.shared.setup.tenant.as_ref();
+            let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
+            self.local.tenant = named.as_ref().map(TenantId::unshared);
+            self.shared = Arc::new(Arc::clone(&self.shared));
+        }
+    }
+
+    /// There is no token: the readiness acquired for this request goes back to whom it belongs while we wait. Holding it
+    /// would block bystanders, and deadlock where the token client shares the limit.
+    #[cold]
+    fn wait<R>(
+        &mut self,
+        request: R,
+        slot: Option<Arc<Slot>>,
+        resending: Resending,
+        by_type: ByType<R, S::Response>,
+        read: Read,
+    ) -> Answer<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        match read {
+            Read::Failed(error) => self.refuse(Error::Token(error)),
+            read => {
+                self.inner = self.shared.spare();
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resending, by_type, read))
+            }
+        }
+    }
+
+    /// Not sent: the readiness acquired for this request goes back here too. A clone that lives on would keep a permit
+    /// that nobody uses, and as many of them as there are permits would stop everybody.
+    #[cold]
+    fn refuse<R>(&mut self, error: Error) -> Answer<S, R>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        S::Response: HttpResponse,
+    {
+        self.inner = self.shared.spare();
+        ResponseFuture::failed(error)
+    }
+}
+
+fn ready(read: Read) -> Result<Arc<Current>, Read> {
+    match read {
+        Read::Ready(current) => Ok(current),
+        read => Err(read),
+    }
+}
+
+enum Prepared {
+    /// Goes out as it is.
+    Bare,
+    /// Goes out with a token; of this slot, or of the main one.
+    Ours(Option<Arc<Slot>>, Resending),
+}
+
+impl Local {
+    /// The private copy, if it is good for the slot as it is now.
+    #[inline]
+    fn lookup(&self, word: u64) -> Option<HeaderValue> {
+        if self.word == word { self.header.clone() } else { None }
+    }
+
+    /// Whether the request before met the same token.
+    fn is_second(&mut self, word: u64) -> bool {
+        std::mem::replace(&mut self.seen, word) == word
+    }
+}
+
+/// Neither the inner service nor anything of the token is shown.
+impl<S> fmt::Debug for Auth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use http_body_util::Empty;
+    use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+
+    /// Behaviour 96.
+    #[tokio::test]
+    async fn a_tenant_that_nobody_would_hear_is_refused() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Token::bearer("t").map_err(TokenError::permanent) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let service = AuthLayer::with_source(cfg, source).layer(api);
+        let tenant = TenantId::new("practice-1").unwrap();
+        let request = || http::Request::get("https://api.example.com/").body(Empty::<Bytes>::new()).unwrap();
+        let mut named = request();
+        named.extensions_mut().insert(tenant.clone());
+        assert!(matches!(service.clone().oneshot(named).await, Err(Error::Tenant { .. })));
+        assert!(matches!(service.for_tenant(tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
+        assert!(service.oneshot(request()).await.is_ok());
+    }
+
+    /// Found by the quickstart: a failing provider stopped all callers at a concurrency limit.
+    #[tokio::test]
+    async fn a_clone_whose_request_was_not_sent_holds_no_readiness() {
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let source = service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::permanent("none today")) });
+        let api = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) });
+        let layer = AuthLayer::with_source(cfg, source);
+        let mut service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(api);
+        let first = "https://api.example.com/waits-for-a-token";
+        for uri in [first, "https://api.example.com/remembered-failure", "https://elsewhere.example/foreign-origin"] {
+            let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            service.ready().await.unwrap().call(request).await.unwrap_err();
+            let mut other = service.clone();
+            assert!(other.ready().now_or_never().is_some(), "{uri}");
+        }
+    }
+}

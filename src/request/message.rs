@@ -1,0 +1,257 @@
+//! The sealed pair of traits through which one state machine serves `http::Request<B>` and `reqwest::Request`.
+
+use http::{Extensions, HeaderMap, Method, StatusCode};
+use http_body::Body;
+
+#[cfg(feature = "reqwest")]
+use crate::request::KeptBody;
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
+use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, Rare, keep, record};
+use crate::types::{Error, Resend};
+
+/// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
+/// feature `reqwest`, for `reqwest::Request`.
+#[allow(private_bounds, reason = "the private bound is the seal")]
+pub trait HttpRequest: Sized + sealed::Request {}
+
+/// A response that can reject them. Sealed: implemented for `http::Response<B>` and `reqwest::Response`.
+#[allow(private_bounds, reason = "the private bound is the seal")]
+pub trait HttpResponse: sealed::Response {}
+
+impl<R: sealed::Request> HttpRequest for R {}
+impl<R: sealed::Response> HttpResponse for R {}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    pub(crate) trait Request: Sized {
+        /// What is kept of it for a second sending.
+        type Kept;
+        /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
+        /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
+        type Ops: Copy;
+
+        fn method(&self) -> &Method;
+        fn headers(&self) -> &HeaderMap;
+        fn headers_mut(&mut self) -> &mut HeaderMap;
+        /// Per-request options; `None` where the type keeps its extensions to itself.
+        fn extensions(&self) -> Option<&Extensions>;
+        /// Tells an inner layer of this crate that this is the second sending.
+        fn mark_resend(&mut self);
+        fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error>;
+        /// Where an admitted request goes, see [`OriginPolicy::place`].
+        #[cfg(feature = "dpop")]
+        fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin>;
+        /// The path of its URI.
+        #[cfg(feature = "dpop")]
+        fn path(&self) -> &str;
+        /// Keeps what a second sending needs; nothing if it cannot be sent twice.
+        fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept>;
+        /// Splits into what is sent and what is kept.
+        fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
+        fn rebuild(kept: Self::Kept) -> Option<Self>;
+        /// Whether no request with such a body can be sent twice.
+        fn is_body_unknown(ops: &Self::Ops) -> bool;
+        fn body_name() -> &'static str;
+    }
+
+    pub(crate) trait Response {
+        type Body: Body;
+
+        fn status(&self) -> StatusCode;
+        fn headers(&self) -> &HeaderMap;
+        fn extensions(&self) -> &Extensions;
+        fn extensions_mut(&mut self) -> &mut Extensions;
+        fn into_body(self) -> Self::Body;
+    }
+}
+
+impl<B: Body> sealed::Request for http::Request<B> {
+    type Kept = Kept<B>;
+    type Ops = Option<Ops<B>>;
+
+    fn method(&self) -> &Method {
+        self.method()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        let extensions = self.extensions();
+        (!extensions.is_empty()).then_some(extensions)
+    }
+
+    fn mark_resend(&mut self) {
+        self.extensions_mut().insert(Resend);
+    }
+
+    #[inline]
+    fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error> {
+        origins.check(self.uri(), self.headers(), rare)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin> {
+        origins.place(self.uri(), self.headers(), assumed)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn path(&self) -> &str {
+        self.uri().path()
+    }
+
+    #[inline]
+    fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept> {
+        keep(self, ops)
+    }
+
+    fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        record(self, ops, cap)
+    }
+
+    fn rebuild(kept: Self::Kept) -> Option<Self> {
+        kept.rebuild()
+    }
+
+    fn is_body_unknown(ops: &Self::Ops) -> bool {
+        ops.is_none()
+    }
+
+    fn body_name() -> &'static str {
+        std::any::type_name::<B>()
+    }
+}
+
+impl<B: Body> sealed::Response for http::Response<B> {
+    type Body = B;
+
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    fn into_body(self) -> B {
+        self.into_body()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl sealed::Request for reqwest::Request {
+    /// The request without its body, and a second body or the way to one.
+    type Kept = (reqwest::Request, Option<KeptBody<reqwest::Body>>);
+    type Ops = Option<Ops<reqwest::Body>>;
+
+    fn method(&self) -> &Method {
+        self.method()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        None
+    }
+
+    fn mark_resend(&mut self) {}
+
+    fn admission(&self, origins: &OriginPolicy, _: Rare) -> Result<Admission, Error> {
+        let url = self.url();
+        let has_userinfo = !url.username().is_empty() || url.password().is_some();
+        origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
+    }
+
+    #[cfg(feature = "dpop")]
+    fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin> {
+        let url = self.url();
+        origins.place_parts(Some(url.scheme()), url.host_str(), url.port(), self.headers(), assumed)
+    }
+
+    #[cfg(feature = "dpop")]
+    fn path(&self) -> &str {
+        self.url().path()
+    }
+
+    fn keep(&self, _: Self::Ops) -> Keeping<Self::Kept> {
+        Keeping::ByRecording
+    }
+
+    fn record(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+        // `try_clone` refuses streaming bodies, and only them.
+        let body = self.body_mut().take();
+        let head = self.try_clone();
+        let (body, kept) = match (body, ops) {
+            (None, _) => (None, Some(None)),
+            (Some(body), None) => (Some(body), None),
+            (Some(body), Some(ops)) => {
+                let (body, kept) = ops.keep(body, cap);
+                (Some(body), kept.map(Some))
+            }
+        };
+        *self.body_mut() = body;
+        (self, head.zip(kept))
+    }
+
+    fn rebuild((mut request, body): Self::Kept) -> Option<Self> {
+        *request.body_mut() = match body {
+            Some(body) => Some(body.rebuild()?),
+            None => None,
+        };
+        Some(request)
+    }
+
+    fn is_body_unknown(_: &Self::Ops) -> bool {
+        false
+    }
+
+    fn body_name() -> &'static str {
+        std::any::type_name::<reqwest::Body>()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl sealed::Response for reqwest::Response {
+    type Body = reqwest::Body;
+
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    fn into_body(self) -> reqwest::Body {
+        self.into()
+    }
+}

@@ -1,0 +1,66 @@
+//! Names of events; the only file that knows them all. Nothing here takes a value that could be a secret.
+
+use std::fmt;
+
+use super::TokenError;
+
+const TARGET: &str = "tower_oauth2_client";
+
+pub(crate) fn token_request(forced: bool) {
+    tracing::debug!(target: TARGET, forced, "token request");
+}
+
+pub(crate) fn new_token(generation: u64) {
+    tracing::info!(target: TARGET, generation, "new token");
+}
+
+pub(crate) fn same_token(generation: u64) {
+    tracing::info!(target: TARGET, generation, "same token again");
+}
+
+pub(crate) fn token_request_failed(error: &TokenError) {
+    tracing::warn!(
+        target: TARGET,
+        kind = ?error.kind(),
+        status = error.status().map(|status| status.as_u16()),
+        code = error.code().map(|code| code.as_str()),
+        "token request failed"
+    );
+}
+
+pub(crate) fn token_request_superseded() {
+    tracing::debug!(target: TARGET, "token request superseded");
+}
+
+pub(crate) fn refresh_suppressed(generation: u64) {
+    tracing::warn!(target: TARGET, generation, "token rejected, not refreshed: earlier refreshes did not help");
+}
+
+#[cfg(feature = "dpop")]
+pub(crate) fn repeated_with_nonce(generation: u64) {
+    tracing::debug!(target: TARGET, generation, "sent once more with the server's nonce");
+}
+
+pub(crate) fn unusable_member(member: &'static str) {
+    tracing::warn!(target: TARGET, member, "the token endpoint sends this member with a value that cannot be used");
+}
+
+pub(crate) fn body_not_replayable(body: &'static str) {
+    tracing::warn!(
+        target: TARGET,
+        body,
+        "bodies of this type are sent once only; register the type with `replay_clone` or `replay_recorded`"
+    );
+}
+
+pub(crate) fn store_failed(call: &'static str, kind: impl fmt::Debug) {
+    tracing::warn!(target: TARGET, call, ?kind, "the token store failed; tokens are fetched without it");
+}
+
+pub(crate) fn not_stored(reason: impl fmt::Debug) {
+    tracing::warn!(target: TARGET, ?reason, "a new token could not be stored; it is used nevertheless");
+}
+
+pub(crate) fn token_from_store() {
+    tracing::debug!(target: TARGET, "token taken from the store");
+}

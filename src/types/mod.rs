@@ -1,0 +1,22 @@
+//! The vocabulary of the crate: errors, request markers, secrets, the clock. Imports nothing of ours.
+
+mod clock;
+mod digest;
+mod error;
+pub(crate) mod events;
+mod extensions;
+pub(crate) mod random;
+mod secret;
+mod secret_source;
+mod token_error;
+
+pub use clock::{Clock, Now, SystemClock};
+pub use error::{BoxError, ConfigError, Error};
+pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, TenantId};
+pub use secret::Secret;
+pub use secret_source::SecretSource;
+pub use token_error::{ErrorCode, TokenError, TokenErrorKind};
+
+pub(crate) use digest::Digest;
+pub(crate) use extensions::{Resend, unshared};
+pub(crate) use secret_source::{check_line, unavailable};
