@@ -81,7 +81,7 @@ fn a_token_for_each_tenant_allocates_nothing_either() {
     }
 }
 
-/// A slot, its state, its place in the table, and what is known of its token; not the token's own text.
+/// A cell, its state, its place in the table, and what is known of its token; not the token's own text.
 #[test]
 fn an_idle_tenant_takes_at_most_512_bytes_and_its_token() {
     const TENANTS: usize = 10_000;

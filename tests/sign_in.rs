@@ -322,7 +322,7 @@ async fn an_answer_that_is_lost_is_told_and_nothing_is_sent_twice() {
         assert!(error.token_error().is_some());
         assert_eq!(server.token_requests(), 1, "{fault:?}");
         assert!(handle.token().await.is_err());
-        assert_eq!(server.token_requests(), 1, "no flight sends it either");
+        assert_eq!(server.token_requests(), 1, "no refresh sends it either");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::request::{
 };
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
-use crate::store::Keeper;
+use crate::store::StoreAccess;
 use crate::token::{ExpirySource, UnknownExpiry};
 use crate::types::{Clock, ConfigError, Replay, Scopes, Secret, SecretSource, SystemClock, TenantId};
 
@@ -342,7 +342,7 @@ impl AuthConfig {
         self,
         engine: Arc<Engine>,
         endpoint: Option<Arc<dyn Direct>>,
-        store: Option<Arc<dyn Keeper>>,
+        store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             proofs: self.proofs(),
@@ -677,7 +677,7 @@ impl AuthConfigBuilder {
     /// How long one token request may take in all, a fallback to another grant included. Default: 30 s, which two
     /// exchanges of 10 s fit into. It bounds your own [`TokenSource`](crate::TokenSource) too.
     pub fn refresh_deadline(mut self, deadline: Duration) -> Self {
-        self.engine.flight_deadline = deadline;
+        self.engine.refresh_deadline = deadline;
         self
     }
 

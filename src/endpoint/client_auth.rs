@@ -246,12 +246,12 @@ impl ClientAuth {
 
     /// Reads the secret or the key, and makes of it what goes into one exchange.
     #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only assertions have an audience and a time"))]
-    pub(crate) async fn present(&self, audience: &str, now: SystemTime) -> Result<Presented, TokenError> {
+    pub(crate) async fn present(&self, audience: &str, now: SystemTime) -> Result<WireCredentials, TokenError> {
         let secret = match self.secret() {
             Some(source) => Some(source.read_line(CLIENT_SECRET).await?),
             None => None,
         };
-        let mut presented = Presented::default();
+        let mut presented = WireCredentials::default();
         match (&self.method, &secret) {
             (Method::Basic(_), Some(secret)) => {
                 let pair = form_encode(self.id()).chain([":"]).chain(form_encode(secret.expose())).collect();
@@ -375,7 +375,7 @@ impl fmt::Debug for ClientAuth {
 
 /// How the client says who it is in one exchange; never used for a second one.
 #[derive(Default)]
-pub(crate) struct Presented {
+pub(crate) struct WireCredentials {
     pub(crate) authorization: Option<HeaderValue>,
     client_id: Option<String>,
     client_secret: Option<Secret<String>>,
@@ -384,7 +384,7 @@ pub(crate) struct Presented {
     made_of: Option<Secret<String>>,
 }
 
-impl Presented {
+impl WireCredentials {
     /// The body parameters.
     pub(crate) fn push_params<'a>(&'a self, params: &mut Params<'a>) {
         if let Some(id) = &self.client_id {
@@ -406,7 +406,7 @@ impl Presented {
     }
 
     /// Whether both come from the same secret or key.
-    pub(crate) fn is_made_like(&self, other: &Presented) -> bool {
+    pub(crate) fn is_made_like(&self, other: &WireCredentials) -> bool {
         match (&self.made_of, &other.made_of) {
             (Some(one), Some(other)) => one.expose() == other.expose(),
             _ => true,

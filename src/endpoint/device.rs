@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Direct;
 use super::answer::DeviceCodes;
-use super::endpoints::Other;
+use super::endpoints::AuxiliaryEndpoint;
 use super::grant::GrantParams;
 use crate::token::Token;
 use crate::types::{Scopes, Secret, TenantId, TokenError, TokenErrorKind};
@@ -33,7 +33,7 @@ impl DeviceAuthorization {
         }
         // The server counts from its answer: what is on the way is lost to us, never gained.
         let asked = Instant::now();
-        let codes = DeviceCodes::read(&endpoint.post(Other::DeviceAuthorization, params, tenant).await?)?;
+        let codes = DeviceCodes::read(&endpoint.post(AuxiliaryEndpoint::DeviceAuthorization, params, tenant).await?)?;
         Ok(Self { expires: asked + codes.expires_in, codes })
     }
 
@@ -69,7 +69,7 @@ pub(crate) enum DeviceError {
     Denied(TokenError),
     /// The person did not answer in time, or in the end the server did not.
     Expired { trouble: Option<TokenError> },
-    /// Asking on would change nothing.
+    /// GrantKind on would change nothing.
     Failed(TokenError),
 }
 

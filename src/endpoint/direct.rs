@@ -1,4 +1,4 @@
-//! Exchanges outside of any flight: what a sign-in, a revocation or anything else that a person starts asks the server for.
+//! Exchanges outside of any refresh: what a sign-in, a revocation or anything else that a person starts asks the server for.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,9 +9,9 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use super::endpoints::Other;
+use super::endpoints::AuxiliaryEndpoint;
 use super::exchange::Answer;
-use super::grant::{Asking, GrantParams};
+use super::grant::{GrantKind, GrantParams};
 use super::settings::EndpointSettings;
 use super::{Call, Credentials, TokenEndpoint, drop_refresh_token, wire};
 use crate::token::{Token, TokenRequest};
@@ -37,7 +37,7 @@ pub(crate) trait Direct: Send + Sync {
     ///
     /// # Errors
     /// No such endpoint; an answer that says no.
-    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer>;
+    fn post(&self, to: AuxiliaryEndpoint, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer>;
 }
 
 impl<C, RB> Direct for TokenEndpoint<C>
@@ -64,18 +64,18 @@ where
             let auth = self.credentials().load();
             let endpoints = call.locate(&auth).await?;
             let material = call.present(endpoints, grant, &auth).await?;
-            let mut material = call.prove(material, Asking::Once, None)?;
-            let mut result = call.exchange(Asking::Once, &material).await;
+            let mut material = call.prove(material, GrantKind::Once, None)?;
+            let mut result = call.exchange(GrantKind::Once, &material).await;
             if let Some(nonce) = call.nonce_wanted(&result) {
                 let again = call.present(material.endpoints, material.grant, &auth).await?;
-                material = call.prove(again, Asking::Once, Some(nonce))?;
-                result = call.exchange(Asking::Once, &material).await;
+                material = call.prove(again, GrantKind::Once, Some(nonce))?;
+                result = call.exchange(GrantKind::Once, &material).await;
             }
             result.map(drop_refresh_token)
         })
     }
 
-    fn post(&self, to: Other, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
+    fn post(&self, to: AuxiliaryEndpoint, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
         Box::pin(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
@@ -87,7 +87,7 @@ where
             let material = call.present(endpoints, params, &auth).await?;
             let outgoing = wire::post(to, settings, &material, &call.request)?;
             let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
-            call.reader(Asking::Once, outgoing.sent).acknowledge(&answer)?;
+            call.reader(GrantKind::Once, outgoing.sent).acknowledge(&answer)?;
             Ok(answer)
         })
     }

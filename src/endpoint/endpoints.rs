@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::ClientAuth;
 use super::discovery::Metadata;
-use super::grant::Asking;
+use super::grant::GrantKind;
 use super::settings::EndpointSettings;
 use crate::types::{TokenError, TokenErrorKind};
 
@@ -21,7 +21,7 @@ pub(crate) struct Endpoints {
 
 /// An endpoint besides the token endpoint.
 #[derive(Clone, Copy)]
-pub(crate) enum Other {
+pub(crate) enum AuxiliaryEndpoint {
     /// RFC 7009.
     Revocation,
     /// RFC 8628.
@@ -64,19 +64,19 @@ impl Endpoints {
     }
 
     /// Where an exchange for a token goes.
-    pub(super) fn token_url(&self, asking: Asking) -> &Uri {
+    pub(super) fn token_url(&self, asking: GrantKind) -> &Uri {
         match asking {
-            Asking::RefreshToken => &self.refresh,
-            Asking::Primary | Asking::Once => &self.token,
+            GrantKind::RefreshToken => &self.refresh,
+            GrantKind::Primary | GrantKind::Once => &self.token,
         }
     }
 
     /// # Errors
     /// `Unsupported`: there is none.
-    pub(super) fn other(&self, other: Other) -> Result<&Uri, TokenError> {
+    pub(super) fn other(&self, other: AuxiliaryEndpoint) -> Result<&Uri, TokenError> {
         let (url, missing) = match other {
-            Other::Revocation => (&self.revocation, "there is no revocation URL"),
-            Other::DeviceAuthorization => (&self.device, "there is no device authorization URL"),
+            AuxiliaryEndpoint::Revocation => (&self.revocation, "there is no revocation URL"),
+            AuxiliaryEndpoint::DeviceAuthorization => (&self.device, "there is no device authorization URL"),
         };
         url.as_ref().ok_or_else(|| TokenError::new(TokenErrorKind::Unsupported).with_detail(missing))
     }

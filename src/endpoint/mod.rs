@@ -44,7 +44,7 @@ pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, TokenExchange};
 
-pub(crate) use answer::{AnswerSettings, Sent};
+pub(crate) use answer::{AnswerSettings, Redactor};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
@@ -59,7 +59,7 @@ use answer::Reader;
 use discovery::MetadataCache;
 use endpoints::Endpoints;
 use exchange::Exchanger;
-use grant::{Asking, GrantParams};
+use grant::{GrantKind, GrantParams};
 use wire::Material;
 
 /// The token endpoint of an authorization server (RFC 6749 §3.2) as a tower service over any HTTP client.
@@ -219,12 +219,12 @@ impl<C> Call<C> {
     }
 
     /// That we have the key which the token is to be bound to, where it is to be.
-    fn prove(&self, material: Material, asking: Asking, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
+    fn prove(&self, material: Material, asking: GrantKind, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
         let proof = self.shared.proof(material.endpoints.token_url(asking), nonce)?;
         Ok(Material { proof, ..material })
     }
 
-    fn reader<'a>(&'a self, asking: Asking, sent: Sent<'a>) -> Reader<'a> {
+    fn reader<'a>(&'a self, asking: GrantKind, sent: Redactor<'a>) -> Reader<'a> {
         let Shared { settings, clock, warned, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
@@ -233,7 +233,7 @@ impl<C> Call<C> {
             dead_refresh_codes: &settings.dead_refresh_codes,
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
-            require_issued_type: asking == Asking::Primary && settings.grant.names_issued_type(),
+            require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
             sent,
             now: clock.now().wall,
             warned,
@@ -253,22 +253,22 @@ where
     async fn run(&mut self) -> Result<Token, TokenError> {
         let has_primary = self.shared.settings.grant.is_primary();
         if self.request.refresh_token.is_none() {
-            return if has_primary { self.ask(Asking::Primary).await } else { Err(no_refresh_token()) };
+            return if has_primary { self.ask(GrantKind::Primary).await } else { Err(no_refresh_token()) };
         }
         if has_primary && self.request.refresh_answer_lost {
             // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
-            let result = self.ask(Asking::Primary).await;
+            let result = self.ask(GrantKind::Primary).await;
             return result.map(drop_refresh_token).map_err(|error| self.unsent(error));
         }
-        match self.ask(Asking::RefreshToken).await {
+        match self.ask(GrantKind::RefreshToken).await {
             Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
-            Err(error) if has_primary && self.is_refresh_url_missing(&error) => self.ask(Asking::Primary).await,
+            Err(error) if has_primary && self.is_refresh_url_missing(&error) => self.ask(GrantKind::Primary).await,
             result => result,
         }
     }
 
     async fn after_dead_refresh_token(&mut self) -> Result<Token, TokenError> {
-        match self.ask(Asking::Primary).await {
+        match self.ask(GrantKind::Primary).await {
             Ok(token) => Ok(drop_refresh_token(token)),
             Err(mut error) => {
                 error.refresh_token_dead = true;
@@ -279,7 +279,7 @@ where
 
     /// One exchange; another if the server wants its nonce in the proof, and another if it refuses the client and its
     /// secret is another by now.
-    async fn ask(&mut self, asking: Asking) -> Result<Token, TokenError> {
+    async fn ask(&mut self, asking: GrantKind) -> Result<Token, TokenError> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
         let material = self.gather(asking, &auth, None).await.map_err(|error| self.unsent(error))?;
@@ -301,7 +301,12 @@ where
     }
 
     /// Reads and signs what goes into one exchange, and into no other.
-    async fn gather(&self, asking: Asking, auth: &ClientAuth, nonce: Option<Box<str>>) -> Result<Material, TokenError> {
+    async fn gather(
+        &self,
+        asking: GrantKind,
+        auth: &ClientAuth,
+        nonce: Option<Box<str>>,
+    ) -> Result<Material, TokenError> {
         let settings = &self.shared.settings;
         let endpoints = self.locate(auth).await?;
         let work = async {
@@ -331,7 +336,7 @@ where
         error
     }
 
-    async fn exchange(&mut self, asking: Asking, material: &Material) -> Result<Token, TokenError> {
+    async fn exchange(&mut self, asking: GrantKind, material: &Material) -> Result<Token, TokenError> {
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
@@ -340,7 +345,7 @@ where
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
         let reader = self.reader(asking, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), Asking::Primary) = (&mut result, asking) {
+        if let (Err(error), GrantKind::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;
         }
         result

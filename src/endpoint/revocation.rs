@@ -1,7 +1,7 @@
 //! Revocation (RFC 7009): telling the server that a token has done its work.
 
 use super::Direct;
-use super::endpoints::Other;
+use super::endpoints::AuxiliaryEndpoint;
 use super::grant::GrantParams;
 use crate::types::{Secret, TenantId, TokenError};
 
@@ -27,7 +27,7 @@ pub(crate) async fn revoke(
         Revoked::AccessToken => ("access_token", "the access token may still be good"),
     };
     let params = GrantParams::new("").secret("token", token).plain("token_type_hint", hint);
-    endpoint.post(Other::Revocation, params, tenant).await.map(drop).map_err(|error| {
+    endpoint.post(AuxiliaryEndpoint::Revocation, params, tenant).await.map(drop).map_err(|error| {
         let detail = error.detail().map_or(still_good.to_owned(), |detail| format!("{detail}; {still_good}"));
         error.with_detail(detail)
     })

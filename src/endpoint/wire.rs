@@ -5,11 +5,11 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
-use super::answer::Sent;
-use super::client_auth::Presented;
+use super::answer::Redactor;
+use super::client_auth::WireCredentials;
 use super::encode::{BodyEncoding, Params};
-use super::endpoints::{Endpoints, Other};
-use super::grant::{self, Asking, GrantParams};
+use super::endpoints::{AuxiliaryEndpoint, Endpoints};
+use super::grant::{self, GrantKind, GrantParams};
 use super::settings::EndpointSettings;
 use crate::token::TokenRequest;
 use crate::types::{Secret, TokenError, TokenErrorKind};
@@ -18,7 +18,7 @@ use crate::types::{Secret, TokenError, TokenErrorKind};
 pub(crate) struct Material {
     pub(crate) endpoints: Endpoints,
     pub(crate) grant: GrantParams,
-    pub(crate) presented: Presented,
+    pub(crate) presented: WireCredentials,
     /// That we have the key which the token is to be bound to (RFC 9449 §5).
     pub(crate) proof: Option<HeaderValue>,
 }
@@ -26,12 +26,12 @@ pub(crate) struct Material {
 /// One token request, and what of it must not be found in an error.
 pub(crate) struct Outgoing<'a> {
     pub(crate) request: Request<Full<Bytes>>,
-    pub(crate) sent: Sent<'a>,
+    pub(crate) sent: Redactor<'a>,
 }
 
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(
-        asking: Asking,
+        asking: GrantKind,
         settings: &'a EndpointSettings,
         material: &'a Material,
         request: &'a TokenRequest,
@@ -56,7 +56,7 @@ impl<'a> Outgoing<'a> {
 
 /// A request to another endpoint of the same server: the parameters given, and who asks.
 pub(crate) fn post<'a>(
-    to: Other,
+    to: AuxiliaryEndpoint,
     settings: &'a EndpointSettings,
     material: &'a Material,
     request: &'a TokenRequest,
@@ -77,8 +77,8 @@ fn sent_with<'a>(
     settings: &'a EndpointSettings,
     Material { grant, presented, .. }: &'a Material,
     request: &'a TokenRequest,
-) -> Sent<'a> {
-    let mut sent = Sent::default();
+) -> Redactor<'a> {
+    let mut sent = Redactor::default();
     presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
     sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
     settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));

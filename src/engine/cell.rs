@@ -1,6 +1,6 @@
-//! The home of one partition's token: the current token, its state, its flight.
+//! The home of one partition's token: the current token, its state, its refresh.
 //!
-//! Two readers, two prices. The hot path loads one atomic word (generation, *held*, *due*) and compares it with what the
+//! Two readers, two prices. The hot path loads one atomic word (generation, *known invalid*, *due*) and compares it with what the
 //! service clone remembers; equal means that its private header value is still good, and nothing else is touched. Every
 //! other case locks the state for some nanoseconds, never across an `.await`.
 //!
@@ -9,9 +9,9 @@
 //! new word with an old token.
 //!
 //! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears *due*. After that the
-//! engine's [pulse](super::coarse_clock) tells the time: it sets *due* on the main slot, at the next boundary or after a second,
-//! while the other slots, of which there may be a million, compare its coarse time with the moment until which they are
-//! good. So no slot has a timer.
+//! engine's [coarse clock](super::coarse_clock) tells the time: it sets *due* on the default cell, at the next boundary or after a second,
+//! while the other cells, of which there may be a million, compare its coarse time with the moment until which they are
+//! good. So no cell has a timer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,18 +19,18 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-use super::coarse_clock::{LONGEST_NAP, millis};
+use super::coarse_clock::{MAX_AGE, millis};
 use super::decision::{Decision, Situation, classify};
 use super::env::Engine;
-use super::key::{Kept, Partition};
-use super::refresh::{self, Landing, Launch, Report, Ticket};
-use super::rejection_limiter::Storm;
+use super::key::{CompactKey, Partition};
+use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
+use super::rejection_limiter::RejectionLimiter;
 use crate::token::{
     Custody, Freshness, Lifetime, MIN_INTERVAL, NoLifetime, RefreshToken, Token, TokenRequest, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
-/// A token in its slot.
+/// A token in its cell.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Current {
@@ -40,7 +40,7 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// The word of a slot in which this token is current and nothing is to be done: what the hot path compares with.
+    /// The word of a cell in which this token is current and nothing is to be done: what the hot path compares with.
     pub(crate) fn word(&self) -> u64 {
         self.generation << GENERATION_SHIFT
     }
@@ -55,9 +55,9 @@ impl Current {
 #[derive(Debug)]
 pub(crate) enum Read {
     Ready(Arc<Current>),
-    /// Wait; if the flight fails, go with `fallback` while it is alive.
+    /// Wait; if the refresh fails, go with `fallback` while it is alive.
     Wait {
-        ticket: Ticket,
+        waiter: RefreshWaiter,
         fallback: Option<Arc<Current>>,
     },
     Failed(Arc<TokenError>),
@@ -68,30 +68,30 @@ pub(crate) enum Read {
 pub(crate) enum Rejection {
     /// There is a newer one already.
     Newer(Arc<Current>),
-    /// Wait for a newer one. `starter`: this rejection started the flight, and may prove that it helped.
-    Wait { ticket: Ticket, starter: bool },
-    /// Refreshing did not help lately: the storm rule forbids it now.
+    /// Wait for a newer one. `starter`: this rejection started the refresh, and may prove that it helped.
+    Wait { waiter: RefreshWaiter, starter: bool },
+    /// Refreshing did not help lately: the rejection limiter forbids it now.
     Suppressed,
     /// Refreshing failed just now.
     Failed(Arc<TokenError>),
 }
 
-const DUE: u64 = 0b01;
-const HELD: u64 = 0b10;
+const CHECK_CLOCK: u64 = 0b01;
+const KNOWN_INVALID: u64 = 0b10;
 const GENERATION_SHIFT: u32 = 2;
 
-/// In this order, so that what each request looks at is side by side: among a million slots none is in a cache.
+/// In this order, so that what each request looks at is side by side: among a million cells none is in a cache.
 #[repr(C)]
-pub(crate) struct Slot {
+pub(crate) struct Cell {
     word: AtomicU64,
-    /// By the engine's pulse: until when the clocks need not be read.
+    /// By the engine's coarse clock: until when the clocks need not be read.
     good_until: AtomicU64,
     current: ArcSwapOption<Current>,
     /// When it was used last, for the eviction.
     used: AtomicU64,
-    /// The storm rule wants to hear of acceptances.
+    /// The rejection limiter wants to hear of acceptances.
     watching: AtomicBool,
-    partition: Kept,
+    partition: CompactKey,
     state: Mutex<State>,
 }
 
@@ -99,10 +99,10 @@ struct State {
     /// Of the newest token, and of every invalidation: what was handed out before is older.
     generation: u64,
     tokens_seen: bool,
-    flight: Option<Box<Flight>>,
+    refresh: Option<Box<Refresh>>,
     lineage: u32,
     last_start: Option<Instant>,
-    held: bool,
+    known_invalid: bool,
     refresh_token: Option<Secret<String>>,
     custody: Custody,
     refresh_answer_lost: bool,
@@ -112,48 +112,48 @@ struct State {
     trouble: Option<Box<Trouble>>,
 }
 
-/// What only slots have whose token was rejected or could not be had: of a million slots, most never.
+/// What only cells have whose token was rejected or could not be had: of a million cells, most never.
 #[derive(Default)]
 struct Trouble {
-    storm: Storm,
+    limiter: RejectionLimiter,
     failure: Option<Failure>,
     failures: u64,
     suppressed: u64,
     last_error: Option<Arc<TokenError>>,
 }
 
-/// Which flight: its number, and the line of refresh tokens that it continues.
+/// Which refresh: its number, and the line of refresh tokens that it continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FlightId {
+pub(crate) struct RefreshId {
     number: u64,
     lineage: u32,
 }
 
-struct Flight {
-    id: FlightId,
+struct Refresh {
+    id: RefreshId,
     started: Instant,
-    ticket: Ticket,
-    report: Report,
-    /// Started by a rejection: its end arms the storm rule.
-    forced: bool,
+    waiter: RefreshWaiter,
+    sender: ResultSender,
+    /// Started by a rejection: its end arms the rejection limiter.
+    after_rejection: bool,
 }
 
-impl Flight {
-    /// Its own deadline has passed and it has not landed: its runtime exists but nobody drives it any more.
+impl Refresh {
+    /// Its own deadline has passed and it has not finished: its runtime exists but nobody drives it any more.
     fn is_overdue(&self, engine: &Engine, now: &Now) -> bool {
-        now.monotonic.saturating_duration_since(self.started) > engine.policy.flight_deadline + MIN_INTERVAL
+        now.monotonic.saturating_duration_since(self.started) > engine.policy.refresh_deadline + MIN_INTERVAL
     }
 
-    /// Tells everybody who waits. After the slot's lock is released: waking may run foreign code.
-    fn report(self, landing: Landing) {
-        match &landing {
-            Landing::New(current) => events::new_token(current.generation),
-            Landing::Same(current) => events::same_token(current.generation),
-            Landing::Failed(error) => events::token_request_failed(error),
-            Landing::Superseded => events::token_request_superseded(),
+    /// Tells everybody who waits. After the cell's lock is released: waking may run foreign code.
+    fn notify(self, result: RefreshResult) {
+        match &result {
+            RefreshResult::New(current) => events::new_token(current.generation),
+            RefreshResult::Same(current) => events::same_token(current.generation),
+            RefreshResult::Failed(error) => events::token_request_failed(error),
+            RefreshResult::Superseded => events::token_request_superseded(),
         }
-        // Nobody waiting is fine: the slot has the token.
-        let _ = self.report.send(landing);
+        // Nobody waiting is fine: the cell has the token.
+        let _ = self.sender.send(result);
     }
 }
 
@@ -171,42 +171,42 @@ impl Failure {
     }
 }
 
-/// The tokens of one slot, to be revoked.
-pub(crate) struct Held {
+/// The tokens of one cell, to be revoked.
+pub(crate) struct Revocable {
     pub(crate) refresh_token: Option<Secret<String>>,
     pub(crate) current: Option<Arc<Current>>,
     /// Another sign-in begins another line.
     lineage: u32,
 }
 
-/// Figures of one slot.
-pub(crate) struct SlotStats {
+/// Figures of one cell.
+pub(crate) struct CellStats {
     pub(crate) current: Option<Arc<Current>>,
     pub(crate) token_requests: u64,
     pub(crate) failures: u64,
     pub(crate) suppressed: u64,
     pub(crate) last_error: Option<Arc<TokenError>>,
     pub(crate) next_attempt: Option<Duration>,
-    pub(crate) flying: bool,
+    pub(crate) refreshing: bool,
 }
 
-impl Slot {
+impl Cell {
     pub(crate) fn new(partition: &Partition, refresh_token: Option<Secret<String>>) -> Self {
         Self {
-            word: AtomicU64::new(DUE),
+            word: AtomicU64::new(CHECK_CLOCK),
             good_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
             used: AtomicU64::new(0),
             watching: AtomicBool::new(false),
-            partition: Kept::new(partition),
+            partition: CompactKey::new(partition),
             state: Mutex::new(State {
                 generation: 0,
                 tokens_seen: false,
-                flight: None,
+                refresh: None,
                 lineage: 0,
                 last_start: None,
-                held: false,
-                custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Slot },
+                known_invalid: false,
+                custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Cell },
                 refresh_token,
                 refresh_answer_lost: false,
                 invalidated: None,
@@ -217,7 +217,7 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) fn partition(&self) -> &Kept {
+    pub(crate) fn partition(&self) -> &CompactKey {
         &self.partition
     }
 
@@ -231,7 +231,9 @@ impl Slot {
     #[inline]
     pub(crate) fn ready(&self, engine: &Engine) -> Option<Arc<Current>> {
         // The word first: a token published between the two reads is newer than the word, which is harmless.
-        if self.word() & (DUE | HELD) != 0 || !engine.pulse.is_before(self.good_until.load(Ordering::Relaxed)) {
+        if self.word() & (CHECK_CLOCK | KNOWN_INVALID) != 0
+            || !engine.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
+        {
             return None;
         }
         self.current.load_full()
@@ -256,7 +258,7 @@ impl Slot {
             }
             (Decision::WaitOrGo, Some(current)) => {
                 match self.join_or_start(&mut state, engine, &now, false, &mut after) {
-                    Ok(ticket) => Read::Wait { ticket, fallback: Some(current) },
+                    Ok(waiter) => Read::Wait { waiter, fallback: Some(current) },
                     Err(_) => Read::Ready(current),
                 }
             }
@@ -265,14 +267,14 @@ impl Slot {
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut after) {
-                Ok(ticket) if engine.policy.max_waiters.is_some_and(|max| waiters(&ticket) > max) => {
+                Ok(waiter) if engine.policy.max_waiters.is_some_and(|max| waiter_count(&waiter) > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
-                Ok(ticket) => Read::Wait { ticket, fallback: None },
+                Ok(waiter) => Read::Wait { waiter, fallback: None },
                 Err(error) => Read::Failed(Arc::new(error)),
             },
         };
-        self.settle(&mut state, engine, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        self.rearm(&mut state, engine, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
         drop(state);
         after.run();
         read
@@ -286,33 +288,36 @@ impl Slot {
         let current = self.current.load_full();
         let is_current = match current {
             // Unless that newer one is itself known to be dead.
-            Some(current) if current.generation > generation && current.lifetime.is_alive(&now) && !state.held => {
+            Some(current)
+                if current.generation > generation && current.lifetime.is_alive(&now) && !state.known_invalid =>
+            {
                 return Rejection::Newer(current);
             }
             Some(current) => current.generation == generation,
             None => false,
         };
-        let rejection = if let Some(flight) = state.flight.as_ref().filter(|flight| !flight.is_overdue(engine, &now)) {
-            let ticket = flight.ticket.clone();
-            if is_current {
-                state.trouble().storm.joined();
-            }
-            Rejection::Wait { ticket, starter: false }
-        } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
-            Rejection::Failed(failure.told_at(&now))
-        } else if is_current && !state.trouble().storm.may_refresh(now.monotonic) {
-            state.trouble().suppressed += 1;
-            Rejection::Suppressed
-        } else {
-            match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
-                Ok(ticket) => Rejection::Wait { ticket, starter: is_current },
-                Err(error) => Rejection::Failed(Arc::new(error)),
-            }
-        };
-        if says_invalid && is_current && state.flight.is_some() && !state.held {
-            // Requests that would go out with a token known to be dead wait for this one flight instead.
-            state.held = true;
-            self.word.fetch_or(HELD, Ordering::Release);
+        let rejection =
+            if let Some(refresh) = state.refresh.as_ref().filter(|refresh| !refresh.is_overdue(engine, &now)) {
+                let waiter = refresh.waiter.clone();
+                if is_current {
+                    state.trouble().limiter.joined();
+                }
+                Rejection::Wait { waiter, starter: false }
+            } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
+                Rejection::Failed(failure.told_at(&now))
+            } else if is_current && !state.trouble().limiter.may_refresh(now.monotonic) {
+                state.trouble().suppressed += 1;
+                Rejection::Suppressed
+            } else {
+                match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
+                    Ok(waiter) => Rejection::Wait { waiter, starter: is_current },
+                    Err(error) => Rejection::Failed(Arc::new(error)),
+                }
+            };
+        if says_invalid && is_current && state.refresh.is_some() && !state.known_invalid {
+            // Requests that would go out with a token known to be dead wait for this one refresh instead.
+            state.known_invalid = true;
+            self.word.fetch_or(KNOWN_INVALID, Ordering::Release);
         }
         self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
         drop(state);
@@ -322,24 +327,24 @@ impl Slot {
 
     /// Generation `generation` was accepted. One relaxed load unless a storm is being watched.
     #[inline(always)]
-    pub(crate) fn accept(&self, generation: u64) {
+    pub(crate) fn accepted(&self, generation: u64) {
         if self.watching.load(Ordering::Relaxed) {
             let mut state = self.lock();
             if state.generation == generation {
-                state.trouble().storm.accepted();
+                state.trouble().limiter.accepted();
             }
         }
     }
 
-    /// The request whose rejection started a flight was accepted with the generation that the flight brought.
-    pub(crate) fn proved(&self, engine: &Engine, generation: u64) {
+    /// The request whose rejection started a refresh was accepted with the generation that the refresh brought.
+    pub(crate) fn resend_accepted(&self, engine: &Engine, generation: u64) {
         let now = engine.clock.now();
         let mut state = self.lock();
         if state.generation == generation {
-            state.trouble().storm.cleared();
+            state.trouble().limiter.cleared();
             let watching = state.is_watching(now.monotonic);
             if watching {
-                state.trouble().storm.accepted();
+                state.trouble().limiter.accepted();
             }
             self.watching.store(watching, Ordering::Relaxed);
         }
@@ -349,17 +354,17 @@ impl Slot {
     pub(crate) fn is_past_margin(&self, engine: &Engine, generation: u64) -> bool {
         match self.current.load_full() {
             Some(current) if current.generation == generation => {
-                matches!(current.lifetime.freshness(&engine.clock.now()), Freshness::Late | Freshness::Expired)
+                matches!(current.lifetime.freshness(&engine.clock.now()), Freshness::NearExpiry | Freshness::Expired)
             }
             _ => true,
         }
     }
 
-    /// Takes in what a flight brought. Publishes before anybody is woken.
-    pub(crate) fn land(&self, engine: &Engine, id: FlightId, result: Result<Token, TokenError>, asked: Now) {
+    /// Takes in what a refresh brought. Publishes before anybody is woken.
+    pub(crate) fn finish(&self, engine: &Engine, id: RefreshId, result: Result<Token, TokenError>, asked: Now) {
         let arrived = engine.clock.now();
         let mut state = self.lock();
-        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+        let Some(refresh) = state.refresh.take_if(|refresh| refresh.id == id) else {
             // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
             if let Ok(mut token) = result
                 && state.lineage == id.lineage
@@ -368,19 +373,19 @@ impl Slot {
             }
             return;
         };
-        state.held = false;
-        let landing = match result {
-            Ok(token) => self.take_in(&mut state, engine, token, asked, arrived),
-            Err(error) => Landing::Failed(state.fail(engine, error, arrived)),
+        state.known_invalid = false;
+        let result = match result {
+            Ok(token) => self.publish(&mut state, engine, token, asked, arrived),
+            Err(error) => RefreshResult::Failed(state.fail(engine, error, arrived)),
         };
-        if flight.forced && !matches!(landing, Landing::Failed(_)) {
-            state.trouble().storm.ended(arrived.monotonic);
+        if refresh.after_rejection && !matches!(result, RefreshResult::Failed(_)) {
+            state.trouble().limiter.ended(arrived.monotonic);
         }
         self.watching.store(state.is_watching(arrived.monotonic), Ordering::Relaxed);
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
-        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
         drop(state);
-        flight.report(landing);
+        refresh.notify(result);
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
@@ -389,62 +394,66 @@ impl Slot {
         // A token that is of no use changes nothing.
         lifetime_of(&token, &engine.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
-        let superseded = state.supersede_flight();
+        let superseded = state.supersede_refresh();
         if !matches!(token.refresh_token, RefreshToken::Keep) {
             state.lineage += 1;
         }
-        let landing = self.take_in(&mut state, engine, token, now, now);
-        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        let result = self.publish(&mut state, engine, token, now, now);
+        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
         drop(state);
-        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
-        match landing {
-            Landing::Failed(error) => Err(error),
+        superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
+        match result {
+            RefreshResult::Failed(error) => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// No read that starts after this returns the token held now. A flight under way goes on: its token is newer.
+    /// No read that starts after this returns the current token. A refresh in flight goes on: its token is newer.
     pub(crate) fn invalidate(&self) {
         let mut state = self.lock();
         self.forget_token(&mut state);
     }
 
-    /// The same for changed credentials: a flight under way was made with the old ones, and does not publish.
+    /// The same for changed credentials: a refresh in flight was made with the old ones, and does not publish.
     pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
-        self.start_over(self.lock(), keep_refresh_token);
+        self.reset(self.lock(), keep_refresh_token);
     }
 
     /// What there is to revoke.
-    pub(crate) fn held(&self) -> Held {
+    pub(crate) fn revocable(&self) -> Revocable {
         let state = self.lock();
-        Held { refresh_token: state.refresh_token.clone(), current: self.current.load_full(), lineage: state.lineage }
+        Revocable {
+            refresh_token: state.refresh_token.clone(),
+            current: self.current.load_full(),
+            lineage: state.lineage,
+        }
     }
 
-    /// The refresh token of `held` is dead. One of a later sign-in stays.
-    pub(crate) fn forget_refresh_token(&self, held: &Held) {
+    /// The refresh token of `revocable` is dead. One of a later sign-in stays.
+    pub(crate) fn forget_refresh_token(&self, revocable: &Revocable) {
         let mut state = self.lock();
-        if state.lineage == held.lineage {
+        if state.lineage == revocable.lineage {
             state.refresh_token = None;
             state.refresh_answer_lost = false;
         }
     }
 
-    /// All of `held` is dead, and whatever a flight makes of it. What a later sign-in brought stays.
-    pub(crate) fn forget(&self, held: &Held) {
+    /// All of `revocable` is dead, and whatever a refresh makes of it. What a later sign-in brought stays.
+    pub(crate) fn forget(&self, revocable: &Revocable) {
         let state = self.lock();
-        if state.lineage == held.lineage {
-            self.start_over(state, false);
+        if state.lineage == revocable.lineage {
+            self.reset(state, false);
         }
     }
 
-    pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.lock().flight.as_ref().map(|flight| flight.ticket.clone())
+    pub(crate) fn waiter(&self) -> Option<RefreshWaiter> {
+        self.lock().refresh.as_ref().map(|refresh| refresh.waiter.clone())
     }
 
-    pub(crate) fn stats(&self, engine: &Engine) -> SlotStats {
+    pub(crate) fn stats(&self, engine: &Engine) -> CellStats {
         let now = engine.clock.now();
         let state = self.lock();
-        SlotStats {
+        CellStats {
             current: self.current.load_full(),
             token_requests: state.token_requests,
             failures: state.trouble.as_ref().map_or(0, |trouble| trouble.failures),
@@ -454,7 +463,7 @@ impl Slot {
                 .failure()
                 .map(|failure| failure.until.saturating_duration_since(now.monotonic))
                 .filter(|pause| !pause.is_zero()),
-            flying: state.flight.is_some(),
+            refreshing: state.refresh.is_some(),
         }
     }
 
@@ -466,7 +475,7 @@ impl Slot {
         (state.token_requests, failures, suppressed)
     }
 
-    /// Notes for the eviction when the slot was used. Writes only when that is news.
+    /// Notes for the eviction when the cell was used. Writes only when that is news.
     pub(crate) fn touch(&self, when: u64) {
         if self.used.load(Ordering::Relaxed) != when {
             self.used.store(when, Ordering::Relaxed);
@@ -477,18 +486,18 @@ impl Slot {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing would be lost with this slot but a token that can be fetched again.
+    /// Whether nothing would be lost with this cell but a token that can be fetched again.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.flight.is_none() && !state.holds_the_only_refresh_token()
+        state.refresh.is_none() && !state.holds_the_only_refresh_token()
     }
 
     /// The clocks must be read before the token is used again.
-    pub(crate) fn set_due(&self) {
-        self.word.fetch_or(DUE, Ordering::Release);
+    pub(crate) fn set_check_clock(&self) {
+        self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
     }
 
-    fn take_in(&self, state: &mut State, engine: &Engine, mut token: Token, asked: Now, arrived: Now) -> Landing {
+    fn publish(&self, state: &mut State, engine: &Engine, mut token: Token, asked: Now, arrived: Now) -> RefreshResult {
         state.rotate(&mut token);
         // Who waited out the same outage renewed together, as those that started together did. Processes with a store
         // renew together, and once: there is no crowd to spread.
@@ -497,7 +506,9 @@ impl Slot {
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
         let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
             Ok(lifetime) => lifetime,
-            Err(no_lifetime) => return Landing::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived)),
+            Err(no_lifetime) => {
+                return RefreshResult::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived));
+            }
         };
         state.tokens_seen = true;
         if let Some(trouble) = &mut state.trouble {
@@ -514,7 +525,7 @@ impl Slot {
             None => {
                 state.generation += 1;
                 if let Some(trouble) = &mut state.trouble {
-                    trouble.storm.published();
+                    trouble.limiter.published();
                 }
                 (state.generation, lifetime)
             }
@@ -523,11 +534,11 @@ impl Slot {
         drop(token.header_value().clone());
         let current = Arc::new(Current { generation, token, lifetime });
         self.current.store(Some(current.clone()));
-        if same_as.is_some() { Landing::Same(current) } else { Landing::New(current) }
+        if same_as.is_some() { RefreshResult::Same(current) } else { RefreshResult::New(current) }
     }
 
-    fn start_over(&self, mut state: MutexGuard<'_, State>, keep_refresh_token: bool) {
-        let superseded = state.supersede_flight();
+    fn reset(&self, mut state: MutexGuard<'_, State>, keep_refresh_token: bool) {
+        let superseded = state.supersede_refresh();
         if !keep_refresh_token {
             state.lineage += 1;
             state.refresh_token = None;
@@ -535,20 +546,20 @@ impl Slot {
         }
         self.forget_token(&mut state);
         drop(state);
-        superseded.into_iter().for_each(|flight| flight.report(Landing::Superseded));
+        superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
     }
 
     fn forget_token(&self, state: &mut State) {
         state.generation += 1;
-        state.held = false;
+        state.known_invalid = false;
         if let Some(trouble) = &mut state.trouble {
             trouble.failure = None;
-            trouble.storm.reset();
+            trouble.limiter.reset();
         }
         self.watching.store(false, Ordering::Relaxed);
         let former = self.current.swap(None);
         state.invalidated = former.or(state.invalidated.take());
-        self.word.store(state.generation << GENERATION_SHIFT | DUE, Ordering::Release);
+        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
     }
 
     fn join_or_start(
@@ -556,12 +567,12 @@ impl Slot {
         state: &mut State,
         engine: &Arc<Engine>,
         now: &Now,
-        forced: bool,
+        after_rejection: bool,
         after: &mut Afterwards,
-    ) -> Result<Ticket, TokenError> {
-        match &state.flight {
-            Some(flight) if !flight.is_overdue(engine, now) => return Ok(flight.ticket.clone()),
-            Some(_) => after.superseded = state.supersede_flight(),
+    ) -> Result<RefreshWaiter, TokenError> {
+        match &state.refresh {
+            Some(refresh) if !refresh.is_overdue(engine, now) => return Ok(refresh.waiter.clone()),
+            Some(_) => after.superseded = state.supersede_refresh(),
             None => {}
         }
         let request = TokenRequest {
@@ -571,38 +582,38 @@ impl Slot {
             previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
             ..engine.request(&self.partition.whole())
         };
-        let id = FlightId { number: state.token_requests + 1, lineage: state.lineage };
-        let (prepared, report, ticket) = refresh::prepare(engine, self, id, request, forced)?;
-        after.launch = Some(prepared);
+        let id = RefreshId { number: state.token_requests + 1, lineage: state.lineage };
+        let (prepared, sender, waiter) = refresh::prepare(engine, self, id, request, after_rejection)?;
+        after.prepared = Some(prepared);
         state.token_requests = id.number;
         state.last_start = Some(now.monotonic);
-        let flight = Flight { id, started: now.monotonic, ticket: ticket.clone(), report, forced };
-        state.flight = Some(Box::new(flight));
-        Ok(ticket)
+        let refresh = Refresh { id, started: now.monotonic, waiter: waiter.clone(), sender, after_rejection };
+        state.refresh = Some(Box::new(refresh));
+        Ok(waiter)
     }
 
     /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
     /// the clock, which is slow but right.
-    fn settle(&self, state: &mut State, engine: &Arc<Engine>, now: &Now, may_go: bool) {
+    fn rearm(&self, state: &mut State, engine: &Arc<Engine>, now: &Now, may_go: bool) {
         let Some(current) = self.current.load_full() else { return };
         self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
-        let mut nap = current.lifetime.next_boundary(now).unwrap_or(Duration::MAX);
+        let mut delay = current.lifetime.next_boundary(now).unwrap_or(Duration::MAX);
         if let Some(failure) = state.failure() {
             let pause = failure.until.saturating_duration_since(now.monotonic);
             if !pause.is_zero() {
-                nap = nap.min(pause);
+                delay = delay.min(pause);
             }
         }
-        let held = if may_go { 0 } else { HELD };
-        // The word first: an alarm that goes off on the spot sets *due* again.
-        self.word.store(current.word() | held, Ordering::Release);
-        let good_until = if self.partition.is_main() {
-            engine.pulse.beat(engine, now, nap.min(LONGEST_NAP));
+        let known_invalid = if may_go { 0 } else { KNOWN_INVALID };
+        // The word first: a timer that goes off on the spot sets *due* again.
+        self.word.store(current.word() | known_invalid, Ordering::Release);
+        let good_until = if self.partition.is_default() {
+            engine.coarse_clock.tick(engine, now, delay.min(MAX_AGE));
             u64::MAX
         } else {
             // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
-            let ahead = if is_fresh { nap.saturating_sub(LONGEST_NAP) } else { Duration::ZERO };
+            let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
             engine.coarse_time(|| *now).saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
@@ -618,10 +629,12 @@ impl State {
     fn situation(&self, current: Option<&Current>, now: &Now) -> Situation {
         Situation {
             token: current.map(|current| current.lifetime.freshness(now)),
-            flying: self.flight.is_some(),
+            refreshing: self.refresh.is_some(),
             failed: self.failure().is_some_and(|failure| now.monotonic < failure.until),
-            held: self.held,
-            rested: self.last_start.is_none_or(|start| now.monotonic.saturating_duration_since(start) >= MIN_INTERVAL),
+            known_invalid: self.known_invalid,
+            interval_passed: self
+                .last_start
+                .is_none_or(|start| now.monotonic.saturating_duration_since(start) >= MIN_INTERVAL),
         }
     }
 
@@ -634,10 +647,10 @@ impl State {
     }
 
     fn is_watching(&self, now: Instant) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.storm.is_watching(now))
+        self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
 
-    /// The one place that says whether a refresh token would be lost with the slot.
+    /// The one place that says whether a refresh token would be lost with the cell.
     fn holds_the_only_refresh_token(&self) -> bool {
         self.refresh_token.is_some() && !matches!(self.custody, Custody::Store { .. })
     }
@@ -678,13 +691,13 @@ impl State {
         self.refresh_answer_lost = false;
     }
 
-    /// Lets a flight under way land in vain; whoever waits for it is told at once.
-    fn supersede_flight(&mut self) -> Option<Box<Flight>> {
-        self.held = false;
-        let flight = self.flight.take();
+    /// Lets a refresh in flight land in vain; whoever waits for it is told at once.
+    fn supersede_refresh(&mut self) -> Option<Box<Refresh>> {
+        self.known_invalid = false;
+        let refresh = self.refresh.take();
         // It may have redeemed the refresh token, and its answer is not in yet.
-        self.refresh_answer_lost |= flight.is_some() && self.refresh_token.is_some();
-        flight
+        self.refresh_answer_lost |= refresh.is_some() && self.refresh_token.is_some();
+        refresh
     }
 }
 
@@ -697,28 +710,28 @@ fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
     }
 }
 
-/// What is left to do once the slot's lock is released.
+/// What is left to do once the cell's lock is released.
 #[derive(Default)]
 struct Afterwards {
-    superseded: Option<Box<Flight>>,
-    launch: Option<Launch>,
+    superseded: Option<Box<Refresh>>,
+    prepared: Option<PreparedRefresh>,
 }
 
 impl Afterwards {
     /// By reference, since it is large and nearly always empty.
     fn run(&mut self) {
-        if let Some(flight) = self.superseded.take() {
-            flight.report(Landing::Superseded);
+        if let Some(refresh) = self.superseded.take() {
+            refresh.notify(RefreshResult::Superseded);
         }
-        if let Some(launch) = self.launch.take() {
-            launch.go();
+        if let Some(prepared) = self.prepared.take() {
+            prepared.spawn();
         }
     }
 }
 
-/// How many wait for a flight, the holder of this ticket included; the slot holds one that waits for nothing.
-fn waiters(ticket: &Ticket) -> usize {
-    ticket.strong_count().unwrap_or(0).saturating_sub(1)
+/// How many wait for a refresh, the holder of this waiter included; the cell holds one that waits for nothing.
+fn waiter_count(waiter: &RefreshWaiter) -> usize {
+    waiter.strong_count().unwrap_or(0).saturating_sub(1)
 }
 
 #[cfg(test)]
@@ -788,9 +801,9 @@ mod tests {
         Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
     }
 
-    fn wait(read: Read) -> Ticket {
+    fn wait(read: Read) -> RefreshWaiter {
         match read {
-            Read::Wait { ticket, .. } => ticket,
+            Read::Wait { waiter, .. } => waiter,
             other => panic!("no wait but {other:?}"),
         }
     }
@@ -805,92 +818,92 @@ mod tests {
     /// Behaviour 10.
     #[tokio::test(start_paused = true)]
     async fn whoever_is_woken_finds_the_token_published() {
-        struct Looks(Arc<Slot>, AtomicUsize);
+        struct Looks(Arc<Cell>, AtomicUsize);
 
         impl Wake for Looks {
             fn wake(self: Arc<Self>) {
-                let found = self.0.current.load().is_some() && self.0.lock().flight.is_none();
+                let found = self.0.current.load().is_some() && self.0.lock().refresh.is_none();
                 self.1.fetch_add(if found { 1 } else { 1000 }, Ordering::Relaxed);
             }
         }
 
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        let looks = Arc::new(Looks(slot.clone(), AtomicUsize::new(0)));
-        let mut tickets: Vec<_> = (0..10).map(|_| wait(slot.read(&engine))).collect();
-        for ticket in &mut tickets {
+        let cell = engine.default_cell();
+        let looks = Arc::new(Looks(cell.clone(), AtomicUsize::new(0)));
+        let mut waiters: Vec<_> = (0..10).map(|_| wait(cell.read(&engine))).collect();
+        for waiter in &mut waiters {
             let waker = Waker::from(looks.clone());
-            assert!(ticket.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            assert!(waiter.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
         }
         sleep(SECOND).await;
         gate.let_one_land().await;
         assert_eq!(looks.1.load(Ordering::Relaxed), 10);
-        for ticket in tickets {
-            let Landing::New(current) = ticket.await else { panic!("no new token") };
-            assert_eq!(ready(slot.read(&engine)).generation, current.generation);
+        for waiter in waiters {
+            let RefreshResult::New(current) = waiter.await else { panic!("no new token") };
+            assert_eq!(ready(cell.read(&engine)).generation, current.generation);
         }
         assert_eq!(gate.requests(), 1);
     }
 
     /// Behaviour 11.
     #[tokio::test(start_paused = true)]
-    async fn a_late_waiter_of_an_older_flight_leaves_the_newer_one() {
+    async fn a_late_waiter_of_an_older_refresh_leaves_the_newer_one() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        let late = wait(slot.read(&engine));
+        let cell = engine.default_cell();
+        let late = wait(cell.read(&engine));
         sleep(SECOND).await;
-        slot.new_epoch(true);
-        let newer = wait(slot.read(&engine));
+        cell.new_epoch(true);
+        let newer = wait(cell.read(&engine));
         sleep(SECOND).await;
         gate.let_one_land().await;
-        assert!(matches!(late.await, Landing::Superseded));
-        // It is still the newer flight that the next reader joins.
-        let joined = wait(slot.read(&engine));
+        assert!(matches!(late.await, RefreshResult::Superseded));
+        // It is still the newer refresh that the next reader joins.
+        let joined = wait(cell.read(&engine));
         assert_eq!(gate.requests(), 2);
         gate.let_one_land().await;
-        for ticket in [newer, joined] {
-            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "2"));
+        for waiter in [newer, joined] {
+            assert!(matches!(waiter.await, RefreshResult::New(current) if current.token.access_token() == "2"));
         }
         assert_eq!(gate.requests(), 2);
     }
 
     /// Behaviour 85.
     #[tokio::test(start_paused = true)]
-    async fn a_flight_publishes_over_an_invalidation_but_not_into_another_epoch() {
+    async fn a_refresh_publishes_over_an_invalidation_but_not_into_another_epoch() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        slot.hand_in(&engine, token("old")).unwrap();
-        let old = ready(slot.read(&engine));
-        let Rejection::Wait { ticket, starter: true } = slot.reject(&engine, old.generation, true) else {
-            panic!("no flight")
+        let cell = engine.default_cell();
+        cell.hand_in(&engine, token("old")).unwrap();
+        let old = ready(cell.read(&engine));
+        let Rejection::Wait { waiter, starter: true } = cell.reject(&engine, old.generation, true) else {
+            panic!("no refresh")
         };
-        slot.invalidate();
-        assert!(slot.ready(&engine).is_none());
-        let joined = wait(slot.read(&engine));
+        cell.invalidate();
+        assert!(cell.ready(&engine).is_none());
+        let joined = wait(cell.read(&engine));
         sleep(SECOND).await;
         gate.let_one_land().await;
-        for ticket in [ticket, joined] {
-            assert!(matches!(ticket.await, Landing::New(current) if current.token.access_token() == "1"));
+        for waiter in [waiter, joined] {
+            assert!(matches!(waiter.await, RefreshResult::New(current) if current.token.access_token() == "1"));
         }
-        let published = ready(slot.read(&engine));
+        let published = ready(cell.read(&engine));
         assert!(published.generation > old.generation);
         assert_eq!(gate.requests(), 1);
 
-        // Changed credentials: what the flight brings is not published.
-        slot.invalidate();
-        let superseded = wait(slot.read(&engine));
+        // Changed credentials: what the refresh brings is not published.
+        cell.invalidate();
+        let superseded = wait(cell.read(&engine));
         sleep(SECOND).await;
-        slot.new_epoch(true);
+        cell.new_epoch(true);
         gate.let_one_land().await;
-        assert!(matches!(superseded.await, Landing::Superseded));
-        assert!(slot.current.load().is_none());
+        assert!(matches!(superseded.await, RefreshResult::Superseded));
+        assert!(cell.current.load().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_superseded_flight_keeps_its_refresh_token_unless_the_line_ended() {
+    async fn a_superseded_refresh_keeps_its_refresh_token_unless_the_line_ended() {
         enum Meanwhile {
             SameClient,
             AnotherClient,
@@ -908,22 +921,22 @@ mod tests {
         for (meanwhile, expected) in cases {
             let gate = Gate::new(true);
             let engine = gate.engine(EnginePolicy::default());
-            let slot = engine.main();
-            let ticket = wait(slot.read(&engine));
+            let cell = engine.default_cell();
+            let waiter = wait(cell.read(&engine));
             sleep(SECOND).await;
             match meanwhile {
-                SameClient => slot.new_epoch(true),
-                AnotherClient => slot.new_epoch(false),
-                HandedIn => slot.hand_in(&engine, token("x")).unwrap(),
+                SameClient => cell.new_epoch(true),
+                AnotherClient => cell.new_epoch(false),
+                HandedIn => cell.hand_in(&engine, token("x")).unwrap(),
                 HandedInWithItsOwn => {
                     let own = RefreshToken::Replace(Secret::from("own"));
-                    slot.hand_in(&engine, token("x").with_refresh_token(own)).unwrap();
+                    cell.hand_in(&engine, token("x").with_refresh_token(own)).unwrap();
                 }
             }
             gate.let_one_land().await;
-            assert!(matches!(ticket.await, Landing::Superseded));
-            slot.invalidate();
-            drop(wait(slot.read(&engine)));
+            assert!(matches!(waiter.await, RefreshResult::Superseded));
+            cell.invalidate();
+            drop(wait(cell.read(&engine)));
             sleep(SECOND).await;
             assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
         }
@@ -931,24 +944,24 @@ mod tests {
 
     /// Behaviour 23.
     #[test]
-    fn a_flight_on_a_runtime_that_nobody_drives_is_overtaken() {
+    fn a_refresh_on_a_runtime_that_nobody_drives_is_overtaken() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
+        let cell = engine.default_cell();
         let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let stuck = {
             let _inside = parked.enter();
-            wait(slot.read(&engine))
+            wait(cell.read(&engine))
         };
         let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         driven.block_on(async {
-            sleep(engine.policy.flight_deadline / 2).await;
-            assert!(wait(slot.read(&engine)).ptr_eq(&stuck), "it may land yet");
-            sleep(engine.policy.flight_deadline).await;
-            let second = wait(slot.read(&engine));
-            assert!(matches!(stuck.await, Landing::Superseded));
+            sleep(engine.policy.refresh_deadline / 2).await;
+            assert!(wait(cell.read(&engine)).ptr_eq(&stuck), "it may land yet");
+            sleep(engine.policy.refresh_deadline).await;
+            let second = wait(cell.read(&engine));
+            assert!(matches!(stuck.await, RefreshResult::Superseded));
             gate.let_one_land().await;
-            assert!(matches!(second.await, Landing::New(_)));
+            assert!(matches!(second.await, RefreshResult::New(_)));
         });
     }
 
@@ -956,42 +969,42 @@ mod tests {
     async fn a_token_that_is_handed_in_is_the_very_next_one() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
+        let cell = engine.default_cell();
         for text in ["a", "b"] {
-            slot.hand_in(&engine, token(text)).unwrap();
-            let current = ready(slot.read(&engine));
+            cell.hand_in(&engine, token(text)).unwrap();
+            let current = ready(cell.read(&engine));
             assert_eq!(current.token.access_token(), text);
-            assert_eq!(slot.word(), current.word());
+            assert_eq!(cell.word(), current.word());
         }
         assert_eq!(gate.requests(), 0);
         let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
         let engine = gate.engine(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
         let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
-        assert_eq!(engine.main().hand_in(&engine, expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
+        assert_eq!(engine.default_cell().hand_in(&engine, expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_slot_is_due_a_second_after_it_was_read_and_at_each_boundary() {
+    async fn the_cell_is_due_a_second_after_it_was_read_and_at_each_boundary() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        slot.hand_in(&engine, token("t")).unwrap();
+        let cell = engine.default_cell();
+        cell.hand_in(&engine, token("t")).unwrap();
         for _ in 0..3 {
-            let current = ready(slot.read(&engine));
-            assert_eq!(slot.word(), current.word());
+            let current = ready(cell.read(&engine));
+            assert_eq!(cell.word(), current.word());
             sleep(SECOND - Duration::from_millis(2)).await;
-            assert!(slot.ready(&engine).is_some());
+            assert!(cell.ready(&engine).is_some());
             sleep(Duration::from_millis(4)).await;
-            assert!(slot.ready(&engine).is_none(), "nobody has read a clock for a second");
+            assert!(cell.ready(&engine).is_none(), "nobody has read a clock for a second");
         }
         // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
         advance(Duration::from_secs(7200)).await;
         assert_eq!(gate.requests(), 0);
-        drop(wait(slot.read(&engine)));
+        drop(wait(cell.read(&engine)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_background_flight_is_noticed_when_its_pause_ends() {
+    async fn a_failed_background_refresh_is_noticed_when_its_pause_ends() {
         let engine = Engine::new(
             erase(tower::service_fn(|_: TokenRequest| async {
                 Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
@@ -1002,16 +1015,16 @@ mod tests {
             None,
         );
         let engine = Arc::new(engine);
-        let slot = engine.main();
-        slot.hand_in(&engine, token("t")).unwrap();
+        let cell = engine.default_cell();
+        cell.hand_in(&engine, token("t")).unwrap();
         advance(Duration::from_secs(3000)).await;
-        ready(slot.read(&engine));
+        ready(cell.read(&engine));
         sleep(Duration::from_millis(1)).await;
-        ready(slot.read(&engine));
-        assert!(slot.ready(&engine).is_some());
+        ready(cell.read(&engine));
+        assert!(cell.ready(&engine).is_some());
         sleep(Duration::from_millis(300)).await;
-        assert!(slot.ready(&engine).is_none(), "the pause is over and nobody was told");
-        assert_eq!(slot.stats(&engine).failures, 1);
+        assert!(cell.ready(&engine).is_none(), "the pause is over and nobody was told");
+        assert_eq!(cell.stats(&engine).failures, 1);
     }
 
     /// Behaviour 73.
@@ -1029,14 +1042,14 @@ mod tests {
         let mut engine = Engine::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None, None);
         engine.draw = || 0.0;
         let engine = Arc::new(engine);
-        let slot = engine.main();
+        let cell = engine.default_cell();
         let renewed_after = || {
-            let current = slot.current.load_full().unwrap();
+            let current = cell.current.load_full().unwrap();
             current.lifetime.next_boundary(&engine.clock.now()).unwrap().as_secs_f64().round()
         };
         let fetch = || async {
-            slot.invalidate();
-            let _ = wait(slot.read(&engine)).await;
+            cell.invalidate();
+            let _ = wait(cell.read(&engine)).await;
         };
         fetch().await;
         assert_eq!(renewed_after(), 1260.0, "35 % of an hour");
@@ -1044,39 +1057,39 @@ mod tests {
         assert_eq!(renewed_after(), 2880.0, "80 %");
         down.store(true, Ordering::Relaxed);
         advance(Duration::from_secs(3000)).await;
-        ready(slot.read(&engine));
+        ready(cell.read(&engine));
         sleep(SECOND).await;
         down.store(false, Ordering::Relaxed);
-        ready(slot.read(&engine));
+        ready(cell.read(&engine));
         sleep(SECOND).await;
         assert_eq!(renewed_after(), 1259.0, "a second ago");
     }
 
     #[test]
-    fn without_a_runtime_the_slot_stays_due_and_a_valid_token_is_used() {
+    fn without_a_runtime_the_cell_stays_due_and_a_valid_token_is_used() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
-        slot.hand_in(&engine, token("t")).unwrap();
-        ready(slot.read(&engine));
-        assert!(slot.ready(&engine).is_none(), "there is no timer, so each request must read the clock");
-        ready(slot.read(&engine));
+        let cell = engine.default_cell();
+        assert!(matches!(cell.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
+        cell.hand_in(&engine, token("t")).unwrap();
+        ready(cell.read(&engine));
+        assert!(cell.ready(&engine).is_none(), "there is no timer, so each request must read the clock");
+        ready(cell.read(&engine));
     }
 
     #[test]
     fn a_runtime_without_timers_does_not_panic_in_the_caller() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
-        slot.hand_in(&engine, token("t")).unwrap();
+        let cell = engine.default_cell();
+        cell.hand_in(&engine, token("t")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            ready(slot.read(&engine));
+            ready(cell.read(&engine));
             tokio::task::yield_now().await;
-            assert!(slot.ready(&engine).is_none(), "its timer is gone");
-            slot.invalidate();
-            let Landing::Failed(error) = wait(slot.read(&engine)).await else { panic!("it landed") };
+            assert!(cell.ready(&engine).is_none(), "its timer is gone");
+            cell.invalidate();
+            let RefreshResult::Failed(error) = wait(cell.read(&engine)).await else { panic!("it finished") };
             assert_eq!(error.kind(), TokenErrorKind::Aborted);
         });
     }
@@ -1085,15 +1098,15 @@ mod tests {
     async fn as_many_wait_as_may_and_no_more() {
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy { max_waiters: Some(2), ..EnginePolicy::default() });
-        let slot = engine.main();
-        let tickets = [wait(slot.read(&engine)), wait(slot.read(&engine))];
-        assert!(matches!(slot.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
-        let [first, second] = tickets;
+        let cell = engine.default_cell();
+        let waiters = [wait(cell.read(&engine)), wait(cell.read(&engine))];
+        assert!(matches!(cell.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
+        let [first, second] = waiters;
         drop(first);
-        let third = wait(slot.read(&engine));
+        let third = wait(cell.read(&engine));
         sleep(SECOND).await;
         gate.let_one_land().await;
-        assert!(matches!((second.await, third.await), (Landing::New(_), Landing::New(_))));
+        assert!(matches!((second.await, third.await), (RefreshResult::New(_), RefreshResult::New(_))));
     }
 
     /// Behaviour 8.
@@ -1103,7 +1116,7 @@ mod tests {
 
         let gate = Gate::new(false);
         let engine = gate.engine(EnginePolicy::default());
-        let slot = engine.main();
+        let cell = engine.default_cell();
         let published = AtomicU64::new(0);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         std::thread::scope(|threads| {
@@ -1112,11 +1125,11 @@ mod tests {
                     let mut newest = 0;
                     while newest < TOKENS {
                         let floor = published.load(Ordering::Acquire);
-                        let word = slot.word();
+                        let word = cell.word();
                         let of_word = Current::generation_of(word);
                         assert!(of_word >= floor, "word {of_word} after {floor} was published");
-                        let read = slot.current.load_full();
-                        for current in read.into_iter().chain(slot.ready(&engine)) {
+                        let read = cell.current.load_full();
+                        for current in read.into_iter().chain(cell.ready(&engine)) {
                             // The first token is of the first generation, and so on: each says which one it belongs to.
                             assert_eq!(current.token.access_token(), current.generation.to_string());
                             assert!(current.generation >= of_word, "a new word with an old token");
@@ -1130,11 +1143,11 @@ mod tests {
             threads.spawn(|| {
                 let _timers = runtime.enter();
                 while published.load(Ordering::Relaxed) < TOKENS {
-                    let _ = slot.read(&engine);
+                    let _ = cell.read(&engine);
                 }
             });
             for number in 1..=TOKENS {
-                slot.hand_in(&engine, token(&number.to_string())).unwrap();
+                cell.hand_in(&engine, token(&number.to_string())).unwrap();
                 published.store(number, Ordering::Release);
             }
         });

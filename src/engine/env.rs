@@ -1,6 +1,6 @@
 //! The seam between the way of a request and the way of a token: *read*, *reject*, *outcome*.
 //!
-//! An engine is one configuration's tokens: one source, one policy, a slot for each partition. It knows neither HTTP
+//! An engine is one configuration's tokens: one source, one policy, a cell for each partition. It knows neither HTTP
 //! clients nor request bodies.
 
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cell::{Current, Read, Slot};
-use super::coarse_clock::{LONGEST_NAP, Pulse};
+use super::cell::{Cell, Current, Read};
+use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
-use super::refresh::Landing;
-use super::table::{Departed, Slots};
-use crate::token::{DynTokenSource, LifetimePolicy, Terms, Token, TokenRequest};
+use super::refresh::RefreshResult;
+use super::table::{EvictedTotals, Table};
+use crate::token::{DynTokenSource, LifetimePolicy, RefreshContext, Token, TokenRequest};
 use crate::types::{Clock, ConfigError, Now, Secret, TenantId, TokenError, TokenErrorKind};
 
 /// When tokens are asked for, and for how long failures are remembered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EnginePolicy {
     pub(crate) lifetime: LifetimePolicy,
-    /// The whole of one flight, a fallback to another grant included. Longer than two exchanges of the endpoint.
-    pub(crate) flight_deadline: Duration,
+    /// The whole of one refresh, a fallback to another grant included. Longer than two exchanges of the endpoint.
+    pub(crate) refresh_deadline: Duration,
     /// First and longest pause after a transient failure; the pause itself is drawn between zero and that ("full jitter").
     pub(crate) backoff: (Duration, Duration),
     /// First and longest pause after a permanent failure: secrets get rotated, so it ends by itself.
@@ -30,7 +30,7 @@ pub(crate) struct EnginePolicy {
     pub(crate) retry_after_cap: Duration,
     /// How many requests may wait for a token while there is none.
     pub(crate) max_waiters: Option<usize>,
-    /// How many slots there may be beside the main one.
+    /// How many cells there may be beside the main one.
     pub(crate) max_partitions: usize,
     /// For how long one of them is kept that nobody uses.
     pub(crate) partition_idle: Duration,
@@ -40,7 +40,7 @@ impl Default for EnginePolicy {
     fn default() -> Self {
         Self {
             lifetime: LifetimePolicy::default(),
-            flight_deadline: Duration::from_secs(30),
+            refresh_deadline: Duration::from_secs(30),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             permanent_pause: (Duration::from_secs(30), Duration::from_secs(600)),
             retry_after_cap: Duration::from_secs(300),
@@ -57,7 +57,7 @@ impl EnginePolicy {
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.lifetime.validate()?;
-        if self.flight_deadline.is_zero() {
+        if self.refresh_deadline.is_zero() {
             return Err(ConfigError::new("the refresh deadline is zero", "30 s is the default"));
         }
         if self.backoff.0 > self.backoff.1 || self.permanent_pause.0 > self.permanent_pause.1 {
@@ -66,7 +66,7 @@ impl EnginePolicy {
         if self.max_partitions == 0 || self.max_waiters == Some(0) {
             return Err(ConfigError::new("no partition or no waiter is allowed", "1024 partitions are the default"));
         }
-        if self.partition_idle < LONGEST_NAP {
+        if self.partition_idle < MAX_AGE {
             return Err(ConfigError::new("partitions are idle after less than a second", "an hour is the default"));
         }
         Ok(())
@@ -96,9 +96,9 @@ pub(crate) struct Engine {
     pub(crate) draw: fn() -> f64,
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
-    pub(crate) pulse: Pulse,
-    main: Arc<Slot>,
-    others: Slots,
+    pub(crate) coarse_clock: CoarseClock,
+    default_cell: Arc<Cell>,
+    others: Table,
 }
 
 impl Engine {
@@ -109,31 +109,44 @@ impl Engine {
         refresh_token: Option<Secret<String>>,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        let main = Arc::new(Slot::new(&Partition::default(), refresh_token));
-        let others = Slots::new(policy.max_partitions, policy.partition_idle);
-        Self { source, clock, policy, draw: fastrand::f64, fixed_tenant, pulse: Pulse::new(), main, others }
+        let main = Arc::new(Cell::new(&Partition::default(), refresh_token));
+        let others = Table::new(policy.max_partitions, policy.partition_idle);
+        Self {
+            source,
+            clock,
+            policy,
+            draw: fastrand::f64,
+            fixed_tenant,
+            coarse_clock: CoarseClock::new(),
+            default_cell: main,
+            others,
+        }
     }
 
-    /// The slot of the partition that needs no key.
+    /// The cell of the partition that needs no key.
     #[inline]
-    pub(crate) fn main(&self) -> &Arc<Slot> {
-        &self.main
+    pub(crate) fn default_cell(&self) -> &Arc<Cell> {
+        &self.default_cell
     }
 
-    /// The slot of a partition, made if there is none.
-    pub(crate) fn slot(self: &Arc<Self>, partition: Partition) -> Arc<Slot> {
-        if partition.is_main() { self.main.clone() } else { self.others.slot(partition, self.time()) }
+    /// The cell of a partition, made if there is none.
+    pub(crate) fn cell(self: &Arc<Self>, partition: Partition) -> Arc<Cell> {
+        if partition.is_default() { self.default_cell.clone() } else { self.others.cell(partition, self.time()) }
     }
 
-    /// The slot of a partition, if there is one.
-    pub(crate) fn existing_slot(self: &Arc<Self>, partition: &Partition) -> Option<Arc<Slot>> {
-        if partition.is_main() { Some(self.main.clone()) } else { self.others.existing(partition, self.time()) }
+    /// The cell of a partition, if there is one.
+    pub(crate) fn existing_cell(self: &Arc<Self>, partition: &Partition) -> Option<Arc<Cell>> {
+        if partition.is_default() {
+            Some(self.default_cell.clone())
+        } else {
+            self.others.existing(partition, self.time())
+        }
     }
 
-    pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
-        let mut slots = self.others.all();
-        slots.push(self.main.clone());
-        slots
+    pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
+        let mut cells = self.others.all();
+        cells.push(self.default_cell.clone());
+        cells
     }
 
     /// What a source is asked for in this partition, as far as that does not change.
@@ -146,22 +159,22 @@ impl Engine {
     }
 
     /// What the engine judges a token by that is asked for now.
-    pub(crate) fn terms(&self) -> Terms {
-        let deadline = Instant::now() + self.policy.flight_deadline;
-        Terms { clock: self.clock.clone(), lifetime: self.policy.lifetime.clone(), deadline }
+    pub(crate) fn context(&self) -> RefreshContext {
+        let deadline = Instant::now() + self.policy.refresh_deadline;
+        RefreshContext { clock: self.clock.clone(), lifetime: self.policy.lifetime.clone(), deadline }
     }
 
-    /// A request outside of any flight.
+    /// A request outside of any refresh.
     pub(crate) fn asking_now(&self, partition: &Partition) -> TokenRequest {
-        TokenRequest { terms: Some(Arc::new(self.terms())), ..self.request(partition) }
+        TokenRequest { context: Some(Arc::new(self.context())), ..self.request(partition) }
     }
 
-    /// The figures of the slots that were dropped.
-    pub(crate) fn departed(&self) -> &Departed {
-        self.others.departed()
+    /// The figures of the cells that were dropped.
+    pub(crate) fn evicted_totals(&self) -> &EvictedTotals {
+        self.others.evicted_totals()
     }
 
-    /// Drops some of the slots that have been idle for too long, at `time` of the pulse.
+    /// Drops some of the cells that have been idle for too long, at `time` of the coarse clock.
     pub(crate) fn sweep(&self, time: u64) {
         self.others.sweep(time);
     }
@@ -170,35 +183,35 @@ impl Engine {
         self.coarse_time(|| self.clock.now())
     }
 
-    /// By the pulse, in milliseconds, at most [`LONGEST_NAP`] behind. The clocks are needed once in that time.
+    /// By the coarse clock, in milliseconds, at most [`MAX_AGE`] behind. The clocks are needed once in that time.
     pub(crate) fn coarse_time(self: &Arc<Self>, now: impl FnOnce() -> Now) -> u64 {
-        self.pulse.time().unwrap_or_else(|| self.pulse.beat(self, &now(), LONGEST_NAP))
+        self.coarse_clock.time().unwrap_or_else(|| self.coarse_clock.tick(self, &now(), MAX_AGE))
     }
 
-    /// What a waiter does with a landing: a token, an error, or look again (`None`).
-    pub(crate) fn settle(
+    /// What a waiter does with a result: a token, an error, or look again (`None`).
+    pub(crate) fn resolve(
         &self,
-        landing: Landing,
+        result: RefreshResult,
         fallback: Option<Arc<Current>>,
     ) -> Option<Result<Arc<Current>, Arc<TokenError>>> {
-        match landing {
-            Landing::New(current) | Landing::Same(current) => Some(Ok(current)),
-            Landing::Failed(error) => Some(match fallback {
+        match result {
+            RefreshResult::New(current) | RefreshResult::Same(current) => Some(Ok(current)),
+            RefreshResult::Failed(error) => Some(match fallback {
                 Some(current) if current.lifetime.is_alive(&self.clock.now()) => Ok(current),
                 _ => Err(error),
             }),
-            Landing::Superseded => None,
+            RefreshResult::Superseded => None,
         }
     }
 
     /// The token, waiting for it if need be.
     pub(crate) async fn token(self: &Arc<Self>, partition: Partition) -> Result<Token, Arc<TokenError>> {
-        let slot = self.slot(partition);
+        let cell = self.cell(partition);
         loop {
-            let settled = match slot.read(self) {
+            let settled = match cell.read(self) {
                 Read::Ready(current) => Some(Ok(current)),
                 Read::Failed(error) => Some(Err(error)),
-                Read::Wait { ticket, fallback } => self.settle(ticket.await, fallback),
+                Read::Wait { waiter, fallback } => self.resolve(waiter.await, fallback),
             };
             if let Some(result) = settled {
                 return result.map(|current| current.token.clone());
@@ -275,24 +288,24 @@ mod tests {
             assert!(token.is_err() || token.unwrap().access_token() == format!("{n}.1"));
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
-        // 4000 slots went meanwhile, and not that one.
+        // 4000 cells went meanwhile, and not that one.
         for waiter in waiting {
             assert_eq!(waiter.await.unwrap().unwrap_err().kind(), TokenErrorKind::Timeout);
         }
-        assert_eq!(start.elapsed().as_secs(), engine.policy.flight_deadline.as_secs());
-        assert!(engine.all_slots().len() <= 1 + 1000);
+        assert_eq!(start.elapsed().as_secs(), engine.policy.refresh_deadline.as_secs());
+        assert!(engine.all_cells().len() <= 1 + 1000);
         assert!(asked.lock().unwrap().values().all(|times| *times == 1));
-        let alive: u64 = engine.all_slots().iter().map(|slot| slot.counts().0).sum();
-        assert_eq!(alive + engine.departed().token_requests.load(std::sync::atomic::Ordering::Relaxed), 5_000);
+        let alive: u64 = engine.all_cells().iter().map(|cell| cell.counts().0).sum();
+        assert_eq!(alive + engine.evicted_totals().token_requests.load(std::sync::atomic::Ordering::Relaxed), 5_000);
     }
 
     /// Behaviour 94.
     #[tokio::test(start_paused = true)]
-    async fn an_eviction_forks_no_flight() {
+    async fn an_eviction_forks_no_refresh() {
         let (engine, asked) = engine(1, SystemClock);
         for n in 0..200 {
-            // Whoever waits gives up at once: only the flight holds the slot.
-            let Read::Wait { .. } = engine.slot(partition(0)).read(&engine) else { panic!("it hangs") };
+            // Whoever waits gives up at once: only the refresh holds the cell.
+            let Read::Wait { .. } = engine.cell(partition(0)).read(&engine) else { panic!("it hangs") };
             engine.token(partition(2 + n)).await.unwrap();
         }
         assert_eq!(asked.lock().unwrap()[&0], 1);
@@ -312,23 +325,23 @@ mod tests {
             sleep(SECOND).await;
             engine.token(partition(2)).await.unwrap();
         }
-        assert_eq!(engine.all_slots().len(), 2);
+        assert_eq!(engine.all_cells().len(), 2);
         assert_eq!(asked.lock().unwrap()[&2], 3, "after 58 % of its life, then after 78 %");
     }
 
-    /// A token is looked at again when its time comes, though its slot has no timer.
+    /// A token is looked at again when its time comes, though its cell has no timer.
     #[tokio::test(start_paused = true)]
     async fn a_tenants_token_is_renewed_in_time() {
         let (engine, asked) = engine(100, SystemClock);
         engine.token(partition(2)).await.unwrap();
-        let slot = engine.slot(partition(2));
+        let cell = engine.cell(partition(2));
         let requests = || asked.lock().unwrap()[&2];
         // The first token is due between 35 % and 80 % of its life, here in the middle.
         let due = HOUR.mul_f64(0.8 * (0.4375 + 0.5625 / 2.0));
         let start = Instant::now();
         while start.elapsed() < due - 20 * SECOND {
             engine.token(partition(2)).await.unwrap();
-            assert!(slot.ready(&engine).is_some(), "no clock is read for it");
+            assert!(cell.ready(&engine).is_some(), "no clock is read for it");
             sleep(10 * SECOND).await;
             // Somebody else's request reads the clocks.
             engine.token(partition(3)).await.unwrap();
@@ -347,19 +360,19 @@ mod tests {
         assert_eq!(requests(), 2);
         // Left alone beyond its end it is not used.
         advance(2 * HOUR).await;
-        assert!(slot.ready(&engine).is_none());
-        assert!(matches!(slot.read(&engine), Read::Wait { fallback: None, .. }));
+        assert!(cell.ready(&engine).is_none());
+        assert!(matches!(cell.read(&engine), Read::Wait { fallback: None, .. }));
     }
 
     #[tokio::test(start_paused = true)]
     async fn past_its_refresh_point_a_token_is_looked_at_each_time() {
         let (engine, _) = engine(100, SystemClock);
-        let slot = engine.slot(partition(0));
-        slot.hand_in(&engine, Token::bearer("0").unwrap().expires_in(HOUR)).unwrap();
+        let cell = engine.cell(partition(0));
+        cell.hand_in(&engine, Token::bearer("0").unwrap().expires_in(HOUR)).unwrap();
         advance(HOUR.mul_f64(0.85)).await;
         for _ in 0..3 {
-            assert!(matches!(slot.read(&engine), Read::Ready(_)));
-            assert!(slot.ready(&engine).is_none(), "its flight hangs, and somebody must notice");
+            assert!(matches!(cell.read(&engine), Read::Ready(_)));
+            assert!(cell.ready(&engine).is_none(), "its refresh hangs, and somebody must notice");
         }
     }
 
@@ -381,7 +394,7 @@ mod tests {
         for n in (2..50).chain(2..50) {
             engine.token(partition(n)).await.unwrap();
         }
-        assert!((2..50).all(|n| engine.slot(partition(n)).ready(&engine).is_some()));
+        assert!((2..50).all(|n| engine.cell(partition(n)).ready(&engine).is_some()));
         *clock.0.lock().unwrap() += 2 * HOUR;
         sleep(SECOND + SECOND / 100).await;
         for n in 2..50 {
@@ -391,20 +404,20 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_ends_stops_the_pulse() {
+    fn a_runtime_that_ends_stops_the_coarse_clock() {
         let (engine, _) = engine(100, SystemClock);
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let slot = engine.slot(partition(2));
+        let cell = engine.cell(partition(2));
         runtime().block_on(engine.token(partition(2))).unwrap();
-        assert!(slot.ready(&engine).is_none());
+        assert!(cell.ready(&engine).is_none());
         runtime().block_on(async {
             engine.token(partition(2)).await.unwrap();
-            assert!(slot.ready(&engine).is_some());
+            assert!(cell.ready(&engine).is_some());
         });
-        assert!(slot.ready(&engine).is_none());
+        assert!(cell.ready(&engine).is_none());
         // Without any runtime each look reads the clocks.
-        assert!(matches!(engine.slot(partition(2)).read(&engine), Read::Ready(_)));
-        assert!(slot.ready(&engine).is_none());
+        assert!(matches!(engine.cell(partition(2)).read(&engine), Read::Ready(_)));
+        assert!(cell.ready(&engine).is_none());
     }
 
     /// Behaviours 31, 33 and 34.

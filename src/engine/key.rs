@@ -17,7 +17,7 @@ pub(crate) struct Partition {
 
 impl Partition {
     /// The partition of a layer whose tokens are shared by all tenants, with the configured scopes.
-    pub(crate) fn is_main(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         self.tenant.is_none() && self.scopes.is_none()
     }
 }
@@ -28,14 +28,14 @@ impl Hash for Partition {
     }
 }
 
-/// A partition as its slot keeps it: the id inside the slot where it is short, as nearly all are. A million ids elsewhere
+/// A partition as its cell keeps it: the id inside the cell where it is short, as nearly all are. A million ids elsewhere
 /// would be a million allocations, and one way to memory more for each look-up.
-pub(crate) struct Kept {
-    tenant: KeptId,
+pub(crate) struct CompactKey {
+    tenant: CompactId,
     scopes: Option<Scopes>,
 }
 
-enum KeptId {
+enum CompactId {
     None,
     Short { len: u8, bytes: [u8; SHORT] },
     Long(Box<str>),
@@ -44,9 +44,12 @@ enum KeptId {
 /// A UUID has 36 characters.
 const SHORT: usize = 38;
 
-impl Kept {
+impl CompactKey {
     pub(crate) fn new(partition: &Partition) -> Self {
-        Self { tenant: partition.tenant.as_ref().map_or(KeptId::None, KeptId::new), scopes: partition.scopes.clone() }
+        Self {
+            tenant: partition.tenant.as_ref().map_or(CompactId::None, CompactId::new),
+            scopes: partition.scopes.clone(),
+        }
     }
 
     #[inline]
@@ -54,8 +57,8 @@ impl Kept {
         self.tenant.as_bytes() == partition.tenant.as_ref().map(TenantId::as_bytes) && self.scopes == partition.scopes
     }
 
-    pub(crate) fn is_main(&self) -> bool {
-        matches!(self.tenant, KeptId::None) && self.scopes.is_none()
+    pub(crate) fn is_default(&self) -> bool {
+        matches!(self.tenant, CompactId::None) && self.scopes.is_none()
     }
 
     /// The partition again.
@@ -67,13 +70,13 @@ impl Kept {
 }
 
 /// The same as the partition's.
-impl Hash for Kept {
+impl Hash for CompactKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.tenant.as_bytes(), &self.scopes).hash(state);
     }
 }
 
-impl KeptId {
+impl CompactId {
     fn new(id: &TenantId) -> Self {
         let (id, mut bytes) = (id.as_str(), [0; SHORT]);
         match (bytes.get_mut(..id.len()), u8::try_from(id.len())) {
@@ -130,12 +133,12 @@ mod tests {
         for len in 1..=256 {
             let tenant = TenantId::new("x".repeat(len)).unwrap();
             let partition = Partition { tenant: Some(tenant.clone()), scopes: None };
-            let kept = Kept::new(&partition);
-            assert!(kept.is(&partition) && !kept.is_main() && !kept.is(&Partition::default()));
+            let kept = CompactKey::new(&partition);
+            assert!(kept.is(&partition) && !kept.is_default() && !kept.is(&Partition::default()));
             assert_eq!(kept.whole().tenant, Some(tenant));
             assert!(former.replace(kept).is_none_or(|former| !former.is(&partition)));
         }
-        assert!(Kept::new(&Partition::default()).is(&Partition::default()));
+        assert!(CompactKey::new(&Partition::default()).is(&Partition::default()));
     }
 
     proptest! {
@@ -148,7 +151,7 @@ mod tests {
             let same = identity(&one) == identity(&other);
             let (one, other) = (partition(&one), partition(&other));
             prop_assert_eq!(one == other, same);
-            let kept = Kept::new(&one);
+            let kept = CompactKey::new(&one);
             prop_assert_eq!(kept.is(&other), same);
             prop_assert_eq!(hasher.hash_one(&kept), hasher.hash_one(&one));
             prop_assert!(!same || hasher.hash_one(&one) == hasher.hash_one(&other));

@@ -1,9 +1,9 @@
-//! The one token request under way for a slot, shared by everybody who needs its result.
+//! The one token request under way for a cell, shared by everybody who needs its result.
 //!
-//! A flight is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
-//! token would be lost with a leader that is dropped. Waiters hold a ticket, a shared future. Whatever ends the
-//! task, a result, the deadline, a panic or the end of its runtime, lands the flight exactly once, through [`Pilot`]'s `Drop` if need be;
-//! the slot is settled first and the tickets resolve after, so that whoever wakes sees the slot as it now is.
+//! A refresh is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
+//! token would be lost with a leader that is dropped. Waiters hold a waiter, a shared future. Whatever ends the
+//! task, a result, the deadline, a panic or the end of its runtime, ends the refresh exactly once, through [`CompletionGuard`]'s `Drop` if need be;
+//! the cell is settled first and the waiters resolve after, so that whoever wakes sees the cell as it now is.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,105 +15,106 @@ use futures_util::future::Shared;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::cell::{Current, FlightId, Slot};
+use super::cell::{Cell, Current, RefreshId};
 use super::env::Engine;
 use crate::token::{Token, TokenRequest};
 use crate::types::{Now, TokenError, TokenErrorKind, events};
 
-/// A place among those who wait for a flight. Cheap to clone; dropping it cancels nothing.
-pub(crate) type Ticket = Shared<Arrival>;
+/// A place among those who wait for a refresh. Cheap to clone; dropping it cancels nothing.
+pub(crate) type RefreshWaiter = Shared<RefreshReceiver>;
 
-/// How a flight ended.
+/// How a refresh ended.
 #[derive(Clone, Debug)]
-pub(crate) enum Landing {
+pub(crate) enum RefreshResult {
     /// With a token other than the one before.
     New(Arc<Current>),
     /// With the same token again.
     Same(Arc<Current>),
     Failed(Arc<TokenError>),
-    /// Its credentials were replaced meanwhile: its token is not used. Look at the slot again.
+    /// Its credentials were replaced meanwhile: its token is not used. Look at the cell again.
     Superseded,
 }
 
-/// The other end of a flight's tickets; the slot holds it.
-pub(crate) type Report = oneshot::Sender<Landing>;
+/// The other end of a refresh's waiters; the cell holds it.
+pub(crate) type ResultSender = oneshot::Sender<RefreshResult>;
 
-/// Resolves when the flight has landed.
-pub(crate) struct Arrival(oneshot::Receiver<Landing>);
+/// Resolves when the refresh has finished.
+pub(crate) struct RefreshReceiver(oneshot::Receiver<RefreshResult>);
 
-impl Future for Arrival {
-    type Output = Landing;
+impl Future for RefreshReceiver {
+    type Output = RefreshResult;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
-        // The slot itself is gone, and nobody is left who could say more.
-        Pin::new(&mut self.0).poll(cx).map(|landing| {
-            landing.unwrap_or_else(|_| Landing::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
+        // The cell itself is gone, and nobody is left who could say more.
+        Pin::new(&mut self.0).poll(cx).map(|result| {
+            result.unwrap_or_else(|_| RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
         })
     }
 }
 
-/// A flight that is not in the air yet: made under the slot's lock, launched after it is released, since a runtime that
-/// has shut down drops the task, and so lands the flight, on the spot.
+/// A refresh that is not in the air yet: made under the cell's lock, spawned after it is released, since a runtime that
+/// has shut down drops the task, and so ends the refresh, on the spot.
 #[must_use]
-pub(crate) struct Launch {
-    pilot: Pilot,
+pub(crate) struct PreparedRefresh {
+    guard: CompletionGuard,
     runtime: Handle,
     request: TokenRequest,
-    forced: bool,
+    after_rejection: bool,
 }
 
-/// Prepares a flight on the current runtime: the launch, the end for the slot, the ticket for those who wait.
+/// Prepares a refresh on the current runtime: the prepared, the end for the cell, the waiter for those who wait.
 ///
 /// # Errors
 /// `NoRuntime` outside a tokio runtime.
 pub(crate) fn prepare(
     engine: &Arc<Engine>,
-    slot: &Arc<Slot>,
-    id: FlightId,
+    cell: &Arc<Cell>,
+    id: RefreshId,
     request: TokenRequest,
-    forced: bool,
-) -> Result<(Launch, Report, Ticket), TokenError> {
+    after_rejection: bool,
+) -> Result<(PreparedRefresh, ResultSender, RefreshWaiter), TokenError> {
     let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-    let (report, arrival) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let carries_refresh_token = request.refresh_token.is_some();
-    let pilot = Pilot { engine: engine.clone(), slot: slot.clone(), id, carries_refresh_token, landed: false };
-    Ok((Launch { pilot, runtime, request, forced }, report, Arrival(arrival).shared()))
+    let guard =
+        CompletionGuard { engine: engine.clone(), cell: cell.clone(), id, carries_refresh_token, finished: false };
+    Ok((PreparedRefresh { guard, runtime, request, after_rejection }, sender, RefreshReceiver(receiver).shared()))
 }
 
-impl Launch {
-    pub(crate) fn go(self) {
-        events::token_request(self.forced);
-        self.runtime.spawn(fly(self.pilot, self.request));
+impl PreparedRefresh {
+    pub(crate) fn spawn(self) {
+        events::token_request(self.after_rejection);
+        self.runtime.spawn(run(self.guard, self.request));
     }
 }
 
-async fn fly(pilot: Pilot, mut request: TokenRequest) {
-    let asked = pilot.engine.clock.now();
-    request.terms = Some(Arc::new(pilot.engine.terms()));
-    let fetch = async { pilot.engine.source.fetch_boxed(request).await };
-    let result = match tokio::time::timeout(pilot.engine.policy.flight_deadline, fetch).await {
+async fn run(guard: CompletionGuard, mut request: TokenRequest) {
+    let asked = guard.engine.clock.now();
+    request.context = Some(Arc::new(guard.engine.context()));
+    let fetch = async { guard.engine.source.fetch_boxed(request).await };
+    let result = match tokio::time::timeout(guard.engine.policy.refresh_deadline, fetch).await {
         Ok(result) => result,
         Err(_) => {
             let error = TokenError::new(TokenErrorKind::Timeout);
-            Err(pilot.without_answer(error.with_detail("the deadline of the whole token request passed")))
+            Err(guard.without_answer(error.with_detail("the deadline of the whole token request passed")))
         }
     };
-    pilot.land(result, asked);
+    guard.finish(result, asked);
 }
 
-/// Sees to it that a flight lands, and lands once.
-struct Pilot {
+/// Sees to it that a refresh ends, and ends once.
+struct CompletionGuard {
     engine: Arc<Engine>,
-    slot: Arc<Slot>,
-    id: FlightId,
+    cell: Arc<Cell>,
+    id: RefreshId,
     carries_refresh_token: bool,
-    landed: bool,
+    finished: bool,
 }
 
-impl Pilot {
-    fn land(mut self, result: Result<Token, TokenError>, asked: Now) {
-        self.landed = true;
-        self.slot.land(&self.engine, self.id, result, asked);
+impl CompletionGuard {
+    fn finish(mut self, result: Result<Token, TokenError>, asked: Now) {
+        self.finished = true;
+        self.cell.finish(&self.engine, self.id, result, asked);
     }
 
     /// The refresh token that was sent may be spent.
@@ -124,11 +125,11 @@ impl Pilot {
 }
 
 /// A panic or a runtime that shuts down drops the task without a result.
-impl Drop for Pilot {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        if !self.landed {
+        if !self.finished {
             let error = self.without_answer(TokenError::new(TokenErrorKind::Aborted));
-            self.slot.land(&self.engine, self.id, Err(error), self.engine.clock.now());
+            self.cell.finish(&self.engine, self.id, Err(error), self.engine.clock.now());
         }
     }
 }

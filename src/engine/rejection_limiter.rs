@@ -1,4 +1,4 @@
-//! The storm rule: when a rejected token may be refreshed.
+//! The rejection limiter: when a rejected token may be refreshed.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// A 401 may mean a revoked token, which a refresh heals, or a missing scope, which it does not: then every rejection
 /// would make a token request for ever. Two rules together bound that without going blind to revocations.
 ///
-/// **The wait.** A forced flight arms a wait, 1 s at first, doubled each time up to 60 s. Outside a wait, one rejection
-/// is enough. Only the request that started the flight can clear the wait, by being accepted when it is sent again.
+/// **The wait.** A refresh after a rejection, arms a wait, 1 s at first, doubled each time up to 60 s. Outside a wait, one rejection
+/// is enough. Only the request that started the refresh can clear the wait, by being accepted when it is sent again.
 /// Other requests that succeed prove nothing: where the server keeps one live token, each refresh kills the tokens in
-/// flight, and their resends succeed because of the storm, not because it ended. What is cleared is this flight: the
+/// refresh, and their resends succeed because of the storm, not because it ended. What is cleared is this refresh: the
 /// wait that ran before it goes on. Otherwise each revocation healed beside a missing scope would begin the doubling anew.
 ///
 /// **The run.** Inside a wait a revoked token shows as nothing but rejections, where others were accepted before. So a
@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 ///
 /// Together at most 13 token requests a minute with the very first, and one more for each genuine revocation.
 #[derive(Debug, Default)]
-pub(crate) struct Storm {
+pub(crate) struct RejectionLimiter {
     limits: Limits,
-    /// As they were before the last forced flight.
+    /// As they were before the last refresh after a rejection.
     before: Limits,
-    /// The flight under way was started by a run and is paid for when it ends.
+    /// The refresh in flight was started by a run and is paid for when it ends.
     run_started_it: bool,
     /// Rejections in a row.
     run: u32,
@@ -44,9 +44,9 @@ struct Wait {
     step: Duration,
 }
 
-impl Storm {
-    /// The current generation was rejected, and neither a flight nor a remembered failure answers for it: `true` starts
-    /// a forced flight.
+impl RejectionLimiter {
+    /// The current generation was rejected, and neither a refresh nor a remembered failure answers for it: `true` starts
+    /// a refresh.
     pub(crate) fn may_refresh(&mut self, now: Instant) -> bool {
         self.run = self.run.saturating_add(1);
         let in_wait = self.is_watching(now);
@@ -55,7 +55,7 @@ impl Storm {
         may
     }
 
-    /// The current generation was rejected, and a flight is under way already.
+    /// The current generation was rejected, and a refresh is under way already.
     pub(crate) fn joined(&mut self) {
         self.run = self.run.saturating_add(1);
     }
@@ -71,12 +71,12 @@ impl Storm {
         self.wait_ends().is_some_and(|ends| now < ends)
     }
 
-    /// A new generation was published, by a flight (forced or not) or from outside.
+    /// A new generation was published, by a refresh (after a rejection or not) or from outside.
     pub(crate) fn published(&mut self) {
         self.run = 0;
     }
 
-    /// A forced flight got a token, a new one or the same. (One that failed arms nothing: its failure is remembered.)
+    /// A refresh after a rejection, got a token, a new one or the same. (One that failed arms nothing: its failure is remembered.)
     pub(crate) fn ended(&mut self, now: Instant) {
         self.before = self.limits;
         if std::mem::take(&mut self.run_started_it) {
@@ -91,8 +91,8 @@ impl Storm {
         self.limits.wait = Some(Wait { ends: later(now, step), step });
     }
 
-    /// The request that started the last forced flight was accepted on its resend, with the generation that the flight
-    /// published and that is current still: the flight was worth it and costs nothing.
+    /// The request that started the last refresh after a rejection was accepted on its resend, with the generation that the refresh
+    /// published and that is current still: the refresh was worth it and costs nothing.
     pub(crate) fn cleared(&mut self) {
         self.limits = self.before;
     }
@@ -199,8 +199,8 @@ mod tests {
         tokens: Vec<(u64, u64)>,
         /// The token the client holds.
         current: usize,
-        flight: Option<Flight>,
-        storm: Storm,
+        refresh: Option<Refresh>,
+        limiter: RejectionLimiter,
         start: Instant,
         sent: BinaryHeap<Reverse<Sending>>,
         requested: Vec<u64>,
@@ -210,7 +210,7 @@ mod tests {
         failed: Vec<u64>,
     }
 
-    struct Flight {
+    struct Refresh {
         ends: u64,
         issued: bool,
         waiters: Vec<Sending>,
@@ -224,7 +224,7 @@ mod tests {
         token: usize,
         bad: bool,
         resend: bool,
-        started_the_flight: bool,
+        started_the_refresh: bool,
     }
 
     impl World {
@@ -237,8 +237,8 @@ mod tests {
                 bad,
                 tokens: vec![(0, u64::MAX)],
                 current: 0,
-                flight: None,
-                storm: Storm::default(),
+                refresh: None,
+                limiter: RejectionLimiter::default(),
                 start: Instant::now(),
                 sent: BinaryHeap::new(),
                 requested: vec![0],
@@ -253,17 +253,17 @@ mod tests {
             loop {
                 let answer = self.sent.peek().map_or(u64::MAX, |Reverse(send)| send.answered);
                 let revocation = revocations.peek().copied().unwrap_or(u64::MAX);
-                let flight = self.flight.as_ref().map_or(u64::MAX, |flight| match flight.issued {
-                    false => flight.ends - Self::FLIGHT / 2,
-                    true => flight.ends,
+                let refresh = self.refresh.as_ref().map_or(u64::MAX, |refresh| match refresh.issued {
+                    false => refresh.ends - Self::FLIGHT / 2,
+                    true => refresh.ends,
                 });
-                let now = next.min(answer).min(revocation).min(flight);
+                let now = next.min(answer).min(revocation).min(refresh);
                 if now >= until {
                     return;
                 } else if now == revocation {
                     revocations.next();
                     self.kill(now);
-                } else if now == flight {
+                } else if now == refresh {
                     self.fly(now);
                 } else if now == answer {
                     let Reverse(send) = self.sent.pop().unwrap();
@@ -293,18 +293,18 @@ mod tests {
         }
 
         fn fly(&mut self, now: u64) {
-            let Some(mut flight) = self.flight.take() else { return };
-            if !flight.issued {
+            let Some(mut refresh) = self.refresh.take() else { return };
+            if !refresh.issued {
                 self.kill(now);
                 self.tokens.push((now, u64::MAX));
-                flight.issued = true;
-                self.flight = Some(flight);
+                refresh.issued = true;
+                self.refresh = Some(refresh);
                 return;
             }
             self.current = self.tokens.len() - 1;
-            self.storm.published();
-            self.storm.ended(self.instant(now));
-            for waiter in flight.waiters {
+            self.limiter.published();
+            self.limiter.ended(self.instant(now));
+            for waiter in refresh.waiters {
                 self.send(now, Sending { resend: true, ..waiter });
             }
         }
@@ -313,24 +313,24 @@ mod tests {
             let (issued, died) = self.tokens[send.token];
             let is_current = send.token == self.current;
             if !send.bad && (issued..died).contains(&send.judged) {
-                if is_current && send.started_the_flight {
-                    self.storm.cleared();
+                if is_current && send.started_the_refresh {
+                    self.limiter.cleared();
                 }
-                if is_current && self.storm.is_watching(self.instant(now)) {
-                    self.storm.accepted();
+                if is_current && self.limiter.is_watching(self.instant(now)) {
+                    self.limiter.accepted();
                 }
                 self.accepted.push((now, send.token));
             } else if send.resend {
                 self.handed_out(send);
             } else if !is_current {
                 self.send(now, Sending { resend: true, ..send });
-            } else if let Some(flight) = &mut self.flight {
-                self.storm.joined();
-                flight.waiters.push(send);
-            } else if self.storm.may_refresh(self.instant(now)) {
+            } else if let Some(refresh) = &mut self.refresh {
+                self.limiter.joined();
+                refresh.waiters.push(send);
+            } else if self.limiter.may_refresh(self.instant(now)) {
                 self.requested.push(now);
-                let waiters = vec![Sending { started_the_flight: true, ..send }];
-                self.flight = Some(Flight { ends: now + Self::FLIGHT, issued: false, waiters });
+                let waiters = vec![Sending { started_the_refresh: true, ..send }];
+                self.refresh = Some(Refresh { ends: now + Self::FLIGHT, issued: false, waiters });
             } else {
                 self.handed_out(send);
             }
@@ -367,7 +367,7 @@ mod tests {
             token: 0,
             bad: false,
             resend: false,
-            started_the_flight: false,
+            started_the_refresh: false,
         };
     }
 
@@ -439,77 +439,77 @@ mod tests {
 
     #[test]
     fn the_wait_doubles_from_one_second_to_sixty() {
-        let (mut storm, mut now) = (Storm::default(), Instant::now());
+        let (mut limiter, mut now) = (RejectionLimiter::default(), Instant::now());
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(storm.may_refresh(now), "the first rejection of a generation, before {seconds} s");
-            assert!(!storm.is_watching(now));
-            storm.published();
-            storm.ended(now);
-            assert_eq!(storm.wait_ends(), Some(now + Duration::from_secs(seconds)));
-            assert!(storm.is_watching(now));
+            assert!(limiter.may_refresh(now), "the first rejection of a generation, before {seconds} s");
+            assert!(!limiter.is_watching(now));
+            limiter.published();
+            limiter.ended(now);
+            assert_eq!(limiter.wait_ends(), Some(now + Duration::from_secs(seconds)));
+            assert!(limiter.is_watching(now));
             now += Duration::from_secs(seconds) - Duration::from_millis(1);
-            assert!(!storm.may_refresh(now), "within {seconds} s");
+            assert!(!limiter.may_refresh(now), "within {seconds} s");
             now += Duration::from_millis(1);
         }
         now += MAX_WAIT;
-        storm.ended(now);
-        assert_eq!(storm.wait_ends(), Some(now + FIRST_WAIT), "after a quiet minute");
-        storm.reset();
-        assert_eq!(storm.wait_ends(), None);
-        assert!(storm.may_refresh(now));
+        limiter.ended(now);
+        assert_eq!(limiter.wait_ends(), Some(now + FIRST_WAIT), "after a quiet minute");
+        limiter.reset();
+        assert_eq!(limiter.wait_ends(), None);
+        assert!(limiter.may_refresh(now));
     }
 
     #[test]
-    fn a_flight_that_was_worth_it_is_forgotten() {
-        let (mut storm, now) = (Storm::default(), Instant::now());
-        force(&mut storm, now);
-        storm.cleared();
-        assert_eq!(storm.wait_ends(), None);
+    fn a_refresh_that_was_worth_it_is_forgotten() {
+        let (mut limiter, now) = (RejectionLimiter::default(), Instant::now());
+        force(&mut limiter, now);
+        limiter.cleared();
+        assert_eq!(limiter.wait_ends(), None);
 
-        force(&mut storm, now);
-        let running = storm.wait_ends();
+        force(&mut limiter, now);
+        let running = limiter.wait_ends();
         for _ in 0..10 {
-            storm.accepted();
+            limiter.accepted();
             assert!(
-                rejections_until_refresh(&mut storm, now).is_some(),
-                "an effective flight takes nothing from the bucket"
+                rejections_until_refresh(&mut limiter, now).is_some(),
+                "an effective refresh takes nothing from the bucket"
             );
-            force(&mut storm, now);
-            storm.cleared();
-            assert_eq!(storm.wait_ends(), running, "a storm beside it goes on");
+            force(&mut limiter, now);
+            limiter.cleared();
+            assert_eq!(limiter.wait_ends(), running, "a storm beside it goes on");
         }
     }
 
     #[test]
     fn a_run_refreshes_within_a_wait_if_others_were_accepted_and_the_bucket_pays() {
-        let (mut storm, mut now) = (Storm::default(), Instant::now());
+        let (mut limiter, mut now) = (RejectionLimiter::default(), Instant::now());
         for _ in 0..7 {
-            storm.ended(now);
+            limiter.ended(now);
         }
-        assert_eq!(storm.wait_ends(), Some(now + MAX_WAIT));
-        assert_eq!(rejections_until_refresh(&mut storm, now), None, "never accepted");
-        storm.published();
-        storm.ended(now);
+        assert_eq!(limiter.wait_ends(), Some(now + MAX_WAIT));
+        assert_eq!(rejections_until_refresh(&mut limiter, now), None, "never accepted");
+        limiter.published();
+        limiter.ended(now);
         for _ in 0..2 {
-            storm.accepted();
-            assert!(rejections_until_refresh(&mut storm, now).is_some());
-            assert!(storm.may_refresh(now), "a flight that failed has cost nothing");
-            force(&mut storm, now);
+            limiter.accepted();
+            assert!(rejections_until_refresh(&mut limiter, now).is_some());
+            assert!(limiter.may_refresh(now), "a refresh that failed has cost nothing");
+            force(&mut limiter, now);
         }
-        storm.accepted();
-        assert_eq!(rejections_until_refresh(&mut storm, now), None, "the bucket is empty");
+        limiter.accepted();
+        assert_eq!(rejections_until_refresh(&mut limiter, now), None, "the bucket is empty");
         now += Bucket::REFILL;
-        assert!(storm.may_refresh(now), "the run goes on, and the bucket has one again");
-        force(&mut storm, now);
+        assert!(limiter.may_refresh(now), "the run goes on, and the bucket has one again");
+        force(&mut limiter, now);
     }
 
     #[test]
-    fn rejections_that_join_a_flight_are_part_of_the_run() {
-        let (mut storm, now) = (Storm::default(), Instant::now());
-        force(&mut storm, now);
-        storm.accepted();
-        (0..29).for_each(|_| storm.joined());
-        assert!(storm.may_refresh(now), "the flight was no forced one, and failed");
+    fn rejections_that_join_a_refresh_are_part_of_the_run() {
+        let (mut limiter, now) = (RejectionLimiter::default(), Instant::now());
+        force(&mut limiter, now);
+        limiter.accepted();
+        (0..29).for_each(|_| limiter.joined());
+        assert!(limiter.may_refresh(now), "the refresh was no after_rejection one, and failed");
     }
 
     #[test]
@@ -532,14 +532,14 @@ mod tests {
         assert_eq!(share.run_beyond_chance(), 8, "it follows the traffic");
     }
 
-    /// A forced flight of no duration that publishes a new generation.
-    fn force(storm: &mut Storm, now: Instant) {
-        storm.may_refresh(now);
-        storm.published();
-        storm.ended(now);
+    /// A refresh after a rejection, of no duration that publishes a new generation.
+    fn force(limiter: &mut RejectionLimiter, now: Instant) {
+        limiter.may_refresh(now);
+        limiter.published();
+        limiter.ended(now);
     }
 
-    fn rejections_until_refresh(storm: &mut Storm, now: Instant) -> Option<u32> {
-        (1..1_000).find(|_| storm.may_refresh(now))
+    fn rejections_until_refresh(limiter: &mut RejectionLimiter, now: Instant) -> Option<u32> {
+        (1..1_000).find(|_| limiter.may_refresh(now))
     }
 }

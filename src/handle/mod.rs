@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
-use crate::engine::{Partition, Slot};
+use crate::engine::{Cell, Partition};
 use crate::setup::Setup;
 use crate::store::StoreError;
 use crate::token::Token;
@@ -105,13 +105,13 @@ impl AuthHandle {
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
     /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
     pub fn invalidate(&self) {
-        self.setup.engine.all_slots().iter().for_each(|slot| slot.invalidate());
+        self.setup.engine.all_cells().iter().for_each(|cell| cell.invalidate());
     }
 
     /// The same for one tenant's token, where tokens are per tenant; where they are shared, for the one token.
     pub fn invalidate_tenant(&self, tenant: &TenantId) {
-        if let Some(slot) = self.existing_slot(tenant) {
-            slot.invalidate();
+        if let Some(cell) = self.existing_cell(tenant) {
+            cell.invalidate();
         }
     }
 
@@ -142,7 +142,7 @@ impl AuthHandle {
             ));
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
-        self.setup.engine.all_slots().iter().for_each(|slot| slot.new_epoch(same_client));
+        self.setup.engine.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl AuthHandle {
     pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
         self.without_tenant()?;
         self.can_be_proved(&token)?;
-        self.setup.engine.main().hand_in(&self.setup.engine, token)
+        self.setup.engine.default_cell().hand_in(&self.setup.engine, token)
     }
 
     /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
@@ -183,7 +183,7 @@ impl AuthHandle {
     /// As [`hand_in`](AuthHandle::hand_in).
     pub fn hand_in_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
         self.can_be_proved(&token)?;
-        self.setup.engine.slot(self.partition(tenant)).hand_in(&self.setup.engine, token)
+        self.setup.engine.cell(self.partition(tenant)).hand_in(&self.setup.engine, token)
     }
 
     /// As [`hand_in`](AuthHandle::hand_in), for a layer with a store: stored first, so that it survives a crash and other
@@ -225,7 +225,7 @@ impl AuthHandle {
             }
             None => (token, Ok(())),
         };
-        engine.slot(partition).hand_in(engine, token)?;
+        engine.cell(partition).hand_in(engine, token)?;
         result
     }
 
@@ -236,7 +236,7 @@ impl AuthHandle {
     /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
     /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
     ///
-    /// Where there is a store, what it has is revoked too, and taken out. Other processes have their copies of the access
+    /// Where there is a store, what it has is revoked too, and taken out. AuxiliaryEndpoint processes have their copies of the access
     /// token: the API rejects those that the server could revoke.
     ///
     /// ```
@@ -282,14 +282,14 @@ impl AuthHandle {
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
     pub fn stats(&self) -> Stats {
         let engine = &self.setup.engine;
-        let mut stats = Stats::of(engine.main(), engine);
-        let departed = engine.departed();
-        stats.token_requests += departed.token_requests.load(Ordering::Relaxed);
-        stats.token_failures += departed.failures.load(Ordering::Relaxed);
-        stats.suppressed_refreshes += departed.suppressed.load(Ordering::Relaxed);
-        for slot in engine.all_slots() {
-            if !Arc::ptr_eq(&slot, engine.main()) {
-                let other = slot.stats(engine);
+        let mut stats = Stats::of(engine.default_cell(), engine);
+        let evicted_totals = engine.evicted_totals();
+        stats.token_requests += evicted_totals.token_requests.load(Ordering::Relaxed);
+        stats.token_failures += evicted_totals.failures.load(Ordering::Relaxed);
+        stats.suppressed_refreshes += evicted_totals.suppressed.load(Ordering::Relaxed);
+        for cell in engine.all_cells() {
+            if !Arc::ptr_eq(&cell, engine.default_cell()) {
+                let other = cell.stats(engine);
                 stats.partitions += 1;
                 stats.token_requests += other.token_requests;
                 stats.token_failures += other.failures;
@@ -302,7 +302,7 @@ impl AuthHandle {
 
     /// The same for one tenant's partition alone; `None` if no token was ever asked for it, or if it was evicted.
     pub fn tenant_stats(&self, tenant: &TenantId) -> Option<Stats> {
-        self.existing_slot(tenant).map(|slot| Stats::of(&slot, &self.setup.engine))
+        self.existing_cell(tenant).map(|cell| Stats::of(&cell, &self.setup.engine))
     }
 
     /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the
@@ -311,20 +311,20 @@ impl AuthHandle {
     /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
     /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
-        let tickets: Vec<_> = self.setup.engine.all_slots().iter().filter_map(|slot| slot.ticket()).collect();
-        for ticket in tickets {
-            ticket.await;
+        let waiters: Vec<_> = self.setup.engine.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
+        for waiter in waiters {
+            waiter.await;
         }
     }
 
     async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
         let endpoint = self.endpoint()?;
         let engine = &self.setup.engine;
-        let (slot, asking) = (engine.slot(partition.clone()), engine.asking_now(&partition));
-        if let Some(ticket) = slot.ticket() {
-            ticket.await;
+        let (cell, asking) = (engine.cell(partition.clone()), engine.asking_now(&partition));
+        if let Some(waiter) = cell.waiter() {
+            waiter.await;
         }
-        let held = slot.held();
+        let held = cell.revocable();
         let (refresh_token, token) = match &self.setup.store {
             Some(store) => store
                 .stored(asking.clone())
@@ -337,12 +337,12 @@ impl AuthHandle {
         for refresh_token in different(refresh_token, held.refresh_token.clone()) {
             revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
         }
-        slot.forget_refresh_token(&held);
+        cell.forget_refresh_token(&held);
         let of = |token: &Token| Secret::from(token.access_token());
         for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
             revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
-        slot.forget(&held);
+        cell.forget(&held);
         match &self.setup.store {
             Some(store) => Ok(store
                 .forget(asking)
@@ -390,8 +390,8 @@ impl AuthHandle {
         varying.or_else(|| self.setup.engine.fixed_tenant.clone())
     }
 
-    fn existing_slot(&self, tenant: &TenantId) -> Option<Arc<Slot>> {
-        self.setup.engine.existing_slot(&self.partition(tenant))
+    fn existing_cell(&self, tenant: &TenantId) -> Option<Arc<Cell>> {
+        self.setup.engine.existing_cell(&self.partition(tenant))
     }
 }
 

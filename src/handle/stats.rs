@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Engine, Slot};
+use crate::engine::{Cell, Engine};
 use crate::store::StoreStats;
 use crate::types::TokenError;
 
@@ -11,13 +11,13 @@ use crate::types::TokenError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Partitions with a slot: one, plus one for each tenant or set of scopes with tokens of its own.
+    /// Partitions with a cell: one, plus one for each tenant or set of scopes with tokens of its own.
     pub partitions: usize,
     /// Token requests made; with a store, those that it answered among them.
     pub token_requests: u64,
     /// Token requests that brought no token.
     pub token_failures: u64,
-    /// Refreshes that the storm rule forbade.
+    /// Refreshes that the rejection limiter forbade.
     pub suppressed_refreshes: u64,
     /// The generation of the current token; `None` if there is none.
     pub generation: Option<u64>,
@@ -34,18 +34,18 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(slot: &Slot, engine: &Engine) -> Self {
-        let slot = slot.stats(engine);
+    pub(super) fn of(cell: &Cell, engine: &Engine) -> Self {
+        let cell = cell.stats(engine);
         Self {
             partitions: 1,
-            token_requests: slot.token_requests,
-            token_failures: slot.failures,
-            suppressed_refreshes: slot.suppressed,
-            generation: slot.current.as_ref().map(|current| current.generation),
-            expires_at: slot.current.as_ref().and_then(|current| current.lifetime.expires_at()),
-            refreshing: slot.flying,
-            last_error: slot.last_error,
-            next_attempt: slot.next_attempt,
+            token_requests: cell.token_requests,
+            token_failures: cell.failures,
+            suppressed_refreshes: cell.suppressed,
+            generation: cell.current.as_ref().map(|current| current.generation),
+            expires_at: cell.current.as_ref().and_then(|current| current.lifetime.expires_at()),
+            refreshing: cell.refreshing,
+            last_error: cell.last_error,
+            next_attempt: cell.next_attempt,
             store: None,
         }
     }

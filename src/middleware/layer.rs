@@ -14,9 +14,9 @@ use crate::config::AuthConfig;
 use crate::endpoint::{Direct, TokenEndpoint};
 use crate::engine::Engine;
 use crate::handle::AuthHandle;
-use crate::request::{Recorded, Registry, clone_ops, record_ops};
+use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
-use crate::store::{Keeper, StoreLayer, TokenStore};
+use crate::store::{StoreAccess, StoreLayer, TokenStore};
 use crate::token::{DynTokenSource, Token, TokenRequest, TokenSource, erase};
 use crate::types::{BoxError, TokenError, TokenErrorKind};
 
@@ -191,7 +191,7 @@ impl AuthLayer {
     ///
     /// It affects services made by this layer from now on.
     pub fn replay_clone<B: Body + Clone + 'static>(mut self) -> Self {
-        self.registry.insert(clone_ops::<B>());
+        self.registry.insert(clone_vtable::<B>());
         self
     }
 
@@ -204,7 +204,7 @@ impl AuthLayer {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        self.registry.insert(record_ops(erase));
+        self.registry.insert(record_vtable(erase));
         self
     }
 
@@ -226,7 +226,7 @@ impl AuthLayer {
         B: Body + 'static,
         B::Error: Send,
     {
-        self.registry.ops_of::<B>().is_some()
+        self.registry.vtable_of::<B>().is_some()
     }
 
     /// The handle to the tokens of this layer and of all its clones and services.
@@ -252,7 +252,7 @@ impl AuthLayer {
         cfg: AuthConfig,
         source: Arc<dyn DynTokenSource>,
         endpoint: Option<Arc<dyn Direct>>,
-        store: Option<Arc<dyn Keeper>>,
+        store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
         let engine = Engine::new(
             source,

@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 use http::{Extensions, HeaderValue};
 use tower_service::Service;
 
-use super::future::{ResponseFuture, Sent, Waiting};
-use super::shared::{ByType, Resending, Shared, SharedHandle};
-use crate::engine::{Current, Partition, Read, Slot};
+use super::future::{FirstAttempt, ResponseFuture, Waiting};
+use super::shared::{BodySupport, Resending, Shared, SharedHandle};
+use crate::engine::{Cell, Current, Partition, Read};
 use crate::request::{
-    Admission, HttpRequest, HttpResponse, Keeping, ProofSent, Rare, Registry, TenantPolicy, may_keep, withhold,
+    Admission, HttpRequest, HttpResponse, ProofSent, Registry, ReplayAttempt, SpecialHeaders, TenantPolicy, may_replay,
+    withhold,
 };
-use crate::response::watch_of;
+use crate::response::trailer_watch_of;
 use crate::setup::Setup;
-use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, unshared};
+use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, deep_clone};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
 ///
@@ -44,7 +45,7 @@ pub struct Auth<S> {
 /// This clone's own copies of header values, so that threads do not share their reference counts.
 #[derive(Default)]
 struct Local {
-    /// The slot's word for which `header` is good; zero: none yet.
+    /// The cell's word for which `header` is good; zero: none yet.
     word: u64,
     header: Option<HeaderValue>,
     /// The word of the request before, to copy on the second request only.
@@ -123,7 +124,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.start(request, |registry| ByType { ops: registry.ops_of::<B>(), watch: watch_of::<RB>() })
+        self.start(request, |registry| BodySupport {
+            vtable: registry.vtable_of::<B>(),
+            watch: trailer_watch_of::<RB>(),
+        })
     }
 }
 
@@ -142,7 +146,7 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, |registry| ByType { ops: registry.ops_of(), watch: None })
+        self.start(request, |registry| BodySupport { vtable: registry.vtable_of(), watch: None })
     }
 }
 
@@ -155,28 +159,32 @@ type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Servic
 impl<S> Auth<S> {
     /// Out of line, or the request would be copied once more on its way in here (30 instructions).
     #[inline(never)]
-    fn start<R>(&mut self, mut request: R, by_type: impl FnOnce(&Registry) -> ByType<R, S::Response>) -> Answer<S, R>
+    fn start<R>(
+        &mut self,
+        mut request: R,
+        body_support: impl FnOnce(&Registry) -> BodySupport<R, S::Response>,
+    ) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        let by_type = by_type(&self.shared.registry);
-        let (slot, resending) = match self.prepare(&mut request) {
-            Ok(Prepared::Ours(slot, resending)) => (slot, resending),
+        let body_support = body_support(&self.shared.registry);
+        let (cell, resending) = match self.prepare(&mut request) {
+            Ok(Prepared::Ours(cell, resending)) => (cell, resending),
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
             Err(error) => return self.refuse(error),
         };
-        let (header, generation) = match self.token(slot.as_ref()) {
+        let (header, generation) = match self.token(cell.as_ref()) {
             Ok(token) => token,
-            Err(read) => return self.wait(request, slot, resending, by_type, read),
+            Err(read) => return self.wait(request, cell, resending, body_support, read),
         };
-        let kept = match by_type.keep(&request, resending) {
-            Keeping::Done(kept) => kept,
-            Keeping::ByRecording => {
-                let kept;
-                (request, kept) = request.record(by_type.ops, self.shared.setup.replay.cap);
-                kept
+        let replay_copy = match body_support.copy_for_replay(&request, resending) {
+            ReplayAttempt::Done(replay_copy) => replay_copy,
+            ReplayAttempt::ByRecording => {
+                let replay_copy;
+                (request, replay_copy) = request.record(body_support.vtable, self.shared.setup.replay.cap);
+                replay_copy
             }
         };
         let setup = &self.shared.setup;
@@ -186,7 +194,7 @@ impl<S> Auth<S> {
         };
         setup.injection.apply(header, request.headers_mut());
         let future = self.inner.call(request);
-        let sent = Sent::new(self.shared.clone(), slot, generation, kept, resending.outer, by_type);
+        let sent = FirstAttempt::new(self.shared.clone(), cell, generation, replay_copy, resending.outer, body_support);
         if proof.is_some() {
             return ResponseFuture::proved(future, sent, proof);
         }
@@ -200,15 +208,15 @@ impl<S> Auth<S> {
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
         }
-        let rare = Rare::find(request.headers());
+        let special = SpecialHeaders::find(request.headers());
         let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
-        if matches!(request.admission(&setup.origins, rare)?, Admission::NoCredentials) {
+        if matches!(request.admission(&setup.origins, special)?, Admission::NoCredentials) {
             withhold(request.headers_mut(), tenant_header);
             return Ok(Prepared::Bare);
         }
         let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
         let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
-        let resending = Resending { may_keep: !outer && may_keep(policy, request.method(), rare), outer };
+        let resending = Resending { may_replay: !outer && may_replay(policy, request.method(), special), outer };
         let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
         if setup.tenant.is_none() && tenant_is_named() {
             return Err(Error::Tenant { reason: NO_TENANTS });
@@ -220,7 +228,7 @@ impl<S> Auth<S> {
             },
             None => None,
         };
-        let is_ours = setup.injection.admits(request.headers(), rare, tenant_header)?;
+        let is_ours = setup.injection.admits(request.headers(), special, tenant_header)?;
         let tenant = match &setup.tenant {
             Some(policy) => policy.stamp(named, request.headers_mut())?,
             None => None,
@@ -230,48 +238,48 @@ impl<S> Auth<S> {
         }
         setup.proofs.check(request, &setup.origins)?;
         let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
-        // Nearly every request: of the main slot.
-        let slot = match (tenant, scopes) {
+        // Nearly every request: of the default cell.
+        let cell = match (tenant, scopes) {
             (None, None) => None,
-            (tenant, scopes) => Some(setup.engine.slot(Partition { tenant, scopes })),
+            (tenant, scopes) => Some(setup.engine.cell(Partition { tenant, scopes })),
         };
-        Ok(Prepared::Ours(slot, resending))
+        Ok(Prepared::Ours(cell, resending))
     }
 
-    /// The token's header value and generation, or why there is none. `None`: of the main slot.
-    fn token(&mut self, slot: Option<&Arc<Slot>>) -> Result<(HeaderValue, u64), Read> {
+    /// The token's header value and generation, or why there is none. `None`: of the default cell.
+    fn token(&mut self, cell: Option<&Arc<Cell>>) -> Result<(HeaderValue, u64), Read> {
         let engine = &self.shared.setup.engine;
-        let Some(slot) = slot else {
-            let mut word = engine.main().word();
+        let Some(cell) = cell else {
+            let mut word = engine.default_cell().word();
             if let Some(header) = self.local.lookup(word) {
                 return Ok((header, Current::generation_of(word)));
             }
-            let header = match self.shared.copies.lookup(word) {
+            let header = match self.shared.header_cache.lookup(word) {
                 Some(header) => header,
                 None => {
-                    let current = ready(engine.main().read(engine))?;
+                    let current = ready(engine.default_cell().read(engine))?;
                     word = current.word();
-                    self.shared.copies.copy_of(word, current.token.header_value())
+                    self.shared.header_cache.get_or_copy(word, current.token.header_value())
                 }
             };
             if self.local.is_second(word) {
-                self.settle_in(word, &header);
+                self.adopt(word, &header);
             }
             return Ok((header, Current::generation_of(word)));
         };
-        let current = ready(slot.read(engine))?;
+        let current = ready(cell.read(engine))?;
         Ok((current.token.header_value().clone(), current.generation))
     }
 
-    /// Takes copies of what is shared by reference count; a clone made for one request would pay for nothing.
+    /// Copies what is shared by reference count; a clone made for one request would pay for nothing.
     #[cold]
-    fn settle_in(&mut self, word: u64, header: &HeaderValue) {
-        self.local.header = Some(unshared(header));
+    fn adopt(&mut self, word: u64, header: &HeaderValue) {
+        self.local.header = Some(deep_clone(header));
         self.local.word = word;
         if self.local.tenant.is_none() {
             let policy = self.shared.setup.tenant.as_ref();
             let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
-            self.local.tenant = named.as_ref().map(TenantId::unshared);
+            self.local.tenant = named.as_ref().map(TenantId::deep_clone);
             self.shared = Arc::new(Arc::clone(&self.shared));
         }
     }
@@ -282,9 +290,9 @@ impl<S> Auth<S> {
     fn wait<R>(
         &mut self,
         request: R,
-        slot: Option<Arc<Slot>>,
+        cell: Option<Arc<Cell>>,
         resending: Resending,
-        by_type: ByType<R, S::Response>,
+        body_support: BodySupport<R, S::Response>,
         read: Read,
     ) -> Answer<S, R>
     where
@@ -295,8 +303,8 @@ impl<S> Auth<S> {
         match read {
             Read::Failed(error) => self.refuse(Error::Token(error)),
             read => {
-                self.inner = self.shared.spare();
-                ResponseFuture::waiting(Waiting::new(self.shared.clone(), slot, request, resending, by_type, read))
+                self.inner = self.shared.fresh_clone();
+                ResponseFuture::waiting(Waiting::new(self.shared.clone(), cell, request, resending, body_support, read))
             }
         }
     }
@@ -310,7 +318,7 @@ impl<S> Auth<S> {
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        self.inner = self.shared.spare();
+        self.inner = self.shared.fresh_clone();
         ResponseFuture::failed(error)
     }
 }
@@ -325,12 +333,12 @@ fn ready(read: Read) -> Result<Arc<Current>, Read> {
 enum Prepared {
     /// Goes out as it is.
     Bare,
-    /// Goes out with a token; of this slot, or of the main one.
-    Ours(Option<Arc<Slot>>, Resending),
+    /// Goes out with a token; of this cell, or of the main one.
+    Ours(Option<Arc<Cell>>, Resending),
 }
 
 impl Local {
-    /// The private copy, if it is good for the slot as it is now.
+    /// The private copy, if it is good for the cell as it is now.
     #[inline]
     fn lookup(&self, word: u64) -> Option<HeaderValue> {
         if self.word == word { self.header.clone() } else { None }

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::header_cache::Copies;
-use crate::engine::Slot;
-use crate::request::{HttpRequest, HttpResponse, Keeping, Registry};
-use crate::response::{Verdict, Watch, judge};
+use super::header_cache::HeaderCache;
+use crate::engine::Cell;
+use crate::request::{HttpRequest, HttpResponse, Registry, ReplayAttempt};
+use crate::response::{TrailerWatch, Verdict, judge};
 use crate::setup::Setup;
 use crate::types::events;
 
@@ -21,16 +21,22 @@ pub(crate) struct Shared<S> {
     pub(crate) setup: Arc<Setup>,
     pub(crate) registry: Registry,
     /// For clones that have no header value of their own yet.
-    pub(crate) copies: Copies,
+    pub(crate) header_cache: HeaderCache,
     warned: AtomicBool,
 }
 
 impl<S> Shared<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
-        Self { spare: Mutex::new(inner), setup, registry, copies: Copies::default(), warned: AtomicBool::new(false) }
+        Self {
+            spare: Mutex::new(inner),
+            setup,
+            registry,
+            header_cache: HeaderCache::default(),
+            warned: AtomicBool::new(false),
+        }
     }
 
-    pub(crate) fn spare(&self) -> S
+    pub(crate) fn fresh_clone(&self) -> S
     where
         S: Clone,
     {
@@ -49,12 +55,12 @@ impl<S> Shared<S> {
     pub(crate) fn judge<T: HttpResponse>(
         &self,
         response: &T,
-        slot: &Arc<Slot>,
+        cell: &Arc<Cell>,
         generation: u64,
         scheme: &[u8],
     ) -> Verdict {
         judge(response.status(), response.headers(), scheme, &self.setup.rejection, || {
-            slot.is_past_margin(&self.setup.engine, generation)
+            cell.is_past_margin(&self.setup.engine, generation)
         })
     }
 
@@ -63,13 +69,13 @@ impl<S> Shared<S> {
     #[inline]
     pub(crate) fn watcher<T>(
         &self,
-        watch: Option<Watch<T>>,
-        slot: &Arc<Slot>,
+        watch: Option<TrailerWatch<T>>,
+        cell: &Arc<Cell>,
         generation: u64,
     ) -> Option<impl FnOnce(T) -> T + use<S, T>> {
         let watch = watch.filter(|_| self.setup.rejection.grpc && self.setup.rejection.on_unauthorized)?;
-        let (engine, slot) = (self.setup.engine.clone(), slot.clone());
-        Some(move |response| watch(response, Box::new(move || drop(slot.reject(&engine, generation, false)))))
+        let (engine, cell) = (self.setup.engine.clone(), cell.clone());
+        Some(move |response| watch(response, Box::new(move || drop(cell.reject(&engine, generation, false)))))
     }
 }
 
@@ -77,7 +83,7 @@ impl<S> Shared<S> {
 #[derive(Clone, Copy)]
 pub(crate) struct Resending {
     /// It may be sent twice, if its body can be.
-    pub(crate) may_keep: bool,
+    pub(crate) may_replay: bool,
     /// This already is a second sending, by an outer layer of this crate.
     pub(crate) outer: bool,
 }
@@ -85,33 +91,33 @@ pub(crate) struct Resending {
 /// What is known by the types of request and response.
 ///
 /// Apart from what is known by the request, so that the compiler sees constants: 60 instructions a request.
-pub(crate) struct ByType<R: HttpRequest, T> {
+pub(crate) struct BodySupport<R: HttpRequest, T> {
     /// How the request's body is sent twice.
-    pub(crate) ops: R::Ops,
+    pub(crate) vtable: R::ReplayVtable,
     /// How the response's trailers are watched; `None` where they cannot be.
-    pub(crate) watch: Option<Watch<T>>,
+    pub(crate) watch: Option<TrailerWatch<T>>,
 }
 
-impl<R: HttpRequest, T> Copy for ByType<R, T> {}
+impl<R: HttpRequest, T> Copy for BodySupport<R, T> {}
 
-impl<R: HttpRequest, T> Clone for ByType<R, T> {
+impl<R: HttpRequest, T> Clone for BodySupport<R, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<R: HttpRequest, T> ByType<R, T> {
+impl<R: HttpRequest, T> BodySupport<R, T> {
     /// Keeps what a second sending needs; to be done before the token is put in.
     #[inline]
-    pub(crate) fn keep(&self, request: &R, resending: Resending) -> Keeping<R::Kept> {
-        if resending.may_keep { request.keep(self.ops) } else { Keeping::Done(None) }
+    pub(crate) fn copy_for_replay(&self, request: &R, resending: Resending) -> ReplayAttempt<R::ReplayCopy> {
+        if resending.may_replay { request.copy_for_replay(self.vtable) } else { ReplayAttempt::Done(None) }
     }
 
-    /// The same for a sending after the first, of a request that was kept. What comes back is to be sent.
-    pub(crate) fn keep_again(&self, request: R, cap: usize) -> (R, Option<R::Kept>) {
-        match request.keep(self.ops) {
-            Keeping::Done(kept) => (request, kept),
-            Keeping::ByRecording => request.record(self.ops, cap),
+    /// The same for a sending after the first, of a request that was copied. What comes back is to be sent.
+    pub(crate) fn copy_again(&self, request: R, cap: usize) -> (R, Option<R::ReplayCopy>) {
+        match request.copy_for_replay(self.vtable) {
+            ReplayAttempt::Done(replay_copy) => (request, replay_copy),
+            ReplayAttempt::ByRecording => request.record(self.vtable, cap),
         }
     }
 }

@@ -13,73 +13,74 @@ use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{Empty, Full};
 
 /// How bodies of type `B` are sent twice.
-pub(crate) enum Ops<B: Body> {
+pub(crate) enum ReplayVtable<B: Body> {
     /// By a clone, made before the first sending.
     Clone(fn(&B) -> B),
     /// By recording what the first sending reads. `erase` makes a `B` of the recording.
     Record { record: Record<B>, erase: Erase<B> },
 }
 
-type Record<B> = fn(B, Erase<B>, usize) -> (B, Option<KeptBody<B>>);
+type Record<B> = fn(B, Erase<B>, usize) -> (B, Option<BodyCopy<B>>);
 type Erase<B> = fn(Recorded<B>) -> B;
 
-impl<B: Body> Copy for Ops<B> {}
+impl<B: Body> Copy for ReplayVtable<B> {}
 
-impl<B: Body> Clone for Ops<B> {
+impl<B: Body> Clone for ReplayVtable<B> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
 #[cfg(feature = "reqwest")]
-impl<B: Body> Ops<B> {
-    /// Splits a body into the one to send and what is kept of it.
-    pub(crate) fn keep(self, body: B, cap: usize) -> (B, Option<KeptBody<B>>) {
+impl<B: Body> ReplayVtable<B> {
+    /// Splits a body into the one to send and what is copy of it.
+    pub(crate) fn copy_for_replay(self, body: B, cap: usize) -> (B, Option<BodyCopy<B>>) {
         match self {
-            Ops::Clone(clone) => {
-                let kept = clone(&body);
-                (body, Some(KeptBody::Ready(kept)))
+            ReplayVtable::Clone(clone) => {
+                let copy = clone(&body);
+                (body, Some(BodyCopy::Ready(copy)))
             }
-            Ops::Record { record, erase } => record(body, erase, cap),
+            ReplayVtable::Record { record, erase } => record(body, erase, cap),
         }
     }
 }
 
 /// How bodies of type `B` are sent twice, if this crate knows the type. Folds to a constant when optimised.
 #[inline]
-pub(crate) fn ops_of<B>() -> Option<Ops<B>>
+pub(crate) fn vtable_of<B>() -> Option<ReplayVtable<B>>
 where
     B: Body + 'static,
     B::Error: Send,
 {
-    let ops = same_type(clone_ops::<Full<Bytes>>())
-        .or_else(|| same_type(clone_ops::<Empty<Bytes>>()))
-        .or_else(|| same_type(clone_ops::<String>()))
-        .or_else(|| same_type(clone_ops::<Full<&'static [u8]>>()))
-        .or_else(|| same_type(record_ops::<BoxBody<Bytes, B::Error>>(BoxBody::new)))
-        .or_else(|| same_type(record_ops::<UnsyncBoxBody<Bytes, B::Error>>(UnsyncBoxBody::new)));
+    let vtable = same_type(clone_vtable::<Full<Bytes>>())
+        .or_else(|| same_type(clone_vtable::<Empty<Bytes>>()))
+        .or_else(|| same_type(clone_vtable::<String>()))
+        .or_else(|| same_type(clone_vtable::<Full<&'static [u8]>>()))
+        .or_else(|| same_type(record_vtable::<BoxBody<Bytes, B::Error>>(BoxBody::new)))
+        .or_else(|| same_type(record_vtable::<UnsyncBoxBody<Bytes, B::Error>>(UnsyncBoxBody::new)));
     #[cfg(feature = "tonic")]
-    let ops = ops.or_else(|| same_type(record_ops::<tonic::body::Body>(tonic::body::Body::new)));
+    let vtable = vtable.or_else(|| same_type(record_vtable::<tonic::body::Body>(tonic::body::Body::new)));
     #[cfg(feature = "axum")]
-    let ops = ops.or_else(|| same_type(record_ops::<axum_core::body::Body>(axum_core::body::Body::new)));
+    let vtable = vtable.or_else(|| same_type(record_vtable::<axum_core::body::Body>(axum_core::body::Body::new)));
     #[cfg(feature = "reqwest")]
-    let ops = ops.or_else(|| same_type(Ops::Record { record: record_reqwest, erase: reqwest::Body::wrap }));
-    ops
+    let vtable =
+        vtable.or_else(|| same_type(ReplayVtable::Record { record: record_reqwest, erase: reqwest::Body::wrap }));
+    vtable
 }
 
 /// Bodies whose clone is the same body: unread, and cheap to clone.
-pub(crate) fn clone_ops<B: Body + Clone>() -> Ops<B> {
-    Ops::Clone(B::clone)
+pub(crate) fn clone_vtable<B: Body + Clone>() -> ReplayVtable<B> {
+    ReplayVtable::Clone(B::clone)
 }
 
 /// Type-erased bodies, which can hold a [`Recorded`] of themselves.
-pub(crate) fn record_ops<B: Body<Data = Bytes> + Unpin>(erase: fn(Recorded<B>) -> B) -> Ops<B> {
-    Ops::Record { record: record::<B>, erase }
+pub(crate) fn record_vtable<B: Body<Data = Bytes> + Unpin>(erase: fn(Recorded<B>) -> B) -> ReplayVtable<B> {
+    ReplayVtable::Record { record: record::<B>, erase }
 }
 
 #[inline]
-fn same_type<A: Body + 'static, B: Body + 'static>(ops: Ops<A>) -> Option<Ops<B>> {
-    (&ops as &dyn Any).downcast_ref::<Ops<B>>().copied()
+fn same_type<A: Body + 'static, B: Body + 'static>(vtable: ReplayVtable<A>) -> Option<ReplayVtable<B>> {
+    (&vtable as &dyn Any).downcast_ref::<ReplayVtable<B>>().copied()
 }
 
 /// The body types that users told of, beside those this crate knows.
@@ -87,17 +88,17 @@ fn same_type<A: Body + 'static, B: Body + 'static>(ops: Ops<A>) -> Option<Ops<B>
 pub(crate) struct Registry(Option<Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>);
 
 impl Registry {
-    pub(crate) fn insert<B: Body + 'static>(&mut self, ops: Ops<B>) {
-        Arc::make_mut(self.0.get_or_insert_default()).insert(TypeId::of::<B>(), Arc::new(ops));
+    pub(crate) fn insert<B: Body + 'static>(&mut self, vtable: ReplayVtable<B>) {
+        Arc::make_mut(self.0.get_or_insert_default()).insert(TypeId::of::<B>(), Arc::new(vtable));
     }
 
     #[inline]
-    pub(crate) fn ops_of<B>(&self) -> Option<Ops<B>>
+    pub(crate) fn vtable_of<B>(&self) -> Option<ReplayVtable<B>>
     where
         B: Body + 'static,
         B::Error: Send,
     {
-        ops_of().or_else(|| self.0.as_ref()?.get(&TypeId::of::<B>())?.downcast_ref().copied())
+        vtable_of().or_else(|| self.0.as_ref()?.get(&TypeId::of::<B>())?.downcast_ref().copied())
     }
 }
 
@@ -108,21 +109,21 @@ impl fmt::Debug for Registry {
 }
 
 /// The body of the second sending, or the way to it.
-pub(crate) enum KeptBody<B: Body> {
+pub(crate) enum BodyCopy<B: Body> {
     Ready(B),
     Empty(Erase<B>),
     Tape(Arc<Mutex<Tape<B>>>),
 }
 
-impl<B: Body> KeptBody<B> {
+impl<B: Body> BodyCopy<B> {
     /// `None` if the first sending still reads the body, or was not recorded to its end.
     pub(crate) fn rebuild(self) -> Option<B> {
         match self {
-            KeptBody::Ready(body) => Some(body),
-            KeptBody::Empty(erase) => {
+            BodyCopy::Ready(body) => Some(body),
+            BodyCopy::Empty(erase) => {
                 Some(erase(Recorded { play: Frames::default(), hint: SizeHint::with_exact(0), rest: Rest::End }))
             }
-            KeptBody::Tape(tape) => {
+            BodyCopy::Tape(tape) => {
                 let Tape { frames, hint, erase, other_half, .. } = lock(&tape).take();
                 let rest = match other_half {
                     OtherHalf::Returned(body) => Rest::Body(body),
@@ -139,10 +140,10 @@ impl<B: Body> KeptBody<B> {
 ///
 /// Most bodies are ready as a whole, and then both sendings have all of it whatever the transport does; a body that is
 /// recorded only as it streams is of no use while the transport has not read or dropped it.
-fn record<B: Body<Data = Bytes> + Unpin>(mut body: B, erase: Erase<B>, cap: usize) -> (B, Option<KeptBody<B>>) {
+fn record<B: Body<Data = Bytes> + Unpin>(mut body: B, erase: Erase<B>, cap: usize) -> (B, Option<BodyCopy<B>>) {
     let hint = body.size_hint();
     if body.is_end_stream() && hint.exact() == Some(0) {
-        return (body, Some(KeptBody::Empty(erase)));
+        return (body, Some(BodyCopy::Empty(erase)));
     }
     if usize::try_from(hint.lower()).map_or(true, |lower| lower > cap) {
         return (body, None);
@@ -166,13 +167,13 @@ fn record<B: Body<Data = Bytes> + Unpin>(mut body: B, erase: Erase<B>, cap: usiz
             }
             Poll::Ready(None) => {
                 let [first, second] = [play, frames].map(|play| erase(Recorded { play, hint, rest: Rest::End }));
-                return (first, Some(KeptBody::Ready(second)));
+                return (first, Some(BodyCopy::Ready(second)));
             }
             Poll::Pending => {
                 let tape = Tape { frames, cap, hint, erase, other_half: OtherHalf::Sending };
                 let tape = Arc::new(Mutex::new(tape));
                 let rest = Rest::Tee(body, Arc::downgrade(&tape));
-                return (erase(Recorded { play, hint, rest }), Some(KeptBody::Tape(tape)));
+                return (erase(Recorded { play, hint, rest }), Some(BodyCopy::Tape(tape)));
             }
         }
     }
@@ -184,7 +185,7 @@ fn record_reqwest(
     mut body: reqwest::Body,
     erase: Erase<reqwest::Body>,
     cap: usize,
-) -> (reqwest::Body, Option<KeptBody<reqwest::Body>>) {
+) -> (reqwest::Body, Option<BodyCopy<reqwest::Body>>) {
     if body.as_bytes().is_none() {
         return record(body, erase, cap);
     }
@@ -192,7 +193,7 @@ fn record_reqwest(
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
         _ => Bytes::new(),
     };
-    (buffer.clone().into(), Some(KeptBody::Ready(buffer.into())))
+    (buffer.clone().into(), Some(BodyCopy::Ready(buffer.into())))
 }
 
 /// A request body that can be sent again: what [`replay_recorded`](crate::AuthLayer::replay_recorded) turns a
@@ -506,17 +507,17 @@ mod tests {
         }
     }
 
-    fn keep(script: Script, cap: usize) -> (Erased, Option<KeptBody<Erased>>) {
+    fn copy_for_replay(script: Script, cap: usize) -> (Erased, Option<BodyCopy<Erased>>) {
         keep_body(UnsyncBoxBody::new(script), cap)
     }
 
-    fn keep_body<B: Body<Error: Send> + 'static>(body: B, cap: usize) -> (B, Option<KeptBody<B>>) {
-        match ops_of::<B>().unwrap() {
-            Ops::Clone(clone) => {
-                let kept = clone(&body);
-                (body, Some(KeptBody::Ready(kept)))
+    fn keep_body<B: Body<Error: Send> + 'static>(body: B, cap: usize) -> (B, Option<BodyCopy<B>>) {
+        match vtable_of::<B>().unwrap() {
+            ReplayVtable::Clone(clone) => {
+                let copy = clone(&body);
+                (body, Some(BodyCopy::Ready(copy)))
             }
-            Ops::Record { record, erase } => record(body, erase, cap),
+            ReplayVtable::Record { record, erase } => record(body, erase, cap),
         }
     }
 
@@ -559,12 +560,12 @@ mod tests {
     #[test]
     fn ops_are_found_by_type() {
         fn known<B: Body<Error: Send> + 'static>() -> bool {
-            ops_of::<B>().is_some()
+            vtable_of::<B>().is_some()
         }
         assert!(known::<Full<Bytes>>() && known::<Empty<Bytes>>() && known::<String>());
         assert!(known::<BoxBody<Bytes, std::io::Error>>() && known::<UnsyncBoxBody<Bytes, Infallible>>());
         assert!(!known::<BoxBody<std::io::Cursor<Vec<u8>>, Infallible>>(), "only bodies of `Bytes`");
-        assert_eq!(size_of::<Ops<Full<Bytes>>>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<ReplayVtable<Full<Bytes>>>(), 2 * size_of::<usize>());
         #[cfg(feature = "tonic")]
         assert!(known::<tonic::body::Body>());
         #[cfg(feature = "axum")]
@@ -577,24 +578,24 @@ mod tests {
     #[test]
     fn an_unknown_type_has_no_ops_until_it_is_registered() {
         let mut registry = Registry::default();
-        assert!(registry.ops_of::<Script>().is_none());
+        assert!(registry.vtable_of::<Script>().is_none());
         let old = registry.clone();
-        registry.insert(Ops::Clone(|_: &Script| Script::default()));
-        assert!(registry.ops_of::<Script>().is_some());
-        assert!(old.ops_of::<Script>().is_none(), "a clone made before is another registry");
-        assert!(registry.ops_of::<Full<Bytes>>().is_some());
-        assert!(registry.ops_of::<Full<VecDeque<u8>>>().is_none());
+        registry.insert(ReplayVtable::Clone(|_: &Script| Script::default()));
+        assert!(registry.vtable_of::<Script>().is_some());
+        assert!(old.vtable_of::<Script>().is_none(), "a clone made before is another registry");
+        assert!(registry.vtable_of::<Full<Bytes>>().is_some());
+        assert!(registry.vtable_of::<Full<VecDeque<u8>>>().is_none());
     }
 
     /// Behaviour 61.
     #[test]
     fn a_clone_body_is_the_same_twice() {
-        let (first, kept) = keep_body(Full::new(Bytes::from("hello")), 0);
-        let second = kept.unwrap().rebuild().unwrap();
+        let (first, copy) = keep_body(Full::new(Bytes::from("hello")), 0);
+        let second = copy.unwrap().rebuild().unwrap();
         assert_eq!(first.size_hint().exact(), second.size_hint().exact());
         assert_eq!(read_all(first), read_all(second));
-        let (first, kept) = keep_body(String::from("hello"), 0);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        let (first, copy) = keep_body(String::from("hello"), 0);
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
     }
 
     /// Behaviour 61.
@@ -603,8 +604,8 @@ mod tests {
         let script = || Script::new([data("hel"), data("lo"), Trailers(trailers())]);
         for script in [script().of_exactly(5), script()] {
             let hint = bounds(script.hint);
-            let (first, kept) = keep(script, CAP);
-            let second = kept.unwrap().rebuild().expect("the first is still owned, and that is fine");
+            let (first, copy) = copy_for_replay(script, CAP);
+            let second = copy.unwrap().rebuild().expect("the first is still owned, and that is fine");
             assert_eq!((bounds(first.size_hint()), bounds(second.size_hint())), (hint, hint));
             assert!(!first.is_end_stream() && !second.is_end_stream());
             let (first, second) = (read_all(first), read_all(second));
@@ -616,26 +617,26 @@ mod tests {
     /// Behaviour 66.
     #[tokio::test]
     async fn an_empty_body_is_empty_twice() {
-        let (first, kept) = keep_body(Empty::<Bytes>::new(), 0);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        let (first, copy) = keep_body(Empty::<Bytes>::new(), 0);
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
         for body in [BoxBody::new(Empty::<Bytes>::new()), BoxBody::new(Full::new(Bytes::new()))] {
-            let (first, kept) = keep_body(body, 0);
-            let second = kept.unwrap().rebuild().unwrap();
+            let (first, copy) = keep_body(body, 0);
+            let second = copy.unwrap().rebuild().unwrap();
             assert!(first.is_end_stream() && second.is_end_stream());
             assert_eq!((first.size_hint().exact(), second.size_hint().exact()), (Some(0), Some(0)));
         }
-        let (first, kept) = keep(Script::default(), 0);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        let (first, copy) = copy_for_replay(Script::default(), 0);
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
     }
 
     /// Behaviour 66.
     #[tokio::test]
     async fn trailers_are_sent_twice() {
         for steps in [[data("a"), Trailers(trailers())], [Pending, Trailers(trailers())]] {
-            let (first, kept) = keep(Script::new(steps), CAP);
+            let (first, copy) = copy_for_replay(Script::new(steps), CAP);
             let first = read_all(first);
             assert_eq!(first.trailers, [trailers()]);
-            assert_eq!(read_all(kept.unwrap().rebuild().unwrap()), first);
+            assert_eq!(read_all(copy.unwrap().rebuild().unwrap()), first);
         }
     }
 
@@ -645,8 +646,8 @@ mod tests {
         let chunk = Bytes::from(vec![7; 16 * 1024]);
         let script = Script::new((0..64).map(|_| data(chunk.clone())));
         let polls = script.polls.clone();
-        let (first, kept) = keep(script, CAP);
-        assert!(kept.is_none());
+        let (first, copy) = copy_for_replay(script, CAP);
+        assert!(copy.is_none());
         assert_eq!(polls.load(Ordering::SeqCst), 5, "no more is taken over than the cap and the frame that exceeds it");
         assert_eq!(read_all(first).data.len(), 64 * 16 * 1024);
         assert!(chunk.is_unique());
@@ -657,8 +658,8 @@ mod tests {
     async fn a_body_that_says_it_is_over_the_cap_is_not_touched() {
         let script = Script::new([data(vec![7; CAP + 1])]).of_exactly(CAP as u64 + 1);
         let polls = script.polls.clone();
-        let (first, kept) = keep(script, CAP);
-        assert!(kept.is_none());
+        let (first, copy) = copy_for_replay(script, CAP);
+        assert!(copy.is_none());
         assert_eq!(polls.load(Ordering::SeqCst), 0);
         assert_eq!(first.size_hint().exact(), Some(CAP as u64 + 1));
     }
@@ -669,7 +670,7 @@ mod tests {
         let chunk = Bytes::from(vec![7; CAP / 2]);
         let script = Script::new([Pending, data(chunk.clone()), data(chunk.clone()), data("x"), data("y")]);
         let polls = script.polls.clone();
-        let (mut first, kept) = keep(script, CAP);
+        let (mut first, copy) = copy_for_replay(script, CAP);
         assert_eq!(polls.load(Ordering::SeqCst), 1, "what is not ready is left to the transport");
         for _ in 0..2 {
             drop(next(&mut first));
@@ -678,28 +679,29 @@ mod tests {
         drop(next(&mut first));
         assert!(chunk.is_unique(), "freed");
         assert_eq!(read_all(first).data, b"y");
-        assert!(kept.unwrap().rebuild().is_none());
+        assert!(copy.unwrap().rebuild().is_none());
     }
 
     #[tokio::test]
     async fn exactly_the_cap_is_kept() {
-        let (_, kept) = keep(Script::new([data("hello"), data("world")]), 10);
-        assert!(kept.is_some());
-        let (_, kept) = keep(Script::new([data("hello"), data("world!")]), 10);
-        assert!(kept.is_none());
+        let (_, copy) = copy_for_replay(Script::new([data("hello"), data("world")]), 10);
+        assert!(copy.is_some());
+        let (_, copy) = copy_for_replay(Script::new([data("hello"), data("world!")]), 10);
+        assert!(copy.is_none());
     }
 
     #[tokio::test]
     async fn an_endless_body_of_empty_frames_does_not_hold_the_caller_up() {
-        let (_, kept) = keep(Script::new((0..5_000).map(|_| data(""))), CAP);
-        assert!(kept.is_none());
+        let (_, copy) = copy_for_replay(Script::new((0..5_000).map(|_| data(""))), CAP);
+        assert!(copy.is_none());
     }
 
     #[tokio::test]
     async fn nothing_is_recorded_when_nobody_can_ask_for_it() {
         let chunk = Bytes::from(vec![7; 100]);
-        let (mut first, kept) = keep(Script::new([data(chunk.clone()), Pending, data(chunk.clone()), data("x")]), CAP);
-        drop(kept);
+        let (mut first, copy) =
+            copy_for_replay(Script::new([data(chunk.clone()), Pending, data(chunk.clone()), data("x")]), CAP);
+        drop(copy);
         for _ in 0..2 {
             drop(next(&mut first));
         }
@@ -712,12 +714,12 @@ mod tests {
     async fn an_answer_before_the_body_was_read() {
         let script = || Script::new([data("he"), Pending, data("llo"), Trailers(trailers())]).of_exactly(5);
         for read_before in 0..=3 {
-            let (mut first, kept) = keep(script(), CAP);
+            let (mut first, copy) = copy_for_replay(script(), CAP);
             for _ in 0..read_before {
                 assert!(next(&mut first).unwrap().is_ok());
             }
             drop(first);
-            let second = kept.unwrap().rebuild().expect("the rest was given back");
+            let second = copy.unwrap().rebuild().expect("the rest was given back");
             assert_eq!(second.size_hint().exact(), Some(5), "whole again");
             let second = read_all(second);
             assert_eq!((&*second.data, &*second.trailers), (&b"hello"[..], &[trailers()][..]));
@@ -727,19 +729,19 @@ mod tests {
     /// Behaviour 64.
     #[tokio::test]
     async fn a_body_read_to_its_end_may_still_be_held() {
-        let (mut first, kept) = keep(Script::new([Pending, data("hello")]), CAP);
+        let (mut first, copy) = copy_for_replay(Script::new([Pending, data("hello")]), CAP);
         while next(&mut first).is_some() {}
-        assert_eq!(read_all(kept.unwrap().rebuild().unwrap()).data, b"hello");
+        assert_eq!(read_all(copy.unwrap().rebuild().unwrap()).data, b"hello");
     }
 
     /// Behaviour 68.
     #[tokio::test]
     async fn a_body_that_is_still_being_sent_is_not_replayed() {
-        let (mut first, kept) = keep(Script::new([data("a"), Pending, data("b"), Pending, data("c")]), CAP);
+        let (mut first, copy) = copy_for_replay(Script::new([data("a"), Pending, data("b"), Pending, data("c")]), CAP);
         for _ in 0..2 {
             assert!(next(&mut first).unwrap().is_ok());
         }
-        assert!(kept.unwrap().rebuild().is_none());
+        assert!(copy.unwrap().rebuild().is_none());
         assert_eq!(read_all(first).data, b"c", "and is not disturbed");
     }
 
@@ -747,7 +749,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_surfaces_once_and_behind_the_data() {
         for steps in [vec![data("ab"), Error, data("c")], vec![data("a"), Pending, data("b"), Error, data("c")]] {
-            let (mut first, kept) = keep(Script::new(steps), CAP);
+            let (mut first, copy) = copy_for_replay(Script::new(steps), CAP);
             assert!(!first.is_end_stream());
             let mut sent = Vec::new();
             let error = loop {
@@ -758,12 +760,12 @@ mod tests {
             };
             assert_eq!((&*sent, error), (&b"ab"[..], "broken"));
             assert_eq!(read_all(first), Read::default());
-            assert!(kept.and_then(KeptBody::rebuild).is_none());
+            assert!(copy.and_then(BodyCopy::rebuild).is_none());
         }
-        let (first, _) = keep(Script::new([Error]), CAP);
+        let (first, _) = copy_for_replay(Script::new([Error]), CAP);
         assert!(!first.is_end_stream(), "a transport that asks would not send it, and not see the error");
         assert_eq!(read_all(first).errors, 1);
-        let (first, _) = keep(Script::new((0..9).map(|_| data(vec![7; CAP / 8])).chain([Error])), CAP);
+        let (first, _) = copy_for_replay(Script::new((0..9).map(|_| data(vec![7; CAP / 8])).chain([Error])), CAP);
         assert_eq!(read_all(first).errors, 1, "not recorded, too");
     }
 
@@ -771,14 +773,14 @@ mod tests {
     fn outside_a_runtime_a_body_is_recorded_only_while_it_is_sent() {
         let script = Script::new([data("hello")]);
         let polls = script.polls.clone();
-        let (first, kept) = keep(script, CAP);
+        let (first, copy) = copy_for_replay(script, CAP);
         assert_eq!(polls.load(Ordering::SeqCst), 0);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
     }
 
     #[tokio::test]
     async fn the_hint_goes_down_with_what_is_read() {
-        let (mut first, _kept) = keep(Script::new([data("hel"), Pending, data("lo")]).of_exactly(5), CAP);
+        let (mut first, _kept) = copy_for_replay(Script::new([data("hel"), Pending, data("lo")]).of_exactly(5), CAP);
         for left in [2, 0] {
             next(&mut first);
             assert_eq!(first.size_hint().exact(), Some(left));
@@ -803,23 +805,23 @@ mod tests {
         fn sync<T: Send + Sync>() {}
         send::<Recorded<Erased>>();
         sync::<Recorded<BoxBody<Bytes, std::cell::Cell<u8>>>>();
-        send::<KeptBody<Erased>>();
+        send::<BodyCopy<Erased>>();
     }
 
     #[cfg(feature = "reqwest")]
     #[tokio::test]
     async fn a_buffer_of_reqwest_stays_one() {
-        let (first, kept) = keep_body(reqwest::Body::from("hello"), 0);
-        let second = kept.unwrap().rebuild().unwrap();
+        let (first, copy) = keep_body(reqwest::Body::from("hello"), 0);
+        let second = copy.unwrap().rebuild().unwrap();
         assert_eq!((first.as_bytes(), second.as_bytes()), (Some(&b"hello"[..]), Some(&b"hello"[..])));
-        let (first, kept) = keep_body(reqwest::Body::wrap(Full::new(Bytes::from("hello"))), CAP);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        let (first, copy) = keep_body(reqwest::Body::wrap(Full::new(Bytes::from("hello"))), CAP);
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
     }
 
     #[cfg(feature = "tonic")]
     #[tokio::test]
     async fn a_body_of_tonic_is_recorded() {
-        let (first, kept) = keep_body(tonic::body::Body::new(Full::new(Bytes::from("hello"))), CAP);
-        assert_eq!(read_all(first), read_all(kept.unwrap().rebuild().unwrap()));
+        let (first, copy) = keep_body(tonic::body::Body::new(Full::new(Bytes::from("hello"))), CAP);
+        assert_eq!(read_all(first), read_all(copy.unwrap().rebuild().unwrap()));
     }
 }

@@ -40,7 +40,7 @@ const ROOM_FOR_LONGER_ONES: usize = 160;
 impl Head {
     /// Copies the head of a request; `None` if a length does not fit, which no server would accept either.
     #[inline]
-    pub(crate) fn keep<B>(request: &Request<B>) -> Option<Self> {
+    pub(crate) fn copy_for_replay<B>(request: &Request<B>) -> Option<Self> {
         let uri = request.uri();
         let scheme = uri.scheme_str().unwrap_or_default();
         let authority = uri.authority().map_or("", Authority::as_str);
@@ -62,7 +62,7 @@ impl Head {
         })
     }
 
-    /// The request again, equal to the one that was kept. `None` instead of a request that differs.
+    /// The request again, equal to the one that was copy. `None` instead of a request that differs.
     pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
         // Names and values share the buffer.
         let mut flat = Bytes::from(self.flat);
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn round_trip<B: Clone>(request: &Request<B>) -> Request<B> {
-        let head = Head::keep(request).unwrap();
+        let head = Head::copy_for_replay(request).unwrap();
         head.rebuild(request.body().clone()).unwrap()
     }
 
@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn a_damaged_buffer_gives_none() {
         let request = Request::post("https://api.example.com/v1").header("a", "b").header("c", "d").body(()).unwrap();
-        let whole = Head::keep(&request).unwrap().flat.len();
+        let whole = Head::copy_for_replay(&request).unwrap().flat.len();
         // A cut between two headers leaves a well-formed head, which nothing can tell from a whole one.
         for cut in (0..whole).filter(|cut| ![whole - 6, whole - 12].contains(cut)) {
-            let mut head = Head::keep(&request).unwrap();
+            let mut head = Head::copy_for_replay(&request).unwrap();
             head.flat.truncate(cut);
             assert!(head.rebuild(()).is_none(), "{cut}");
         }
@@ -230,11 +230,11 @@ mod tests {
 
     #[test]
     fn lengths_that_do_not_fit_are_not_kept() {
-        for (name, value, kept) in [(MAX_NAME, MAX_VALUE, true), (MAX_NAME + 1, 1, false), (1, MAX_VALUE + 1, false)] {
+        for (name, value, copy) in [(MAX_NAME, MAX_VALUE, true), (MAX_NAME + 1, 1, false), (1, MAX_VALUE + 1, false)] {
             let request =
                 Request::get("/").header("a".repeat(name), "b".repeat(value)).header("c", "d").body(()).unwrap();
-            assert_eq!(Head::keep(&request).is_some(), kept, "{name} and {value}");
-            if kept {
+            assert_eq!(Head::copy_for_replay(&request).is_some(), copy, "{name} and {value}");
+            if copy {
                 assert_eq!(headers(&round_trip(&request)), headers(&request));
             }
         }
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn debug_tells_nothing() {
         let request = Request::get("/?key=canary").header("cookie", "canary").body(()).unwrap();
-        assert_eq!(format!("{:?}", Head::keep(&request).unwrap()), "Head([redacted])");
+        assert_eq!(format!("{:?}", Head::copy_for_replay(&request).unwrap()), "Head([redacted])");
     }
 
     proptest! {

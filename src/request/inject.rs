@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, CONNECTION, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Rare;
+use super::SpecialHeaders;
 use crate::types::{ConfigError, Error};
 
 /// What happens to an `Authorization` header that is on a request already.
@@ -14,7 +14,7 @@ pub enum ExistingAuthorization {
     /// reaches the API.
     #[default]
     Replace,
-    /// It is kept, and the request is the caller's own: its 401 neither refreshes the token nor causes a resend. A request
+    /// It is copy, and the request is the caller's own: its 401 neither refreshes the token nor causes a resend. A request
     /// with several values is [`Error::Request`](crate::Error::Request), since servers disagree about which one counts.
     Keep,
     /// The request is refused with [`Error::Request`](crate::Error::Request) before anything is sent.
@@ -57,13 +57,13 @@ impl Injection {
     pub(crate) fn admits(
         &self,
         headers: &HeaderMap,
-        rare: Rare,
+        special: SpecialHeaders,
         tenant_header: Option<&HeaderName>,
     ) -> Result<bool, Error> {
         if headers.keys_len() > Self::MAX_HEADERS {
             return Err(Error::Request("the request has too many headers".into()));
         }
-        if rare.connection && is_hop_by_hop(tenant_header, headers) {
+        if special.connection && is_hop_by_hop(tenant_header, headers) {
             return Err(Error::Request(
                 "the Connection header names Authorization or the tenant header, so that the next hop would remove \
                  it (RFC 9110 §7.6.1); remove it there"
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn admits(injection: &Injection, headers: &HeaderMap, tenant: Option<&HeaderName>) -> Result<bool, Error> {
-        injection.admits(headers, Rare::find(headers), tenant)
+        injection.admits(headers, SpecialHeaders::find(headers), tenant)
     }
 
     fn token(text: &'static str) -> HeaderValue {

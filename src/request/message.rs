@@ -4,10 +4,12 @@ use http::{Extensions, HeaderMap, Method, StatusCode};
 use http_body::Body;
 
 #[cfg(feature = "reqwest")]
-use crate::request::KeptBody;
+use crate::request::BodyCopy;
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
-use crate::request::{Admission, Keeping, Kept, Ops, OriginPolicy, Rare, keep, record};
+use crate::request::{
+    Admission, OriginPolicy, ReplayAttempt, ReplayCopy, ReplayVtable, SpecialHeaders, copy_for_replay, record,
+};
 use crate::types::{Error, Resend};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
@@ -26,11 +28,11 @@ pub(crate) mod sealed {
     use super::*;
 
     pub(crate) trait Request: Sized {
-        /// What is kept of it for a second sending.
-        type Kept;
+        /// What is copy of it for a second sending.
+        type ReplayCopy;
         /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
         /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
-        type Ops: Copy;
+        type ReplayVtable: Copy;
 
         fn method(&self) -> &Method;
         fn headers(&self) -> &HeaderMap;
@@ -39,7 +41,7 @@ pub(crate) mod sealed {
         fn extensions(&self) -> Option<&Extensions>;
         /// Tells an inner layer of this crate that this is the second sending.
         fn mark_resend(&mut self);
-        fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error>;
+        fn admission(&self, origins: &OriginPolicy, special: SpecialHeaders) -> Result<Admission, Error>;
         /// Where an admitted request goes, see [`OriginPolicy::place`].
         #[cfg(feature = "dpop")]
         fn place<'a>(&self, origins: &'a OriginPolicy, assumed: Option<&'a Origin>) -> Option<&'a Origin>;
@@ -47,12 +49,12 @@ pub(crate) mod sealed {
         #[cfg(feature = "dpop")]
         fn path(&self) -> &str;
         /// Keeps what a second sending needs; nothing if it cannot be sent twice.
-        fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept>;
-        /// Splits into what is sent and what is kept.
-        fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>);
-        fn rebuild(kept: Self::Kept) -> Option<Self>;
+        fn copy_for_replay(&self, vtable: Self::ReplayVtable) -> ReplayAttempt<Self::ReplayCopy>;
+        /// Splits into what is sent and what is copy.
+        fn record(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>);
+        fn rebuild(copy: Self::ReplayCopy) -> Option<Self>;
         /// Whether no request with such a body can be sent twice.
-        fn is_body_unknown(ops: &Self::Ops) -> bool;
+        fn is_body_unknown(vtable: &Self::ReplayVtable) -> bool;
         fn body_name() -> &'static str;
     }
 
@@ -68,8 +70,8 @@ pub(crate) mod sealed {
 }
 
 impl<B: Body> sealed::Request for http::Request<B> {
-    type Kept = Kept<B>;
-    type Ops = Option<Ops<B>>;
+    type ReplayCopy = ReplayCopy<B>;
+    type ReplayVtable = Option<ReplayVtable<B>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -93,8 +95,8 @@ impl<B: Body> sealed::Request for http::Request<B> {
     }
 
     #[inline]
-    fn admission(&self, origins: &OriginPolicy, rare: Rare) -> Result<Admission, Error> {
-        origins.check(self.uri(), self.headers(), rare)
+    fn admission(&self, origins: &OriginPolicy, special: SpecialHeaders) -> Result<Admission, Error> {
+        origins.check(self.uri(), self.headers(), special)
     }
 
     #[cfg(feature = "dpop")]
@@ -108,20 +110,20 @@ impl<B: Body> sealed::Request for http::Request<B> {
     }
 
     #[inline]
-    fn keep(&self, ops: Self::Ops) -> Keeping<Self::Kept> {
-        keep(self, ops)
+    fn copy_for_replay(&self, vtable: Self::ReplayVtable) -> ReplayAttempt<Self::ReplayCopy> {
+        copy_for_replay(self, vtable)
     }
 
-    fn record(self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
-        record(self, ops, cap)
+    fn record(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>) {
+        record(self, vtable, cap)
     }
 
-    fn rebuild(kept: Self::Kept) -> Option<Self> {
-        kept.rebuild()
+    fn rebuild(copy: Self::ReplayCopy) -> Option<Self> {
+        copy.rebuild()
     }
 
-    fn is_body_unknown(ops: &Self::Ops) -> bool {
-        ops.is_none()
+    fn is_body_unknown(vtable: &Self::ReplayVtable) -> bool {
+        vtable.is_none()
     }
 
     fn body_name() -> &'static str {
@@ -156,8 +158,8 @@ impl<B: Body> sealed::Response for http::Response<B> {
 #[cfg(feature = "reqwest")]
 impl sealed::Request for reqwest::Request {
     /// The request without its body, and a second body or the way to one.
-    type Kept = (reqwest::Request, Option<KeptBody<reqwest::Body>>);
-    type Ops = Option<Ops<reqwest::Body>>;
+    type ReplayCopy = (reqwest::Request, Option<BodyCopy<reqwest::Body>>);
+    type ReplayVtable = Option<ReplayVtable<reqwest::Body>>;
 
     fn method(&self) -> &Method {
         self.method()
@@ -177,7 +179,7 @@ impl sealed::Request for reqwest::Request {
 
     fn mark_resend(&mut self) {}
 
-    fn admission(&self, origins: &OriginPolicy, _: Rare) -> Result<Admission, Error> {
+    fn admission(&self, origins: &OriginPolicy, _: SpecialHeaders) -> Result<Admission, Error> {
         let url = self.url();
         let has_userinfo = !url.username().is_empty() || url.password().is_some();
         origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
@@ -194,27 +196,27 @@ impl sealed::Request for reqwest::Request {
         self.url().path()
     }
 
-    fn keep(&self, _: Self::Ops) -> Keeping<Self::Kept> {
-        Keeping::ByRecording
+    fn copy_for_replay(&self, _: Self::ReplayVtable) -> ReplayAttempt<Self::ReplayCopy> {
+        ReplayAttempt::ByRecording
     }
 
-    fn record(mut self, ops: Self::Ops, cap: usize) -> (Self, Option<Self::Kept>) {
+    fn record(mut self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>) {
         // `try_clone` refuses streaming bodies, and only them.
         let body = self.body_mut().take();
         let head = self.try_clone();
-        let (body, kept) = match (body, ops) {
+        let (body, copy) = match (body, vtable) {
             (None, _) => (None, Some(None)),
             (Some(body), None) => (Some(body), None),
-            (Some(body), Some(ops)) => {
-                let (body, kept) = ops.keep(body, cap);
-                (Some(body), kept.map(Some))
+            (Some(body), Some(vtable)) => {
+                let (body, copy) = vtable.copy_for_replay(body, cap);
+                (Some(body), copy.map(Some))
             }
         };
         *self.body_mut() = body;
-        (self, head.zip(kept))
+        (self, head.zip(copy))
     }
 
-    fn rebuild((mut request, body): Self::Kept) -> Option<Self> {
+    fn rebuild((mut request, body): Self::ReplayCopy) -> Option<Self> {
         *request.body_mut() = match body {
             Some(body) => Some(body.rebuild()?),
             None => None,
@@ -222,7 +224,7 @@ impl sealed::Request for reqwest::Request {
         Some(request)
     }
 
-    fn is_body_unknown(_: &Self::Ops) -> bool {
+    fn is_body_unknown(_: &Self::ReplayVtable) -> bool {
         false
     }
 

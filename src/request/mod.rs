@@ -19,8 +19,8 @@ pub use origin::Foreign;
 pub use tenant::Tenant;
 
 #[cfg(feature = "reqwest")]
-pub(crate) use body::KeptBody;
-pub(crate) use body::{Ops, Registry, clone_ops, record_ops};
+pub(crate) use body::BodyCopy;
+pub(crate) use body::{Registry, ReplayVtable, clone_vtable, record_vtable};
 pub(crate) use inject::{Injection, own_header_name, withhold};
 #[cfg(feature = "dpop")]
 pub(crate) use origin::Origin;
@@ -28,7 +28,7 @@ pub(crate) use origin::Origin;
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
 pub(crate) use proofs::{ProofSent, Proofs};
-pub(crate) use replay::{Keeping, Kept, ReplayPolicy, keep, may_keep, record};
+pub(crate) use replay::{ReplayAttempt, ReplayCopy, ReplayPolicy, copy_for_replay, may_replay, record};
 pub(crate) use tenant::TenantPolicy;
 
 /// Which headers of those that matter here, and are rarely there, are there.
@@ -36,13 +36,13 @@ pub(crate) use tenant::TenantPolicy;
 /// Found in one pass over the names: comparing a name with a few constants is cheaper than hashing one (100 instructions a
 /// request), and one pass is cheaper than one for each (50).
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Rare {
+pub(crate) struct SpecialHeaders {
     host: bool,
     connection: bool,
     upgrade: bool,
 }
 
-impl Rare {
+impl SpecialHeaders {
     #[inline]
     pub(crate) fn find(headers: &http::HeaderMap) -> Self {
         if headers.keys().any(|name| *name == HOST || *name == CONNECTION || *name == UPGRADE) {

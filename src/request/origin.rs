@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-use super::Rare;
+use super::SpecialHeaders;
 use crate::types::{ConfigError, Error};
 
 /// The allow-list: which requests may carry credentials.
@@ -65,10 +65,10 @@ impl OriginPolicy {
 
     /// Decides before every sending, the resend included.
     #[inline]
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, rare: Rare) -> Result<Admission, Error> {
+    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, special: SpecialHeaders) -> Result<Admission, Error> {
         // Nearly every request: a fifth of what the strict reading costs.
         if let Some(authority) = uri.authority()
-            && !rare.host
+            && !special.host
             && self.allowed.iter().any(|origin| origin.is_spelled(uri.scheme(), authority))
         {
             return Ok(Admission::Credentials);
@@ -247,7 +247,7 @@ pub(crate) fn require_secure(origin: &Origin, allow_http: bool, what: &'static s
     ))
 }
 
-/// The URL of a token endpoint (RFC 6749 §3.2): absolute, without user information and fragment; its query is kept.
+/// The URL of a token endpoint (RFC 6749 §3.2): absolute, without user information and fragment; its query is copy.
 pub(crate) fn parse_endpoint_url(url: &str, allow_http: bool) -> Result<Uri, ConfigError> {
     let (uri, origin) = parse_absolute(url, "the endpoint URL")?;
     require_secure(&origin, allow_http, "the endpoint")?;
@@ -428,7 +428,7 @@ mod tests {
     fn check(policy: &OriginPolicy, uri: &str, host_headers: &[&str]) -> Result<Admission, Error> {
         {
             let headers = host(host_headers);
-            policy.check(&uri.parse().unwrap(), &headers, Rare::find(&headers))
+            policy.check(&uri.parse().unwrap(), &headers, SpecialHeaders::find(&headers))
         }
     }
 

@@ -3,12 +3,12 @@
 use http::{Method, Request};
 use http_body::Body;
 
-use super::Rare;
-use super::body::{KeptBody, Ops};
+use super::SpecialHeaders;
+use super::body::{BodyCopy, ReplayVtable};
 use super::head::Head;
 use crate::types::Replay;
 
-/// Which requests are kept, and how much of a recorded body.
+/// Which requests are copy, and how much of a recorded body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplayPolicy {
     /// What holds for requests that do not say otherwise in their extensions.
@@ -26,19 +26,19 @@ impl Default for ReplayPolicy {
 
 /// Whether a request may be sent twice: the policy allows it, and it does not hand over its connection (CONNECT, `Upgrade`).
 #[inline]
-pub(crate) fn may_keep(policy: Replay, method: &Method, rare: Rare) -> bool {
-    policy.allows(method) && !rare.upgrade && *method != Method::CONNECT
+pub(crate) fn may_replay(policy: Replay, method: &Method, special: SpecialHeaders) -> bool {
+    policy.allows(method) && !special.upgrade && *method != Method::CONNECT
 }
 
-/// What is kept of a request: its head, and a second body or the way to one.
-pub(crate) struct Kept<B: Body> {
+/// What is copy of a request: its head, and a second body or the way to one.
+pub(crate) struct ReplayCopy<B: Body> {
     head: Head,
-    body: KeptBody<B>,
+    body: BodyCopy<B>,
 }
 
 /// What came of the attempt to keep a request by looking at it.
-pub(crate) enum Keeping<K> {
-    /// Kept, or not to be kept.
+pub(crate) enum ReplayAttempt<K> {
+    /// ReplayCopy, or not to be copy.
     Done(Option<K>),
     /// Its body must be recorded, for which it must be taken apart.
     ByRecording,
@@ -48,30 +48,38 @@ pub(crate) enum Keeping<K> {
 ///
 /// By reference, since a request that is handed on and back is copied twice.
 ///
-/// Call it before a token is put in, and only for requests that [`may_keep`] allows. Never kept: bodies nobody knows how to
+/// Call it before a token is put in, and only for requests that [`may_replay`] allows. Never copy: bodies nobody knows how to
 /// send twice.
 #[inline]
-pub(crate) fn keep<B: Body>(request: &Request<B>, ops: Option<Ops<B>>) -> Keeping<Kept<B>> {
-    match ops {
-        None => Keeping::Done(None),
-        Some(Ops::Record { .. }) => Keeping::ByRecording,
-        Some(Ops::Clone(clone)) => {
-            Keeping::Done(Head::keep(request).map(|head| Kept { head, body: KeptBody::Ready(clone(request.body())) }))
-        }
+pub(crate) fn copy_for_replay<B: Body>(
+    request: &Request<B>,
+    vtable: Option<ReplayVtable<B>>,
+) -> ReplayAttempt<ReplayCopy<B>> {
+    match vtable {
+        None => ReplayAttempt::Done(None),
+        Some(ReplayVtable::Record { .. }) => ReplayAttempt::ByRecording,
+        Some(ReplayVtable::Clone(clone)) => ReplayAttempt::Done(
+            Head::copy_for_replay(request)
+                .map(|head| ReplayCopy { head, body: BodyCopy::Ready(clone(request.body())) }),
+        ),
     }
 }
 
 /// The same for a body that must be recorded: the request that comes back is to be sent instead of the one that went in.
-pub(crate) fn record<B: Body>(request: Request<B>, ops: Option<Ops<B>>, cap: usize) -> (Request<B>, Option<Kept<B>>) {
-    let Some(Ops::Record { record, erase }) = ops else { return (request, None) };
-    let Some(head) = Head::keep(&request) else { return (request, None) };
+pub(crate) fn record<B: Body>(
+    request: Request<B>,
+    vtable: Option<ReplayVtable<B>>,
+    cap: usize,
+) -> (Request<B>, Option<ReplayCopy<B>>) {
+    let Some(ReplayVtable::Record { record, erase }) = vtable else { return (request, None) };
+    let Some(head) = Head::copy_for_replay(&request) else { return (request, None) };
     let (parts, body) = request.into_parts();
-    let (body, kept) = record(body, erase, cap);
-    (Request::from_parts(parts, body), kept.map(|body| Kept { head, body }))
+    let (body, copy) = record(body, erase, cap);
+    (Request::from_parts(parts, body), copy.map(|body| ReplayCopy { head, body }))
 }
 
-impl<B: Body> Kept<B> {
-    /// The request once more, as it was when it was kept. `None` if its body was too large to record, failed, or is
+impl<B: Body> ReplayCopy<B> {
+    /// The request once more, as it was when it was copy. `None` if its body was too large to record, failed, or is
     /// still in the hands of the transport.
     pub(crate) fn rebuild(self) -> Option<Request<B>> {
         let body = self.body.rebuild()?;
@@ -88,17 +96,17 @@ mod tests {
     use http_body_util::{BodyExt, Full};
 
     use super::*;
-    use crate::request::body::ops_of;
+    use crate::request::body::vtable_of;
 
     const CAP: usize = 64 * 1024;
 
-    fn keep_known<B>(request: Request<B>) -> (Request<B>, Option<Kept<B>>)
+    fn copy_known<B>(request: Request<B>) -> (Request<B>, Option<ReplayCopy<B>>)
     where
         B: Body<Error: Send> + 'static,
     {
-        match keep(&request, ops_of()) {
-            Keeping::Done(kept) => (request, kept),
-            Keeping::ByRecording => record(request, ops_of(), CAP),
+        match copy_for_replay(&request, vtable_of()) {
+            ReplayAttempt::Done(copy) => (request, copy),
+            ReplayAttempt::ByRecording => record(request, vtable_of(), CAP),
         }
     }
 
@@ -111,13 +119,13 @@ mod tests {
     async fn a_buffered_body_is_sent_twice_byte_for_byte() {
         let full = Full::new(Bytes::from("hello"));
         let request = || Request::post("https://api.example.com/v1?x=1").header("content-length", "5");
-        let (first, kept) = keep_known(request().body(full.clone()).unwrap());
-        check(first, kept).await;
-        let (first, kept) = keep_known(request().body(BoxBody::new(full)).unwrap());
-        check(first, kept).await;
+        let (first, copy) = copy_known(request().body(full.clone()).unwrap());
+        check(first, copy).await;
+        let (first, copy) = copy_known(request().body(BoxBody::new(full)).unwrap());
+        check(first, copy).await;
 
-        async fn check<B: Body<Error: std::fmt::Debug>>(first: Request<B>, kept: Option<Kept<B>>) {
-            let second = kept.unwrap().rebuild().unwrap();
+        async fn check<B: Body<Error: std::fmt::Debug>>(first: Request<B>, copy: Option<ReplayCopy<B>>) {
+            let second = copy.unwrap().rebuild().unwrap();
             assert_eq!((first.method(), first.uri()), (second.method(), second.uri()));
             assert_eq!(first.headers(), second.headers());
             assert_eq!(first.body().size_hint().exact(), Some(5));
@@ -131,15 +139,16 @@ mod tests {
     #[test]
     fn expect_is_kept() {
         let request = Request::post("/").header("expect", "100-continue").body(Full::new(Bytes::from("a"))).unwrap();
-        let (first, kept) = keep_known(request);
+        let (first, copy) = copy_known(request);
         assert_eq!(first.headers()["expect"], "100-continue");
-        assert_eq!(kept.unwrap().rebuild().unwrap().headers()["expect"], "100-continue");
+        assert_eq!(copy.unwrap().rebuild().unwrap().headers()["expect"], "100-continue");
     }
 
     #[test]
     fn a_request_that_hands_over_its_connection_is_not_kept() {
-        let may =
-            |request: Request<()>| may_keep(Replay::AnyReplayable, request.method(), Rare::find(request.headers()));
+        let may = |request: Request<()>| {
+            may_replay(Replay::AnyReplayable, request.method(), SpecialHeaders::find(request.headers()))
+        };
         assert!(!may(Request::connect("api.example.com:443").body(()).unwrap()));
         assert!(!may(Request::get("/").header("upgrade", "websocket").body(()).unwrap()));
         assert!(may(Request::get("/").body(()).unwrap()));
@@ -148,15 +157,19 @@ mod tests {
     /// Behaviour 62.
     #[test]
     fn an_unknown_body_is_sent_as_it_is() {
-        let (first, kept) = keep_known(Request::post("/").body(Full::new(VecDeque::from([7]))).unwrap());
-        assert!(kept.is_none());
+        let (first, copy) = copy_known(Request::post("/").body(Full::new(VecDeque::from([7]))).unwrap());
+        assert!(copy.is_none());
         assert_eq!(first.into_body().into_inner(), Some(VecDeque::from([7])));
     }
 
     /// It lives in every request's future.
     #[test]
     fn what_is_kept_is_small() {
-        assert!(size_of::<Option<Kept<Full<Bytes>>>>() <= 112, "{}", size_of::<Option<Kept<Full<Bytes>>>>());
-        assert!(size_of::<Option<Kept<BoxBody<Bytes, std::io::Error>>>>() <= 88);
+        assert!(
+            size_of::<Option<ReplayCopy<Full<Bytes>>>>() <= 112,
+            "{}",
+            size_of::<Option<ReplayCopy<Full<Bytes>>>>()
+        );
+        assert!(size_of::<Option<ReplayCopy<BoxBody<Bytes, std::io::Error>>>>() <= 88);
     }
 }

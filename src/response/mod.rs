@@ -7,6 +7,6 @@ mod trailers;
 mod verdict;
 
 pub(crate) use drain::Drain;
-pub(crate) use trailers::{Watch, watch_of};
+pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};

@@ -6,13 +6,13 @@
 use http::Response;
 
 /// Makes a response call back when its trailers say `UNAUTHENTICATED`.
-pub(crate) type Watch<T> = fn(T, OnRejected) -> T;
+pub(crate) type TrailerWatch<T> = fn(T, OnRejected) -> T;
 
 pub(crate) type OnRejected = Box<dyn FnOnce() + Send>;
 
 /// How responses with bodies of this type are watched; `None` if they cannot be.
 #[inline]
-pub(crate) fn watch_of<B: 'static>() -> Option<Watch<Response<B>>> {
+pub(crate) fn trailer_watch_of<B: 'static>() -> Option<TrailerWatch<Response<B>>> {
     #[cfg(feature = "tonic")]
     if std::any::TypeId::of::<B>() == std::any::TypeId::of::<tonic::body::Body>() {
         return Some(|response, on_rejected| response.map(|body| watch(body, on_rejected)));
@@ -93,7 +93,7 @@ mod tests {
         let on_rejected = Box::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let response = watch_of().unwrap()(Response::new(body), on_rejected);
+        let response = trailer_watch_of().unwrap()(Response::new(body), on_rejected);
         let collected = response.into_body().collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], status);
         assert_eq!(collected.to_bytes(), "x");
@@ -109,6 +109,6 @@ mod tests {
 
     #[test]
     fn other_bodies_are_not_watched() {
-        assert!(watch_of::<Full<Bytes>>().is_none());
+        assert!(trailer_watch_of::<Full<Bytes>>().is_none());
     }
 }

@@ -6,7 +6,7 @@ use crate::endpoint::Direct;
 use crate::engine::Engine;
 use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
 use crate::response::RejectionPolicy;
-use crate::store::Keeper;
+use crate::store::StoreAccess;
 
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
@@ -20,5 +20,5 @@ pub(crate) struct Setup {
     /// `None`: tokens come from a source of the user's.
     pub(crate) endpoint: Option<Arc<dyn Direct>>,
     /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
-    pub(crate) store: Option<Arc<dyn Keeper>>,
+    pub(crate) store: Option<Arc<dyn StoreAccess>>,
 }

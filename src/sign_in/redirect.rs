@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
 
 use super::{Secrets, SignInError, SignInErrorKind};
-use crate::endpoint::{Issuer, Sent};
+use crate::endpoint::{Issuer, Redactor};
 use crate::types::{ErrorCode, Secret};
 
 /// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
@@ -77,7 +77,7 @@ impl Redirect {
             "temporarily_unavailable" | "server_error" => SignInErrorKind::Unavailable,
             _ => SignInErrorKind::Refused,
         };
-        let mut sent = Sent::default();
+        let mut sent = Redactor::default();
         for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref()] {
             sent.push(secret.map(|secret| secret.expose().as_str()));
         }

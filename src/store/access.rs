@@ -60,7 +60,7 @@ pub(super) struct Figures {
 }
 
 /// What was found under a key.
-pub(super) struct Found {
+pub(super) struct StoredEntry {
     pub(super) version: Version,
     /// `None`: nothing.
     pub(super) record: Option<Record>,
@@ -83,25 +83,30 @@ impl<St: TokenStore> Access<St> {
         rest.is_some_and(|rest| clock.now().monotonic < rest.until)
     }
 
-    pub(super) async fn load(&self, clock: &dyn Clock, key: &StoreKey) -> Result<Found, StoreError> {
+    pub(super) async fn load(&self, clock: &dyn Clock, key: &StoreKey) -> Result<StoredEntry, StoreError> {
         match self.in_time(clock, "load", self.store.load(key)).await? {
-            None => Ok(Found { version: Version::default(), record: None }),
+            None => Ok(StoredEntry { version: Version::default(), record: None }),
             Some(stored) => {
                 let record = Record::from_bytes(stored.bytes.expose()).inspect_err(|error| {
                     events::store_failed("load", error.kind());
                 })?;
-                Ok(Found { version: stored.version, record: Some(record) })
+                Ok(StoredEntry { version: stored.version, record: Some(record) })
             }
         }
     }
 
     /// The lease, or `None` while somebody else has it.
-    pub(super) async fn lease(&self, clock: &dyn Clock, key: &StoreKey) -> Result<Option<Tenure<St>>, StoreError> {
+    pub(super) async fn lease(&self, clock: &dyn Clock, key: &StoreKey) -> Result<Option<LeaseGuard<St>>, StoreError> {
         match self.in_time(clock, "lease", self.store.lease(key, self.settings.lease)).await? {
             Lease::Held => Ok(None),
-            Lease::Acquired { fence, abandoned } => {
-                Ok(Some(Tenure { access: self.clone(), key: *key, fence, abandoned, told: !abandoned, ended: false }))
-            }
+            Lease::Acquired { fence, abandoned } => Ok(Some(LeaseGuard {
+                access: self.clone(),
+                key: *key,
+                fence,
+                abandoned,
+                told: !abandoned,
+                ended: false,
+            })),
         }
     }
 
@@ -161,7 +166,7 @@ impl<St> fmt::Debug for Access<St> {
 /// It is given back only when the store tells everything that its next holder must know. If a refresh token may have
 /// been spent and the store does not say so, the lease is left to end by itself: its next holder then hears that it was
 /// abandoned.
-pub(super) struct Tenure<St: TokenStore> {
+pub(super) struct LeaseGuard<St: TokenStore> {
     access: Access<St>,
     key: StoreKey,
     fence: Fence,
@@ -171,7 +176,7 @@ pub(super) struct Tenure<St: TokenStore> {
     ended: bool,
 }
 
-impl<St: TokenStore> Tenure<St> {
+impl<St: TokenStore> LeaseGuard<St> {
     /// Renews the lease while the work goes on.
     pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let Access { store, settings, .. } = &self.access;
@@ -243,7 +248,7 @@ impl<St: TokenStore> Tenure<St> {
 }
 
 /// A token request that is dropped: its runtime ends, or its deadline has passed.
-impl<St: TokenStore> Drop for Tenure<St> {
+impl<St: TokenStore> Drop for LeaseGuard<St> {
     fn drop(&mut self) {
         if self.told
             && !self.ended

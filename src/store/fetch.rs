@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use super::access::{Access, Figures, Found, Tenure};
+use super::access::{Access, Figures, LeaseGuard, StoredEntry};
 use super::failure::Failure;
 use super::record::Record;
 use super::{Saved, StoreError, StoreKey, TokenStore, Version};
-use crate::token::{Custody, RefreshToken, Terms, Token, TokenRequest, TokenSource, useful_for};
+use crate::token::{Custody, RefreshContext, RefreshToken, Token, TokenRequest, TokenSource, useful_for};
 use crate::types::{Clock, Secret, TokenError, TokenErrorKind, events};
 
 /// Why a new token is not in the store.
@@ -22,14 +22,14 @@ pub(crate) enum NotStored {
     /// The store failed.
     StoreFailed,
     /// Somebody else has stored another meanwhile.
-    Outrun,
+    LostRace,
 }
 
 pub(super) struct Fetch<'a, St: TokenStore, T> {
     pub(super) access: &'a Access<St>,
     pub(super) source: &'a T,
     pub(super) request: TokenRequest,
-    pub(super) terms: Arc<Terms>,
+    pub(super) context: Arc<RefreshContext>,
     pub(super) key: StoreKey,
     /// Refresh tokens that were tried.
     dead: Vec<Secret<String>>,
@@ -37,12 +37,12 @@ pub(super) struct Fetch<'a, St: TokenStore, T> {
 
 /// How a look at the store ends.
 #[expect(clippy::large_enum_variant, reason = "there is one for a token request, and it is taken apart at once")]
-enum Look<St: TokenStore> {
+enum Lookup<St: TokenStore> {
     Token(Token),
     /// Somebody asked a moment ago, in vain.
     Failed(TokenError),
     /// It is ours to ask.
-    Ask(Tenure<St>, Found),
+    Ask(LeaseGuard<St>, StoredEntry),
     OutOfTime,
 }
 
@@ -63,7 +63,7 @@ struct Candidate {
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-        Self { access, source, terms: request.terms(), request, key, dead: Vec::new() }
+        Self { access, source, context: request.context(), request, key, dead: Vec::new() }
     }
 
     pub(super) async fn run(mut self) -> Result<Token, TokenError> {
@@ -72,14 +72,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         loop {
             let asked = match self.look().await {
-                Ok(Look::Token(token)) => {
+                Ok(Lookup::Token(token)) => {
                     events::token_from_store();
                     Figures::count(&self.access.figures().found);
                     return Ok(token);
                 }
-                Ok(Look::Ask(tenure, found)) => self.ask(tenure, found).await,
-                Ok(Look::Failed(error)) => return Err(error),
-                Ok(Look::OutOfTime) => Err(NoToken::AtLast(
+                Ok(Lookup::Ask(lease_guard, found)) => self.ask(lease_guard, found).await,
+                Ok(Lookup::Failed(error)) => return Err(error),
+                Ok(Lookup::OutOfTime) => Err(NoToken::AtLast(
                     TokenError::new(TokenErrorKind::Timeout)
                         .with_detail("another process is asking for this token and has not finished"),
                 )),
@@ -93,38 +93,38 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    async fn look(&self) -> Result<Look<St>, StoreError> {
+    async fn look(&self) -> Result<Lookup<St>, StoreError> {
         let mut first = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
             let first = *first.get_or_insert(found.version);
             if let Some(token) = self.usable(&found, first) {
-                return Ok(Look::Token(token));
+                return Ok(Lookup::Token(token));
             }
             if let Some(error) = self.failure(&found) {
-                return Ok(Look::Failed(error));
+                return Ok(Lookup::Failed(error));
             }
-            if let Some(mut tenure) = self.access.lease(self.clock(), &self.key).await? {
+            if let Some(mut lease_guard) = self.access.lease(self.clock(), &self.key).await? {
                 let found = self.access.load(self.clock(), &self.key).await?;
                 let look = match (self.usable(&found, first), self.failure(&found)) {
-                    (Some(token), _) => Look::Token(token),
-                    (None, Some(error)) => Look::Failed(error),
-                    (None, None) => return Ok(Look::Ask(tenure, found)),
+                    (Some(token), _) => Lookup::Token(token),
+                    (None, Some(error)) => Lookup::Failed(error),
+                    (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
                 };
-                tenure.told();
-                tenure.end().await;
+                lease_guard.told();
+                lease_guard.end().await;
                 return Ok(look);
             }
             // A little before the engine gives up, which would count the refresh token as spent.
-            let deadline = self.terms.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.terms.deadline);
+            let deadline = self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline);
             if timeout_at(deadline, self.access.changed(&self.key, found.version)).await.is_err() {
-                return Ok(Look::OutOfTime);
+                return Ok(Lookup::OutOfTime);
             }
         }
     }
 
     /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
-    fn usable(&self, found: &Found, first: Version) -> Option<Token> {
+    fn usable(&self, found: &StoredEntry, first: Version) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
         if self.is_signed_in_anew(record) {
@@ -143,12 +143,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 return None;
             }
         }
-        let left = useful_for(&token, &self.terms.lifetime, &self.clock().now());
+        let left = useful_for(&token, &self.context.lifetime, &self.clock().now());
         left.is_none_or(|left| !left.is_zero()).then(|| stored(token, record))
     }
 
     /// The failure found, if it concerns us and is not over.
-    fn failure(&self, found: &Found) -> Option<TokenError> {
+    fn failure(&self, found: &StoredEntry) -> Option<TokenError> {
         let record = found.record.as_ref()?;
         let failure = record.failure.as_ref().filter(|_| !self.is_signed_in_anew(record))?;
         failure.error_at(self.access.identity.made_by().as_ref(), self.clock().now().wall)
@@ -157,25 +157,25 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// Whether we bring a refresh token of a sign-in that the store does not know yet.
     fn is_signed_in_anew(&self, record: &Record) -> bool {
         let is_theirs = |ours| record.refresh_token.as_ref().is_some_and(|theirs| is_same(ours, theirs));
-        let ours = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Slot);
+        let ours = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Cell);
         ours.is_some_and(|ours| !self.is_dead(ours) && !is_theirs(ours))
     }
 
     /// Asks the source under the lease.
-    async fn ask(&self, mut tenure: Tenure<St>, found: Found) -> Result<Token, NoToken> {
-        let mut candidates = self.candidates(&found, tenure.abandoned).into_iter();
+    async fn ask(&self, mut lease_guard: LeaseGuard<St>, found: StoredEntry) -> Result<Token, NoToken> {
+        let mut candidates = self.candidates(&found, lease_guard.abandoned).into_iter();
         let Candidate { refresh_token, answer_lost } = candidates.next().unwrap_or_default();
         let asked_at = self.clock().now().wall;
         let made_by = self.access.identity.made_by();
         if refresh_token.is_some() {
-            tenure.untold();
+            lease_guard.untold();
         }
         let request = TokenRequest {
             refresh_token: refresh_token.clone(),
             refresh_answer_lost: answer_lost,
             ..self.request.clone()
         };
-        match tenure.during(self.source.fetch(request)).await {
+        match lease_guard.during(self.source.fetch(request)).await {
             Ok(mut token) => {
                 token.asked_at = Some(asked_at);
                 let new = match &token.refresh_token {
@@ -196,14 +196,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     single_use,
                     failure: None,
                 };
-                Ok(self.store(tenure, found.version, token, record, refresh_token).await)
+                Ok(self.store(lease_guard, found.version, token, record, refresh_token).await)
             }
-            Err(error) if error.refresh_token_dead => Err(self.after_dead(tenure, found, refresh_token, error).await),
+            Err(error) if error.refresh_token_dead => {
+                Err(self.after_dead(lease_guard, found, refresh_token, error).await)
+            }
             Err(error) => {
                 let nobody_asked = refresh_token.is_none() && error.status().is_none();
                 let answer_lost = error.refresh_answer_lost || answer_lost;
-                self.note_failure(&mut tenure, found, &error, answer_lost, refresh_token).await;
-                tenure.end().await;
+                self.note_failure(&mut lease_guard, found, &error, answer_lost, refresh_token).await;
+                lease_guard.end().await;
                 Err(NoToken::AtLast(if nobody_asked { look_again_soon(error) } else { error }))
             }
         }
@@ -212,8 +214,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// Before anything is forgotten: somebody may have stored another one meanwhile, lease or no lease.
     async fn after_dead(
         &self,
-        mut tenure: Tenure<St>,
-        found: Found,
+        mut lease_guard: LeaseGuard<St>,
+        found: StoredEntry,
         dead: Option<Secret<String>>,
         error: TokenError,
     ) -> NoToken {
@@ -222,11 +224,11 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let other = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !is_dead(token));
         let is_another_there = self.candidates(&found, false).iter().any(other);
         if is_another_there {
-            tenure.told();
+            lease_guard.told();
         } else {
-            self.forget_refresh_token(&mut tenure, found).await;
+            self.forget_refresh_token(&mut lease_guard, found).await;
         }
-        tenure.end().await;
+        lease_guard.end().await;
         match dead {
             // Once, and under a lease taken anew: this one may be lost, or how would there be another?
             Some(dead) if is_another_there && self.dead.is_empty() => NoToken::Dead(dead),
@@ -238,19 +240,19 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     /// The refresh tokens to try, the most promising one first. One that was handed in is newer than what the store has;
     /// one that the configuration brought is older; a copy of the store's is of use only where the store has lost its own.
-    fn candidates(&self, found: &Found, abandoned: bool) -> Vec<Candidate> {
+    fn candidates(&self, found: &StoredEntry, abandoned: bool) -> Vec<Candidate> {
         let stored = found.record.as_ref().and_then(|record| {
             let refresh_token = Some(record.refresh_token.clone()?);
             Some(Candidate { refresh_token, answer_lost: record.answer_lost || abandoned })
         });
         let answer_lost = match self.request.custody {
-            Custody::Slot | Custody::Configuration => self.request.refresh_answer_lost,
+            Custody::Cell | Custody::Configuration => self.request.refresh_answer_lost,
             Custody::Store { single_use } => single_use,
         };
         let ours = self.request.refresh_token.clone();
         let ours = ours.map(|token| Candidate { refresh_token: Some(token), answer_lost });
         let candidates = match self.request.custody {
-            Custody::Slot => [ours, stored],
+            Custody::Cell => [ours, stored],
             Custody::Configuration if stored.is_none() => [ours, None],
             Custody::Store { .. } if found.record.is_none() => [ours, None],
             Custody::Configuration | Custody::Store { .. } => [stored, None],
@@ -266,44 +268,44 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// Stores what the source brought, and says what to use: that, or what somebody else has stored meanwhile.
     async fn store(
         &self,
-        mut tenure: Tenure<St>,
+        mut lease_guard: LeaseGuard<St>,
         expected: Version,
         ours: Token,
         record: Record,
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut saved = tenure.save(self.clock(), &record, lives_for, expected).await;
+        let mut saved = lease_guard.save(self.clock(), &record, lives_for, expected).await;
         if saved.is_err() {
             // Once more, as so much is at stake.
-            saved = tenure.save(self.clock(), &record, lives_for, expected).await;
+            saved = lease_guard.save(self.clock(), &record, lives_for, expected).await;
         }
         let (token, problem) = match saved {
             Ok(Saved::Done(_)) => {
                 Figures::count(&self.access.figures().stored);
-                tenure.told();
+                lease_guard.told();
                 (stored(ours, &record), None)
             }
             Ok(Saved::Conflict | Saved::Fenced) => {
                 // Never overwritten: what is there is newer, or it is ours and only the answer was lost.
-                tenure.told();
+                lease_guard.told();
                 match self.theirs(&ours, &record, used.as_ref()).await {
                     Some(theirs) => (theirs, None),
-                    None => (ours, Some(NotStored::Outrun)),
+                    None => (ours, Some(NotStored::LostRace)),
                 }
             }
             Err(_) => {
                 if used.is_some() {
                     // The others still have the refresh token that is spent.
-                    tokio::spawn(tenure.save_later(self.terms.clock.clone(), record, lives_for, expected));
+                    tokio::spawn(lease_guard.save_later(self.context.clock.clone(), record, lives_for, expected));
                     self.not_stored(NotStored::StoreFailed);
                     return ours;
                 }
-                tenure.told();
+                lease_guard.told();
                 (ours, Some(NotStored::StoreFailed))
             }
         };
-        tenure.end().await;
+        lease_guard.end().await;
         if let Some(reason) = problem {
             self.not_stored(reason);
         }
@@ -328,14 +330,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// The refresh token found is dead, and nobody has another.
-    async fn forget_refresh_token(&self, tenure: &mut Tenure<St>, found: Found) {
+    async fn forget_refresh_token(&self, lease_guard: &mut LeaseGuard<St>, found: StoredEntry) {
         let Some(record) = found.record.filter(|record| record.refresh_token.is_some()) else {
-            return tenure.told();
+            return lease_guard.told();
         };
         let record = Record { refresh_token: None, answer_lost: false, ..record };
         // Kept for long, so that nobody tries a copy of it.
-        if tenure.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
-            tenure.told();
+        if lease_guard.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
+            lease_guard.told();
         }
     }
 
@@ -343,16 +345,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// that was handed in here is nobody else's to know of.
     async fn note_failure(
         &self,
-        tenure: &mut Tenure<St>,
-        found: Found,
+        lease_guard: &mut LeaseGuard<St>,
+        found: StoredEntry,
         error: &TokenError,
         answer_lost: bool,
         sent: Option<Secret<String>>,
     ) {
         let before = found.record.unwrap_or_default();
-        let answer_lost = answer_lost && self.request.custody != Custody::Slot && !before.answer_lost;
+        let answer_lost = answer_lost && self.request.custody != Custody::Cell && !before.answer_lost;
         if !answer_lost {
-            tenure.told();
+            lease_guard.told();
         }
         let made_by = self.access.identity.made_by();
         let failure = Failure::of(error, before.failure.as_ref(), made_by, self.clock().now().wall);
@@ -361,20 +363,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         let record = Record { failure, ..before };
         let record = if answer_lost { Record { refresh_token: sent, answer_lost: true, ..record } } else { record };
-        if tenure.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
-            tenure.told();
+        if lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
+            lease_guard.told();
         }
     }
 
     fn lives_for(&self, record: &Record) -> Duration {
-        lives_for(record, &self.terms, self.access.settings.keep)
+        lives_for(record, &self.context, self.access.settings.keep)
     }
 
     /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
     async fn without_store(&self) -> Result<Token, TokenError> {
         Figures::count(&self.access.figures().without_store);
         let may_be_spent = match self.request.custody {
-            Custody::Slot => false,
+            Custody::Cell => false,
             // A store that was there when we started may know of its successors.
             Custody::Configuration => true,
             Custody::Store { single_use } => single_use,
@@ -398,23 +400,23 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     fn clock(&self) -> &dyn Clock {
-        &*self.terms.clock
+        &*self.context.clock
     }
 }
 
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// For how long what is stored is worth something.
-pub(super) fn lives_for(record: &Record, terms: &Terms, keep: Duration) -> Duration {
+pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duration) -> Duration {
     let least = if record.failure.is_some() { Failure::LONGEST } else { Duration::ZERO };
     match &record.token {
         _ if record.refresh_token.is_some() => keep,
-        Some(token) => useful_for(token, &terms.lifetime, &terms.clock.now()).map_or(keep, |left| left.max(least)),
+        Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(keep, |left| left.max(least)),
         None => keep,
     }
 }
 
-/// A token as its slot takes it in: the refresh token it comes with is a copy.
+/// A token as its cell takes it in: the refresh token it comes with is a copy.
 pub(super) fn stored(mut token: Token, record: &Record) -> Token {
     token.custody = Custody::Store { single_use: record.single_use };
     if let Some(refresh_token) = &record.refresh_token {

@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::access::{Access, Figures, Found, Tenure};
+use super::access::{Access, Figures, LeaseGuard, StoredEntry};
 use super::fetch::{self, Fetch, NotStored};
 use super::record::Record;
 use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
@@ -97,7 +97,7 @@ impl<St: TokenStore> StoreLayer<St> {
     }
 
     async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<Token, StoreError> {
-        token.asked_at = token.asked_at.or(Some(request.terms().clock.now().wall));
+        token.asked_at = token.asked_at.or(Some(request.context().clock.now().wall));
         let made_by = self.0.identity.made_by();
         let record = |before: Option<Record>| {
             let before = before.unwrap_or_default();
@@ -123,18 +123,18 @@ impl<St: TokenStore> StoreLayer<St> {
         request: &TokenRequest,
         make: impl FnOnce(Option<Record>) -> Record,
     ) -> Result<Record, StoreError> {
-        let terms = request.terms();
+        let context = request.context();
         let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-        let tenure = timeout_at(terms.deadline, self.tenure(&key, &*terms.clock));
-        let mut tenure = tenure.await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
-        let found = self.0.load(&*terms.clock, &key).await?;
+        let lease_guard = timeout_at(context.deadline, self.lease_guard(&key, &*context.clock));
+        let mut lease_guard = lease_guard.await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
+        let found = self.0.load(&*context.clock, &key).await?;
         let record = make(found.record);
-        let lives_for = fetch::lives_for(&record, &terms, self.0.settings.keep);
-        match tenure.save(&*terms.clock, &record, lives_for, found.version).await? {
+        let lives_for = fetch::lives_for(&record, &context, self.0.settings.keep);
+        match lease_guard.save(&*context.clock, &record, lives_for, found.version).await? {
             Saved::Done(_) => {
                 Figures::count(&self.0.figures().stored);
-                tenure.told();
-                tenure.end().await;
+                lease_guard.told();
+                lease_guard.end().await;
                 Ok(record)
             }
             Saved::Conflict | Saved::Fenced => Err(StoreError::new(StoreErrorKind::Unavailable)),
@@ -142,12 +142,12 @@ impl<St: TokenStore> StoreLayer<St> {
     }
 
     /// The lease, waiting for it.
-    async fn tenure(&self, key: &StoreKey, clock: &dyn Clock) -> Result<Tenure<St>, StoreError> {
+    async fn lease_guard(&self, key: &StoreKey, clock: &dyn Clock) -> Result<LeaseGuard<St>, StoreError> {
         loop {
-            if let Some(tenure) = self.0.lease(clock, key).await? {
-                return Ok(tenure);
+            if let Some(lease_guard) = self.0.lease(clock, key).await? {
+                return Ok(lease_guard);
             }
-            let Found { version, .. } = self.0.load(clock, key).await?;
+            let StoredEntry { version, .. } = self.0.load(clock, key).await?;
             self.0.changed(key, version).await;
         }
     }
@@ -228,7 +228,7 @@ pub struct StoreStats {
 pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
-pub(crate) trait Keeper: Send + Sync {
+pub(crate) trait StoreAccess: Send + Sync {
     /// Stores a token in place of what is stored.
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token>;
 
@@ -241,7 +241,7 @@ pub(crate) trait Keeper: Send + Sync {
     fn stats(&self) -> StoreStats;
 }
 
-impl<St: TokenStore> Keeper for StoreLayer<St> {
+impl<St: TokenStore> StoreAccess for StoreLayer<St> {
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token> {
         Box::pin(self.keep_for_request(request, token))
     }
@@ -253,7 +253,7 @@ impl<St: TokenStore> Keeper for StoreLayer<St> {
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
             let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-            let record = self.0.load(&*request.terms().clock, &key).await?.record.unwrap_or_default();
+            let record = self.0.load(&*request.context().clock, &key).await?.record.unwrap_or_default();
             Ok((record.refresh_token, record.token))
         })
     }

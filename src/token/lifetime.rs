@@ -202,7 +202,7 @@ pub(crate) enum Freshness {
     /// Use it, and renew it in the background.
     Stale,
     /// Alive, but likely dead when the request arrives: wait for the renewal, and use it if that fails.
-    Late,
+    NearExpiry,
     /// Do not use it.
     Expired,
 }
@@ -213,7 +213,7 @@ impl Lifetime {
         if reached(self.expiry) {
             Freshness::Expired
         } else if reached(self.margin) {
-            Freshness::Late
+            Freshness::NearExpiry
         } else if reached(self.refresh) {
             Freshness::Stale
         } else {
@@ -255,7 +255,7 @@ pub(crate) enum NoLifetime {
 
 /// The lifetime of a token that was `asked` for (the request was sent) and `arrived` then.
 ///
-/// `first`: it is the first token of its slot in this process. `draw`: uniform in [0, 1), drawn once for this token.
+/// `first`: it is the first token of its cell in this process. `draw`: uniform in [0, 1), drawn once for this token.
 pub(crate) fn lifetime_of(
     token: &Token,
     policy: &LifetimePolicy,
@@ -540,7 +540,7 @@ mod tests {
             (0, Freshness::Fresh, Some(800)),
             (799, Freshness::Fresh, Some(1)),
             (800, Freshness::Stale, Some(170)),
-            (970, Freshness::Late, Some(30)),
+            (970, Freshness::NearExpiry, Some(30)),
             (1000, Freshness::Expired, None),
         ];
         for (at, freshness, next) in rows {

@@ -24,7 +24,7 @@ pub struct TokenRequest {
     pub tenant: Option<TenantId>,
     /// The scopes asked for by the request; `None` means those of the configuration.
     pub scopes: Option<Scopes>,
-    /// The refresh token that the slot holds.
+    /// The refresh token that the cell holds.
     pub refresh_token: Option<Secret<String>>,
     /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is
     /// one.
@@ -33,7 +33,7 @@ pub struct TokenRequest {
     pub(crate) custody: Custody,
     pub(crate) previous: Option<Token>,
     /// `None`: no engine asks.
-    pub(crate) terms: Option<Arc<Terms>>,
+    pub(crate) context: Option<Arc<RefreshContext>>,
 }
 
 impl TokenRequest {
@@ -45,20 +45,20 @@ impl TokenRequest {
     }
 
     /// What the token will be judged by.
-    pub(crate) fn terms(&self) -> Arc<Terms> {
-        self.terms.clone().unwrap_or_default()
+    pub(crate) fn context(&self) -> Arc<RefreshContext> {
+        self.context.clone().unwrap_or_default()
     }
 }
 
 /// What the engine that asks judges a token by, for sources that must judge alike.
-pub(crate) struct Terms {
+pub(crate) struct RefreshContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lifetime: LifetimePolicy,
     /// When the engine stops waiting.
     pub(crate) deadline: Instant,
 }
 
-impl Default for Terms {
+impl Default for RefreshContext {
     fn default() -> Self {
         let deadline = Instant::now() + Duration::from_secs(30);
         Self { clock: Arc::new(SystemClock), lifetime: LifetimePolicy::default(), deadline }

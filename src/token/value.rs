@@ -123,7 +123,7 @@ impl Token {
         self
     }
 
-    /// What becomes of the slot's refresh token; [`RefreshToken::Keep`] unless set (RFC 6749 §6).
+    /// What becomes of the cell's refresh token; [`RefreshToken::Keep`] unless set (RFC 6749 §6).
     pub fn with_refresh_token(mut self, refresh_token: RefreshToken) -> Self {
         self.refresh_token = refresh_token;
         self
@@ -190,7 +190,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What an answer means for the refresh token that the slot holds (RFC 6749 §6).
+/// What an answer means for the refresh token that the cell holds (RFC 6749 §6).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum RefreshToken {
@@ -203,15 +203,15 @@ pub enum RefreshToken {
     Drop,
 }
 
-/// Who keeps the refresh token of a slot, and so has the newest one.
+/// Who keeps the refresh token of a cell, and so has the newest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Custody {
-    /// The slot: it was handed in, or came with a token that no store keeps.
+    /// The cell: it was handed in, or came with a token that no store keeps.
     #[default]
-    Slot,
+    Cell,
     /// The configuration brought it. Whatever a store has came later.
     Configuration,
-    /// A store outside the process; the slot has a copy, which may be old. `single_use`: the server replaces it each time,
+    /// A store outside the process; the cell has a copy, which may be old. `single_use`: the server replaces it each time,
     /// as far as is known, so that a copy must not be used.
     Store { single_use: bool },
 }

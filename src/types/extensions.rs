@@ -75,13 +75,13 @@ impl TenantId {
         self.0
     }
 
-    pub(crate) fn unshared(&self) -> Self {
-        Self(unshared(&self.0))
+    pub(crate) fn deep_clone(&self) -> Self {
+        Self(deep_clone(&self.0))
     }
 }
 
 /// A copy with a reference count of its own, so that two threads that clone it do not write to one counter.
-pub(crate) fn unshared(value: &HeaderValue) -> HeaderValue {
+pub(crate) fn deep_clone(value: &HeaderValue) -> HeaderValue {
     match HeaderValue::from_bytes(value.as_bytes()) {
         Ok(mut copy) => {
             copy.set_sensitive(value.is_sensitive());
@@ -281,7 +281,7 @@ impl Replay {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthOutcome {
-    /// The generation of the token that the request was last sent with; grows by one per different token of a slot.
+    /// The generation of the token that the request was last sent with; grows by one per different token of a cell.
     pub generation: u64,
     /// The request waited for a token before it was first sent, besides what else happened.
     pub waited: bool,

@@ -18,5 +18,5 @@ pub use secret_source::SecretSource;
 pub use token_error::{ErrorCode, TokenError, TokenErrorKind};
 
 pub(crate) use digest::Digest;
-pub(crate) use extensions::{Resend, unshared};
+pub(crate) use extensions::{Resend, deep_clone};
 pub(crate) use secret_source::{check_line, unavailable};

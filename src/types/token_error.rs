@@ -149,7 +149,7 @@ impl TokenError {
         Self::new(TokenErrorKind::SourcePermanent).caused_by(cause.into())
     }
 
-    /// The grant is dead: a person must sign in again. Drops the slot's refresh token.
+    /// The grant is dead: a person must sign in again. Drops the cell's refresh token.
     pub fn sign_in_again() -> Self {
         let mut error = Self::new(TokenErrorKind::SignInAgain);
         error.refresh_token_dead = true;

@@ -1,4 +1,4 @@
-//! What cannot be told in terms of a subject: readiness driven by hand, the caller's own bodies, the outcome's types.
+//! What cannot be told in context of a subject: readiness driven by hand, the caller's own bodies, the outcome's types.
 
 use std::convert::Infallible;
 use std::pin::Pin;

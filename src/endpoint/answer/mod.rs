@@ -4,21 +4,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::exchange::Answer;
-use super::grant::Asking;
+use super::grant::GrantKind;
 use crate::token::{RefreshToken, Token};
 use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
 
 mod device;
 mod expiry;
 mod members;
+mod redactor;
 mod refusal;
 pub(super) mod retry_after;
-mod sent;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use device::DeviceCodes;
-pub(crate) use sent::Sent;
+pub(crate) use redactor::Redactor;
 
 use members::{Member, Members};
 
@@ -46,14 +46,14 @@ pub(crate) struct Reader<'a> {
     pub(crate) settings: &'a AnswerSettings,
     /// A `token_type` of `DPoP` is of use.
     pub(crate) binds_tokens: bool,
-    pub(crate) asking: Asking,
+    pub(crate) asking: GrantKind,
     pub(crate) dead_refresh_codes: &'a [String],
     pub(crate) asked_scopes: Option<&'a Scopes>,
     /// Fewer granted scopes than those asked for are an error.
     pub(crate) require_granted: bool,
     /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
     pub(crate) require_issued_type: bool,
-    pub(crate) sent: Sent<'a>,
+    pub(crate) sent: Redactor<'a>,
     pub(crate) now: SystemTime,
     pub(crate) warned: &'a AtomicBool,
 }
@@ -139,7 +139,7 @@ impl Reader<'_> {
     fn scheme(&self, members: &Members<'_>) -> Result<&'static str, String> {
         let text = match members.get("token_type") {
             Some(Member::Text(text)) => text.trim(),
-            Some(Member::Other(_)) => return Err("`token_type` is not a string".into()),
+            Some(Member::AuxiliaryEndpoint(_)) => return Err("`token_type` is not a string".into()),
             None => "",
         };
         let means_bearer = |alias: &String| alias.eq_ignore_ascii_case(text);

@@ -6,15 +6,15 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::members::{Class, Member, Members, Unreadable};
-use super::sent::Sent;
-use super::{Asking, Reader};
+use super::redactor::Redactor;
+use super::{GrantKind, Reader};
 use crate::types::{ErrorCode, TokenError, TokenErrorKind};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.
     pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<TokenError> {
         let named = named(members)?;
-        let dead = self.asking == Asking::RefreshToken && self.is_dead_refresh_code(&named.code);
+        let dead = self.asking == GrantKind::RefreshToken && self.is_dead_refresh_code(&named.code);
         let kind = if dead { TokenErrorKind::SignInAgain } else { kind(status, &named.code) };
         let mut error = TokenError::new(kind);
         error.refresh_token_dead = dead;
@@ -37,7 +37,7 @@ impl Reader<'_> {
         let kind = match (kind(status, ""), class) {
             // A page in between: of a proxy, a firewall, a login. The server itself has refused nothing.
             (_, Some(Class::Page)) => TokenErrorKind::Unavailable,
-            (TokenErrorKind::Refused, Some(Class::Other)) => TokenErrorKind::Unavailable,
+            (TokenErrorKind::Refused, Some(Class::AuxiliaryEndpoint)) => TokenErrorKind::Unavailable,
             (kind, _) => kind,
         };
         let mut error = TokenError::new(kind);
@@ -53,12 +53,12 @@ impl Reader<'_> {
     }
 
     fn may_have_spent(&self, status: StatusCode) -> bool {
-        self.asking != Asking::Primary && status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
+        self.asking != GrantKind::Primary && status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
 /// A redirect, of which only the origin is told: the rest of the URL may hold anything.
-pub(super) fn redirected(headers: &HeaderMap, sent: &Sent<'_>) -> TokenError {
+pub(super) fn redirected(headers: &HeaderMap, sent: &Redactor<'_>) -> TokenError {
     let error = TokenError::new(TokenErrorKind::Redirected);
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else { return error };
     let Ok(uri) = location.parse::<Uri>() else { return error };
@@ -80,7 +80,7 @@ fn named(members: &Members<'_>) -> Option<Named> {
         let description = members.text("error_description").map(str::to_owned);
         return Some(Named { code: code.to_owned(), description });
     }
-    let Some(Member::Other(raw)) = members.get("errors") else { return None };
+    let Some(Member::AuxiliaryEndpoint(raw)) = members.get("errors") else { return None };
     let errors = serde_json::from_str::<Value>(raw).ok()?;
     let first = errors.get(0)?;
     let text = |name: &str| first.get(name).and_then(Value::as_str).map(str::to_owned);

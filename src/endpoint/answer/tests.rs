@@ -16,7 +16,7 @@ const NOW: u64 = 1_736_951_400;
 struct Setup {
     settings: AnswerSettings,
     binds_tokens: bool,
-    asking: Asking,
+    asking: GrantKind,
     dead: Vec<String>,
     required: Option<Scopes>,
     sent: Vec<&'static str>,
@@ -27,7 +27,7 @@ impl Default for Setup {
         Self {
             settings: AnswerSettings::default(),
             binds_tokens: false,
-            asking: Asking::Primary,
+            asking: GrantKind::Primary,
             dead: Vec::new(),
             required: None,
             sent: Vec::new(),
@@ -41,7 +41,7 @@ impl Setup {
         for (name, value) in headers {
             map.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let mut sent = Sent::default();
+        let mut sent = Redactor::default();
         self.sent.iter().for_each(|value| sent.push(Some(value)));
         let status = StatusCode::from_u16(status).unwrap();
         let reader = Reader {
@@ -457,7 +457,7 @@ fn errors_by_status() {
 /// Behaviour 84.
 #[test]
 fn only_some_codes_kill_a_refresh_token() {
-    let setup = Setup { asking: Asking::RefreshToken, dead: vec!["token_inactive".into()], ..Default::default() };
+    let setup = Setup { asking: GrantKind::RefreshToken, dead: vec!["token_inactive".into()], ..Default::default() };
     let outcome = |status, body: &str| {
         let error = setup.read(status, &[], body.as_bytes()).unwrap_err();
         (error.kind(), error.refresh_token_dead, error.refresh_answer_lost)
@@ -519,12 +519,12 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
         let reader = Reader {
             settings: &settings,
             binds_tokens: false,
-            asking: Asking::Primary,
+            asking: GrantKind::Primary,
             dead_refresh_codes: &[],
             asked_scopes: None,
             require_granted: false,
             require_issued_type: false,
-            sent: Sent::default(),
+            sent: Redactor::default(),
             now: UNIX_EPOCH,
             warned: &warned,
         };

@@ -11,7 +11,7 @@ pub use token_exchange::TokenExchange;
 
 pub(crate) use authorization_code::Issuer;
 
-use super::client_auth::Presented;
+use super::client_auth::WireCredentials;
 use super::encode::Params;
 use super::settings::EndpointSettings;
 use crate::token::TokenRequest;
@@ -26,7 +26,7 @@ pub(crate) enum Grant {
     JwtBearer(SecretSource),
     /// RFC 8693.
     TokenExchange(TokenExchange),
-    /// None: a person signs in first (RFC 6749 §4.1), outside of any flight.
+    /// None: a person signs in first (RFC 6749 §4.1), outside of any refresh.
     AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
     RefreshToken,
@@ -112,11 +112,11 @@ impl PartialEq for Grant {
 
 /// The grant of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asking {
+pub(crate) enum GrantKind {
     /// The configured one.
     Primary,
     RefreshToken,
-    /// One that a person's sign-in brought, such as a code: exchanged once, outside of any flight.
+    /// One that a person's sign-in brought, such as a code: exchanged once, outside of any refresh.
     Once,
 }
 
@@ -137,15 +137,15 @@ impl GrantParams {
     ///
     /// # Errors
     /// An assertion or a token that is not there now.
-    pub(crate) async fn read(asking: Asking, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
+    pub(crate) async fn read(asking: GrantKind, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
         match (asking, grant) {
-            (Asking::RefreshToken | Asking::Once, _)
-            | (Asking::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
+            (GrantKind::RefreshToken | GrantKind::Once, _)
+            | (GrantKind::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
                 Ok(refresh_token::params(request))
             }
-            (Asking::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
-            (Asking::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
-            (Asking::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
+            (GrantKind::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
+            (GrantKind::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
+            (GrantKind::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
         }
     }
 
@@ -179,23 +179,23 @@ impl GrantParams {
 
 /// All parameters of one exchange.
 pub(crate) fn params<'a>(
-    asking: Asking,
+    asking: GrantKind,
     grant: &'a GrantParams,
     settings: &'a EndpointSettings,
-    presented: &'a Presented,
+    presented: &'a WireCredentials,
     request: &'a TokenRequest,
 ) -> Params<'a> {
     let mut params = Params::default();
-    if settings.send_grant_type || asking != Asking::Primary {
+    if settings.send_grant_type || asking != GrantKind::Primary {
         params.push("grant_type", grant.grant_type);
     }
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     let sends_scope = match asking {
-        Asking::Primary => true,
-        Asking::RefreshToken => settings.send_scopes_on_refresh,
+        GrantKind::Primary => true,
+        GrantKind::RefreshToken => settings.send_scopes_on_refresh,
         // They were agreed on before, when the person was asked.
-        Asking::Once => false,
+        GrantKind::Once => false,
     };
     if sends_scope {
         params.push("scope", scope(settings, request));

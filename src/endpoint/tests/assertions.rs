@@ -9,8 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::*;
-use crate::jws::{Signer, SigningKey};
 use crate::jws::SigningAlgorithm;
+use crate::jws::{Signer, SigningKey};
 use crate::types::{Now, SecretSource};
 
 /// A private key in PEM, and its public half for both verifiers.

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::dpop::DpopKey;
-use crate::jws::SigningKey;
 use crate::jws::SigningAlgorithm;
+use crate::jws::SigningKey;
 
 const WANTS_NONCE: &str = r#"{"error":"use_dpop_nonce"}"#;
 

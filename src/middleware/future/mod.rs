@@ -1,14 +1,14 @@
 //! `ResponseFuture`: send, judge, wait, resend. The whole rule of the one resend can be read here.
 //!
 //! ```text
-//! Waiting --token--> Sent --rejected--> Recovering --newer token--> Resent --> response
+//! Waiting --token--> FirstAttempt --rejected--> Recovering --newer token--> Resent --> response
 //!    |                 |                     |
 //!    +--> error        +--> response         +--> the original response
 //! ```
 //!
 //! A request is resent at most once by construction: nothing leads from `Resent` back.
 //!
-//! A request whose token is bound to a key is `Proved` instead of `Sent`, which costs all others nothing. Its server may want
+//! A request whose token is bound to a key is `Proved` instead of `FirstAttempt`, which costs all others nothing. Its server may want
 //! a nonce in the proof; then the sending is made once more, in [`Repeat`]. That is no resend: the token is the same, and
 //! `Proved` comes back as `Proved`, `Resent` as `Resent`. A request has one chance to do that, which its `ProofSent` carries
 //! along and which is gone once spent.
@@ -22,9 +22,9 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::shared::{ByType, Resending, SharedHandle};
-use crate::engine::{Current, Landing, Read, Rejection, Slot, Ticket};
-use crate::request::{HttpRequest, HttpResponse, Keeping, ProofSent};
+use super::shared::{BodySupport, Resending, SharedHandle};
+use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection};
+use crate::request::{HttpRequest, HttpResponse, ProofSent, ReplayAttempt};
 use crate::response::{Drain, Verdict};
 use crate::types::{AuthOutcome, BoxError, Error, RefreshFailed, TokenError, events};
 
@@ -67,7 +67,7 @@ pin_project! {
         /// allocation cost a tenth of the wait, and the state of the first sending needs most of the room anyway.
         Waiting { waiting: Waiting<S, R, T> },
         /// The first sending.
-        Sent { #[pin] future: F, sent: Sent<S, R, T> },
+        Sent { #[pin] future: F, sent: FirstAttempt<S, R, T> },
         /// The same, of a token that is bound to a key.
         Proved { #[pin] future: F, proved: Box<Proved<S, R, T>> },
         /// Rejected: waits for another token, then for readiness.
@@ -97,12 +97,12 @@ where
         Self { state: State::Waiting { waiting } }
     }
 
-    pub(crate) fn sent(future: F, sent: Sent<S, R, T>) -> Self {
+    pub(crate) fn sent(future: F, sent: FirstAttempt<S, R, T>) -> Self {
         Self { state: State::Sent { future, sent } }
     }
 
     #[cold]
-    pub(crate) fn proved(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+    pub(crate) fn proved(future: F, sent: FirstAttempt<S, R, T>, proof: ProofSent) -> Self {
         Self { state: State::Proved { future, proved: Box::new(Proved { sent, proof }) } }
     }
 }
@@ -135,8 +135,8 @@ where
                 }
                 StateProj::Sent { future, sent } => {
                     let response = ready!(future.poll(cx)).map_err(service_error)?;
-                    match sent.shared.judge(&response, sent.slot(), sent.generation, BEARER) {
-                        Verdict::Accepted => sent.slot().accept(sent.generation),
+                    match sent.shared.judge(&response, sent.cell(), sent.generation, BEARER) {
+                        Verdict::Accepted => sent.cell().accepted(sent.generation),
                         Verdict::Unknown | Verdict::NonceWanted => {}
                         Verdict::Rejected { says_invalid } => {
                             // The first future goes *before* we wait for a token: its permit, at a limit of one, may be
@@ -153,7 +153,7 @@ where
                             }
                         }
                     }
-                    if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
+                    if let Some(watch) = sent.shared.watcher(sent.body_support.watch, sent.cell(), sent.generation) {
                         return Poll::Ready(Ok(watch(response)));
                     }
                     return Poll::Ready(Ok(response));
@@ -181,7 +181,7 @@ where
                     }
                 }
                 StateProj::Repeating { repeat } => match ready!(repeat.poll(cx)) {
-                    Ok(Repeated::Sent(future, proved)) => State::Proved { future, proved },
+                    Ok(Repeated::FirstAttempt(future, proved)) => State::Proved { future, proved },
                     Ok(Repeated::Resent(future, resent)) => State::Resent { future, resent },
                     Err(error) => return Poll::Ready(Err(error)),
                 },
@@ -198,7 +198,7 @@ where
     R: HttpRequest,
     T: HttpResponse,
 {
-    fn first(future: F, sent: Sent<S, R, T>, proof: ProofSent) -> Self {
+    fn first(future: F, sent: FirstAttempt<S, R, T>, proof: ProofSent) -> Self {
         if proof.is_some() {
             State::Proved { future, proved: Box::new(Proved { sent, proof }) }
         } else {
@@ -222,21 +222,22 @@ where
             StateOwned::Proved { mut proved, .. } => {
                 let Proved { sent, proof } = &mut *proved;
                 sent.shared.setup.proofs.learn(proof, response.headers());
-                match sent.shared.judge(&response, sent.slot(), sent.generation, DPOP) {
+                match sent.shared.judge(&response, sent.cell(), sent.generation, DPOP) {
                     Verdict::Rejected { says_invalid } => {
                         let Proved { sent, proof } = *proved;
                         let recovery = Recovery::begin(sent, proof, response, says_invalid)?;
                         State::Recovering { recovery: Box::new(recovery) }
                     }
-                    Verdict::NonceWanted if sent.kept.is_some() && proof.may_repeat() => {
+                    Verdict::NonceWanted if sent.replay_copy.is_some() && proof.may_repeat() => {
                         State::Repeating { repeat: Box::new(Repeat::of_proved(proved, response)?) }
                     }
                     verdict => {
                         if verdict == Verdict::Accepted {
-                            sent.slot().accept(sent.generation);
+                            sent.cell().accepted(sent.generation);
                         }
                         let mut response = response;
-                        if let Some(watch) = sent.shared.watcher(sent.by_type.watch, sent.slot(), sent.generation) {
+                        if let Some(watch) = sent.shared.watcher(sent.body_support.watch, sent.cell(), sent.generation)
+                        {
                             response = watch(response);
                         }
                         return Err(response);
@@ -245,7 +246,7 @@ where
             }
             StateOwned::Resent { mut resent, .. } => {
                 resent.shared.setup.proofs.learn(&mut resent.proof, response.headers());
-                let may_repeat = resent.kept.is_some() && resent.proof.may_repeat();
+                let may_repeat = resent.replay_copy.is_some() && resent.proof.may_repeat();
                 if !may_repeat || resent.judge(&response) != Verdict::NonceWanted {
                     return Err(resent.finish(response));
                 }
@@ -263,13 +264,13 @@ const BEARER: &[u8] = b"Bearer";
 const DPOP: &[u8] = b"DPoP";
 
 /// What is remembered of a first sending.
-pub(crate) struct Sent<S, R: HttpRequest, T> {
+pub(crate) struct FirstAttempt<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
-    /// `None`: the main slot, which needs no reference of its own.
-    slot: Option<Arc<Slot>>,
+    /// `None`: the default cell, which needs no reference of its own.
+    cell: Option<Arc<Cell>>,
     generation: u64,
-    kept: Option<R::Kept>,
-    by_type: ByType<R, T>,
+    replay_copy: Option<R::ReplayCopy>,
+    body_support: BodySupport<R, T>,
     /// An outer layer of this crate sends the second time.
     outer: bool,
     waited: bool,
@@ -277,51 +278,51 @@ pub(crate) struct Sent<S, R: HttpRequest, T> {
 
 /// The same, with its proof.
 struct Proved<S, R: HttpRequest, T> {
-    sent: Sent<S, R, T>,
+    sent: FirstAttempt<S, R, T>,
     proof: ProofSent,
 }
 
-impl<S, R: HttpRequest, T: HttpResponse> Sent<S, R, T> {
+impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
     pub(crate) fn new(
         shared: SharedHandle<S>,
-        slot: Option<Arc<Slot>>,
+        cell: Option<Arc<Cell>>,
         generation: u64,
-        kept: Option<R::Kept>,
+        replay_copy: Option<R::ReplayCopy>,
         outer: bool,
-        by_type: ByType<R, T>,
+        body_support: BodySupport<R, T>,
     ) -> Self {
-        Self { shared, slot, generation, kept, by_type, outer, waited: false }
+        Self { shared, cell, generation, replay_copy, body_support, outer, waited: false }
     }
 
-    fn slot(&self) -> &Arc<Slot> {
-        self.slot.as_ref().unwrap_or_else(|| self.shared.setup.engine.main())
+    fn cell(&self) -> &Arc<Cell> {
+        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.engine.default_cell())
     }
 }
 
 /// A first sending on its way.
-type Sending<S, R> = (<S as Service<R>>::Future, Sent<S, R, <S as Service<R>>::Response>, ProofSent);
+type Sending<S, R> = (<S as Service<R>>::Future, FirstAttempt<S, R, <S as Service<R>>::Response>, ProofSent);
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
-    slot: Option<Arc<Slot>>,
+    cell: Option<Arc<Cell>>,
     request: R,
     resending: Resending,
-    by_type: ByType<R, T>,
+    body_support: BodySupport<R, T>,
     step: WaitStep<S>,
 }
 
 enum WaitStep<S> {
-    /// Look at the slot (again).
+    /// Look at the cell (again).
     Reading,
-    Flying {
-        ticket: Ticket,
+    Refreshing {
+        waiter: RefreshWaiter,
         fallback: Option<Arc<Current>>,
     },
     /// There was a token, and the inner service is not ready. Boxed, so that it makes no future larger.
     Readying {
         spare: Box<S>,
-        /// The flight failed, and the token from before it is to be used.
+        /// The refresh failed, and the token from before it is to be used.
         fallback: Option<Arc<Current>>,
     },
 }
@@ -331,17 +332,17 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     #[inline(always)]
     pub(crate) fn new(
         shared: SharedHandle<S>,
-        slot: Option<Arc<Slot>>,
+        cell: Option<Arc<Cell>>,
         request: R,
         resending: Resending,
-        by_type: ByType<R, T>,
+        body_support: BodySupport<R, T>,
         read: Read,
     ) -> Self {
         let step = match read {
-            Read::Wait { ticket, fallback } => WaitStep::Flying { ticket, fallback },
+            Read::Wait { waiter, fallback } => WaitStep::Refreshing { waiter, fallback },
             Read::Ready(_) | Read::Failed(_) => WaitStep::Reading,
         };
-        Self { shared, slot, request, resending, by_type, step }
+        Self { shared, cell, request, resending, body_support, step }
     }
 
     /// A clone of the inner service that is ready, and the token to send with.
@@ -351,26 +352,26 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         S::Error: Into<BoxError>,
     {
         let engine = &self.shared.setup.engine;
-        let slot = self.slot.as_ref().unwrap_or_else(|| engine.main());
+        let cell = self.cell.as_ref().unwrap_or_else(|| engine.default_cell());
         loop {
-            let (mut spare, landed, mut fallback) = match std::mem::replace(&mut self.step, WaitStep::Reading) {
-                WaitStep::Reading => match slot.read(engine) {
-                    Read::Ready(current) => (self.shared.spare(), Some(current), None),
-                    Read::Wait { ticket, fallback } => {
-                        self.step = WaitStep::Flying { ticket, fallback };
+            let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, WaitStep::Reading) {
+                WaitStep::Reading => match cell.read(engine) {
+                    Read::Ready(current) => (self.shared.fresh_clone(), Some(current), None),
+                    Read::Wait { waiter, fallback } => {
+                        self.step = WaitStep::Refreshing { waiter, fallback };
                         continue;
                     }
                     Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
                 },
-                WaitStep::Flying { mut ticket, fallback } => {
-                    let Poll::Ready(landing) = Pin::new(&mut ticket).poll(cx) else {
-                        self.step = WaitStep::Flying { ticket, fallback };
+                WaitStep::Refreshing { mut waiter, fallback } => {
+                    let Poll::Ready(result) = Pin::new(&mut waiter).poll(cx) else {
+                        self.step = WaitStep::Refreshing { waiter, fallback };
                         return Poll::Pending;
                     };
-                    let failed = matches!(landing, Landing::Failed(_));
-                    match engine.settle(landing, fallback) {
-                        Some(Ok(current)) if failed => (self.shared.spare(), None, Some(current)),
-                        Some(Ok(current)) => (self.shared.spare(), Some(current), None),
+                    let failed = matches!(result, RefreshResult::Failed(_));
+                    match engine.resolve(result, fallback) {
+                        Some(Ok(current)) if failed => (self.shared.fresh_clone(), None, Some(current)),
+                        Some(Ok(current)) => (self.shared.fresh_clone(), Some(current), None),
                         Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
                         None => continue,
                     }
@@ -383,14 +384,14 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             };
             ready.map_err(service_error)?;
             // Readiness may have been long in coming, and so may this poll: another token may be there, or this one have
-            // expired. Where the slot's word says that it is current still, nothing that others share is touched.
-            let read = match landed {
-                Some(current) if slot.word() == current.word() => Read::Ready(current),
-                _ => slot.read(engine),
+            // expired. Where the cell's word says that it is current still, nothing that others share is touched.
+            let read = match finished {
+                Some(current) if cell.word() == current.word() => Read::Ready(current),
+                _ => cell.read(engine),
             };
             match (read, fallback.take()) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
-                (Read::Wait { ticket, fallback }, None) => self.step = WaitStep::Flying { ticket, fallback },
+                (Read::Wait { waiter, fallback }, None) => self.step = WaitStep::Refreshing { waiter, fallback },
                 (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
             }
         }
@@ -400,23 +401,24 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     where
         S: Service<R, Response = T>,
     {
-        let Self { shared, slot, mut request, resending, by_type, .. } = self;
-        let kept = match by_type.keep(&request, resending) {
-            Keeping::Done(kept) => kept,
-            Keeping::ByRecording => {
-                let kept;
-                (request, kept) = request.record(by_type.ops, shared.setup.replay.cap);
-                kept
+        let Self { shared, cell, mut request, resending, body_support, .. } = self;
+        let replay_copy = match body_support.copy_for_replay(&request, resending) {
+            ReplayAttempt::Done(replay_copy) => replay_copy,
+            ReplayAttempt::ByRecording => {
+                let replay_copy;
+                (request, replay_copy) = request.record(body_support.vtable, shared.setup.replay.cap);
+                replay_copy
             }
         };
         let header = current.token.header_value();
-        let header = if slot.is_none() { shared.copies.copy_of(current.word(), header) } else { header.clone() };
+        let header =
+            if cell.is_none() { shared.header_cache.get_or_copy(current.word(), header) } else { header.clone() };
         let setup = &shared.setup;
         let proof = setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None)?;
         setup.injection.apply(header, request.headers_mut());
         let future = spare.call(request);
-        let sent = Sent::new(shared, slot, current.generation, kept, resending.outer, by_type);
-        Ok((future, Sent { waited: true, ..sent }, proof))
+        let sent = FirstAttempt::new(shared, cell, current.generation, replay_copy, resending.outer, body_support);
+        Ok((future, FirstAttempt { waited: true, ..sent }, proof))
     }
 }
 
@@ -427,21 +429,21 @@ where
     T: HttpResponse,
 {
     shared: SharedHandle<S>,
-    slot: Arc<Slot>,
-    kept: Option<R::Kept>,
+    cell: Arc<Cell>,
+    replay_copy: Option<R::ReplayCopy>,
     /// The original response, until it is certain that there will be a better one.
     response: Option<T>,
     rejected: u64,
     outcome: AuthOutcome,
-    /// Our rejection started the flight.
+    /// Our rejection started the refresh.
     starter: bool,
-    by_type: ByType<R, T>,
+    body_support: BodySupport<R, T>,
     proof: ProofSent,
     step: RecoveryStep<S, R, T::Body>,
 }
 
 enum RecoveryStep<S, R, B> {
-    Flying(Ticket),
+    Refreshing(RefreshWaiter),
     /// A newer token is there.
     Renewed(Arc<Current>),
     Draining {
@@ -467,8 +469,8 @@ where
     T: HttpResponse,
 {
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
-    fn begin(sent: Sent<S, R, T>, proof: ProofSent, response: T, says_invalid: bool) -> Result<Self, T> {
-        let slot = sent.slot().clone();
+    fn begin(sent: FirstAttempt<S, R, T>, proof: ProofSent, response: T, says_invalid: bool) -> Result<Self, T> {
+        let cell = sent.cell().clone();
         let engine = &sent.shared.setup.engine;
         let mut outcome =
             AuthOutcome { generation: sent.generation, waited: sent.waited, rejected: true, ..AuthOutcome::default() };
@@ -480,11 +482,11 @@ where
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
-        let step = match slot.reject(engine, sent.generation, says_invalid) {
+        let step = match cell.reject(engine, sent.generation, says_invalid) {
             Rejection::Newer(current) => RecoveryStep::Renewed(current),
-            Rejection::Wait { ticket, starter: started } => {
+            Rejection::Wait { waiter, starter: started } => {
                 (outcome.refreshed, starter) = (true, started);
-                RecoveryStep::Flying(ticket)
+                RecoveryStep::Refreshing(waiter)
             }
             Rejection::Suppressed => {
                 events::refresh_suppressed(sent.generation);
@@ -493,9 +495,9 @@ where
             }
             Rejection::Failed(error) => return Err(with_outcome(response, outcome, Some(error))),
         };
-        if sent.kept.is_none() {
-            // The flight goes on behind the caller's back, for the next request.
-            if R::is_body_unknown(&sent.by_type.ops) {
+        if sent.replay_copy.is_none() {
+            // The refresh goes on behind the caller's back, for the next request.
+            if R::is_body_unknown(&sent.body_support.vtable) {
                 sent.shared.warn_of_body(R::body_name());
             }
             outcome.not_replayable = true;
@@ -503,11 +505,11 @@ where
         }
         Ok(Self {
             rejected: sent.generation,
-            by_type: sent.by_type,
+            body_support: sent.body_support,
             proof,
             shared: sent.shared,
-            slot,
-            kept: sent.kept,
+            cell,
+            replay_copy: sent.replay_copy,
             response: Some(response),
             outcome,
             starter,
@@ -518,33 +520,35 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
         loop {
             self.step = match &mut self.step {
-                RecoveryStep::Flying(ticket) => match ready!(Pin::new(ticket).poll(cx)) {
-                    Landing::New(current) => RecoveryStep::Renewed(current),
-                    Landing::Same(current) if current.generation != self.rejected => RecoveryStep::Renewed(current),
-                    Landing::Same(_) => {
+                RecoveryStep::Refreshing(waiter) => match ready!(Pin::new(waiter).poll(cx)) {
+                    RefreshResult::New(current) => RecoveryStep::Renewed(current),
+                    RefreshResult::Same(current) if current.generation != self.rejected => {
+                        RecoveryStep::Renewed(current)
+                    }
+                    RefreshResult::Same(_) => {
                         self.outcome.same_token = true;
                         return self.original(None);
                     }
-                    Landing::Failed(error) => return self.original(Some(error)),
-                    Landing::Superseded => {
-                        // What comes now is not of the flight that we started, and proves nothing for it.
+                    RefreshResult::Failed(error) => return self.original(Some(error)),
+                    RefreshResult::Superseded => {
+                        // What comes now is not of the refresh that we started, and proves nothing for it.
                         self.starter = false;
-                        match self.slot.read(&self.shared.setup.engine) {
+                        match self.cell.read(&self.shared.setup.engine) {
                             Read::Ready(current) => RecoveryStep::Renewed(current),
-                            Read::Wait { ticket, .. } => RecoveryStep::Flying(ticket),
+                            Read::Wait { waiter, .. } => RecoveryStep::Refreshing(waiter),
                             Read::Failed(error) => return self.original(Some(error)),
                         }
                     }
                 },
                 RecoveryStep::Renewed(current) => {
-                    let Some(mut request) = self.kept.take().and_then(R::rebuild) else {
+                    let Some(mut request) = self.replay_copy.take().and_then(R::rebuild) else {
                         self.outcome.not_replayable = true;
                         return self.original(None);
                     };
                     request.mark_resend();
                     let setup = &self.shared.setup;
                     if setup.proofs.is_on() {
-                        (request, self.kept) = self.by_type.keep_again(request, setup.replay.cap);
+                        (request, self.replay_copy) = self.body_support.copy_again(request, setup.replay.cap);
                     }
                     let header = current.token.header_value().clone();
                     let former = std::mem::take(&mut self.proof);
@@ -560,7 +564,7 @@ where
                 RecoveryStep::Draining { drain, request } => {
                     ready!(drain.as_mut().poll(cx));
                     // The rejected response is dropped with this step, and with it its connection's reservation.
-                    RecoveryStep::Readying { spare: self.shared.spare(), request: request.take() }
+                    RecoveryStep::Readying { spare: self.shared.fresh_clone(), request: request.take() }
                 }
                 RecoveryStep::Readying { spare, request } => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
@@ -569,9 +573,9 @@ where
                     self.outcome.resent = true;
                     let resent = Resent {
                         shared: self.shared.clone(),
-                        slot: self.slot.clone(),
-                        kept: self.kept.take(),
-                        by_type: self.by_type,
+                        cell: self.cell.clone(),
+                        replay_copy: self.replay_copy.take(),
+                        body_support: self.body_support,
                         proof: std::mem::take(&mut self.proof),
                         outcome: std::mem::take(&mut self.outcome),
                         starter: self.starter,
@@ -593,10 +597,10 @@ where
 /// What is remembered of a second sending.
 struct Resent<S, R: HttpRequest, T> {
     shared: SharedHandle<S>,
-    slot: Arc<Slot>,
+    cell: Arc<Cell>,
     /// For a proof with a nonce only.
-    kept: Option<R::Kept>,
-    by_type: ByType<R, T>,
+    replay_copy: Option<R::ReplayCopy>,
+    body_support: BodySupport<R, T>,
     proof: ProofSent,
     outcome: AuthOutcome,
     starter: bool,
@@ -605,19 +609,19 @@ struct Resent<S, R: HttpRequest, T> {
 impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
     fn judge(&self, response: &T) -> Verdict {
         let scheme = if self.proof.is_some() { DPOP } else { BEARER };
-        self.shared.judge(response, &self.slot, self.outcome.generation, scheme)
+        self.shared.judge(response, &self.cell, self.outcome.generation, scheme)
     }
 
     /// Whatever the second response is, it goes out.
     fn finish(&mut self, mut response: T) -> T {
-        if let Some(watch) = self.shared.watcher(self.by_type.watch, &self.slot, self.outcome.generation) {
+        if let Some(watch) = self.shared.watcher(self.body_support.watch, &self.cell, self.outcome.generation) {
             response = watch(response);
         }
         if matches!(self.judge(&response), Verdict::Accepted) {
             if self.starter {
-                self.slot.proved(&self.shared.setup.engine, self.outcome.generation);
+                self.cell.resend_accepted(&self.shared.setup.engine, self.outcome.generation);
             } else {
-                self.slot.accept(self.outcome.generation);
+                self.cell.accepted(self.outcome.generation);
             }
         }
         with_outcome(response, std::mem::take(&mut self.outcome), None)

@@ -16,7 +16,7 @@ type Of<S, R, T> = PhantomData<fn() -> (S, R, T)>;
 
 pub(super) enum Repeated<S: Service<R>, R: HttpRequest> {
     #[expect(dead_code, reason = "there are no repeats")]
-    Sent(S::Future, Box<Proved<S, R, S::Response>>),
+    FirstAttempt(S::Future, Box<Proved<S, R, S::Response>>),
     #[expect(dead_code, reason = "there are no repeats")]
     Resent(S::Future, Resent<S, R, S::Response>),
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tower_service::Service;
 
 use super::{Proved, Resent, service_error, with_outcome};
-use crate::middleware::shared::{ByType, SharedHandle};
+use crate::middleware::shared::{BodySupport, SharedHandle};
 use crate::request::{HttpRequest, HttpResponse, ProofSent};
 use crate::response::Drain;
 use crate::types::{AuthOutcome, BoxError, Error, events};
@@ -37,7 +37,7 @@ enum Step<S, B> {
 }
 
 pub(super) enum Repeated<S: Service<R>, R: HttpRequest> {
-    Sent(S::Future, Box<Proved<S, R, S::Response>>),
+    FirstAttempt(S::Future, Box<Proved<S, R, S::Response>>),
     Resent(S::Future, Resent<S, R, S::Response>),
 }
 
@@ -50,9 +50,9 @@ where
     /// The response comes back if the request cannot be sent again.
     pub(super) fn of_proved(mut proved: Box<Proved<S, R, T>>, response: T) -> Result<Self, T> {
         let Proved { sent, proof } = &mut *proved;
-        match again(&sent.shared, sent.kept.take(), sent.by_type, proof) {
-            Some((request, kept)) => {
-                sent.kept = kept;
+        match again(&sent.shared, sent.replay_copy.take(), sent.body_support, proof) {
+            Some((request, replay_copy)) => {
+                sent.replay_copy = replay_copy;
                 events::repeated_with_nonce(sent.generation);
                 let shared = sent.shared.clone();
                 Ok(Self::new(shared, request, Sending::First(Some(proved)), response))
@@ -67,9 +67,9 @@ where
 
     /// The same for a second sending.
     pub(super) fn of_resent(mut resent: Resent<S, R, T>, response: T) -> Result<Self, T> {
-        match again(&resent.shared, resent.kept.take(), resent.by_type, &mut resent.proof) {
-            Some((request, kept)) => {
-                resent.kept = kept;
+        match again(&resent.shared, resent.replay_copy.take(), resent.body_support, &mut resent.proof) {
+            Some((request, replay_copy)) => {
+                resent.replay_copy = replay_copy;
                 events::repeated_with_nonce(resent.outcome.generation);
                 let shared = resent.shared.clone();
                 Ok(Self::new(shared, request, Sending::Second(Some(resent)), response))
@@ -96,14 +96,14 @@ where
             self.step = match &mut self.step {
                 Step::Draining(drain) => {
                     ready!(drain.as_mut().poll(cx));
-                    Step::Readying(self.shared.spare())
+                    Step::Readying(self.shared.fresh_clone())
                 }
                 Step::Readying(spare) => {
                     ready!(spare.poll_ready(cx)).map_err(service_error)?;
                     let Some(request) = self.request.take() else { return Poll::Pending };
                     let future = spare.call(request);
                     return match &mut self.sending {
-                        Sending::First(proved) => proved.take().map(|proved| Repeated::Sent(future, proved)),
+                        Sending::First(proved) => proved.take().map(|proved| Repeated::FirstAttempt(future, proved)),
                         Sending::Second(resent) => resent.take().map(|resent| Repeated::Resent(future, resent)),
                     }
                     .map_or(Poll::Pending, |repeated| Poll::Ready(Ok(repeated)));
@@ -113,18 +113,18 @@ where
     }
 }
 
-/// The request with the same token and another proof, kept once more: it may yet meet a 401.
+/// The request with the same token and another proof, copied once more: it may yet meet a 401.
 fn again<S, R: HttpRequest, T>(
     shared: &SharedHandle<S>,
-    kept: Option<R::Kept>,
-    by_type: ByType<R, T>,
+    replay_copy: Option<R::ReplayCopy>,
+    body_support: BodySupport<R, T>,
     proof: &mut ProofSent,
-) -> Option<(R, Option<R::Kept>)> {
+) -> Option<(R, Option<R::ReplayCopy>)> {
     let setup = &shared.setup;
     let (token, nonce) = proof.spend()?;
-    let (mut request, kept) = by_type.keep_again(R::rebuild(kept?)?, setup.replay.cap);
+    let (mut request, replay_copy) = body_support.copy_again(R::rebuild(replay_copy?)?, setup.replay.cap);
     let former = std::mem::take(proof);
     *proof = setup.proofs.put(&mut request, &token, &setup.origins, former, Some(nonce)).ok()?;
     setup.injection.apply(token, request.headers_mut());
-    Some((request, kept))
+    Some((request, replay_copy))
 }

@@ -19,11 +19,11 @@ cases! {
     /// Behaviour 16.
     16, "the leader is dropped: the followers succeed with its token request", leader_cancelled;
     /// Behaviour 17.
-    17, "the leader's own timeout does not end the flight", leader_times_out;
+    17, "the leader's own timeout does not end the refresh", leader_times_out;
     /// Behaviour 18.
-    18, "a follower leaves by its own deadline and the flight goes on", followers_deadline_is_its_own;
+    18, "a follower leaves by its own deadline and the refresh goes on", followers_deadline_is_its_own;
     /// Behaviour 19.
-    19, "all waiters gone: the flight completes and its token is used", all_waiters_gone;
+    19, "all waiters gone: the refresh completes and its token is used", all_waiters_gone;
     /// Behaviour 19.
     19, "all waiters gone: a rotated refresh token is kept", all_waiters_gone_with_a_refresh_token;
     /// Behaviour 20.

@@ -20,7 +20,7 @@ cases! {
     /// Behaviour 84.
     84, "only `invalid_grant` ends a grant", what_ends_a_grant;
     /// Behaviour 85.
-    85, "the token of a flight that is up when others are invalidated is used", invalidated_in_flight;
+    85, "the token of a refresh that is up when others are invalidated is used", invalidated_in_flight;
     /// Behaviour 85.
     85, "what was asked for with old credentials is thrown away", new_credentials_in_flight;
 }
@@ -128,7 +128,7 @@ async fn invalidated_in_flight(subject: Arc<dyn Subject>) -> Offered {
     assert_eq!(world.auth.token_requests(), 1);
     setup.control.invalidate()?;
     succeed(&setup.client, get("/")).await;
-    assert_eq!(world.auth.token_requests(), 2, "with no flight up, the old token is forgotten");
+    assert_eq!(world.auth.token_requests(), 2, "with no refresh up, the old token is forgotten");
     Ok(())
 }
 

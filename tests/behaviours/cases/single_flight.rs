@@ -1,4 +1,4 @@
-//! Single flight: however many wait, one token request.
+//! Single refresh: however many wait, one token request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ cases! {
     /// Behaviour 6.
     6, "a 401 while a background refresh runs joins it", rejected_during_a_background_refresh;
     /// Behaviour 7.
-    7, "refreshes by 401 and by expiry at the same time are one token request", forced_and_ordinary_share_a_flight;
+    7, "refreshes by 401 and by expiry at the same time are one token request", forced_and_ordinary_share_a_refresh;
     /// Behaviour 9.
     9, "a request that was held up is judged by the token in its header", stamp_is_the_snapshot;
     /// Behaviour 11.
-    11, "the end of an older flight does not remove a newer one", older_flight_leaves_the_newer_alone;
+    11, "the end of an older refresh does not remove a newer one", older_refresh_leaves_the_newer_alone;
     /// Behaviour 12.
     12, "a token request that hangs for one tenant does not delay another", tenants_fly_in_parallel;
     /// Behaviour 13.
@@ -39,11 +39,11 @@ cases! {
     /// Behaviour 13.
     13, "while a refresh after a bare 401 runs requests go out at once", bare_401_delays_nobody_else;
     /// Behaviour 13.
-    13, "after `invalid_token` requests wait for the one flight", invalid_token_holds_requests_back;
+    13, "after `invalid_token` requests wait for the one refresh", invalid_token_holds_requests_back;
     /// Behaviour 14.
     14, "a response without an end keeps nobody from sending or refreshing", endless_response;
     /// Behaviour 15.
-    15, "clones, and services made for each request, share one flight", clones_share_a_flight;
+    15, "clones, and services made for each request, share one refresh", clones_share_a_refresh;
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -161,7 +161,7 @@ async fn rejected_during_a_background_refresh(subject: Arc<dyn Subject>) -> Offe
     Ok(())
 }
 
-async fn forced_and_ordinary_share_a_flight(subject: Arc<dyn Subject>) -> Offered {
+async fn forced_and_ordinary_share_a_refresh(subject: Arc<dyn Subject>) -> Offered {
     // Expiry first, then a 401.
     let world = World::new();
     let client = world.client(&subject)?;
@@ -226,7 +226,7 @@ async fn stamp_is_the_snapshot(subject: Arc<dyn Subject>) -> Offered {
     Ok(())
 }
 
-async fn older_flight_leaves_the_newer_alone(subject: Arc<dyn Subject>) -> Offered {
+async fn older_refresh_leaves_the_newer_alone(subject: Arc<dyn Subject>) -> Offered {
     let world = World::new();
     let setup = world.subject(&subject, Settings::default())?;
     world.auth.script([Fault::Slow(8 * SECOND), Fault::Slow(8 * SECOND)]);
@@ -236,7 +236,7 @@ async fn older_flight_leaves_the_newer_alone(subject: Arc<dyn Subject>) -> Offer
     world.pass(2 * SECOND).await;
     setup.control.replace_secret(crate::subject::SECRET)?;
     let second = start(&setup.client, get("/second"));
-    // The first flight has landed in vain; the second has another second to go.
+    // The first refresh has landed in vain; the second has another second to go.
     world.pass(7 * SECOND).await;
     assert_eq!((world.auth.token_requests(), world.auth.in_flight()), (2, 1));
     world.auth.revoke(&world.auth.last_token().unwrap());
@@ -349,7 +349,7 @@ async fn endless_response(subject: Arc<dyn Subject>) -> Offered {
     Ok(())
 }
 
-async fn clones_share_a_flight(subject: Arc<dyn Subject>) -> Offered {
+async fn clones_share_a_refresh(subject: Arc<dyn Subject>) -> Offered {
     let world = World::with(|auth| auth.latency(SECOND));
     let setup = world.subject(&subject, Settings::default())?;
     let mut requests = Vec::new();

@@ -25,7 +25,7 @@ cases! {
     /// Behaviour 93.
     93, "thousands of tenants keep to the bound, and the busy one keeps its token", many_tenants;
     /// Behaviour 94.
-    94, "a crowd of tenants does not fork the flight of one", no_eviction_in_flight;
+    94, "a crowd of tenants does not fork the refresh of one", no_eviction_in_flight;
     /// Behaviour 95.
     95, "a tenant is not remembered for the next request", tenants_do_not_stick;
     /// Behaviour 96.
@@ -152,7 +152,7 @@ async fn no_eviction_in_flight(subject: Arc<dyn Subject>) -> Offered {
     let world = World::with(|auth| auth.tenant_header(TENANT).latency(Duration::from_secs(5)))
         .api(|api| api.tenant_header(TENANT));
     let client = world.subject(&subject, token_per_tenant(vec![Setting::MaxPartitions(1)]))?.client;
-    // Gives up at once: nobody holds on to the flight any more, only the client itself.
+    // Gives up at once: nobody holds on to the refresh any more, only the client itself.
     let one = start(&client, for_tenant(get("/"), "one"));
     world.pass(Duration::from_millis(1)).await;
     one.abort();

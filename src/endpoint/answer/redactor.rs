@@ -5,12 +5,12 @@ use crate::types::Secret;
 
 /// What must not be in an error. Servers echo it: as it was sent, and decoded or encoded again.
 #[derive(Default)]
-pub(crate) struct Sent<'a> {
+pub(crate) struct Redactor<'a> {
     values: Vec<&'a str>,
     owned: Vec<Secret<String>>,
 }
 
-impl<'a> Sent<'a> {
+impl<'a> Redactor<'a> {
     /// Shorter ones would be found everywhere by chance.
     const SHORTEST: usize = 4;
     const LONGEST_DESCRIPTION: usize = 256;
