@@ -1,4 +1,4 @@
-//! Single refresh: however many wait, one token request.
+//! Single flight: however many wait, one token request.
 
 use std::sync::Arc;
 use std::time::Duration;
