@@ -93,7 +93,7 @@ pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry};
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
-    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind,
+    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind, TransportError,
 };
 
 /// The README's examples compile.
