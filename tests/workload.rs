@@ -2,11 +2,13 @@
 //! of an assertion that is not there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tower_oauth2_client::test_util::{AuthServer, Fault, RecordedRequest, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, SecretSource, TokenError, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Secret, SecretSource, TokenError, TokenErrorKind,
     providers,
 };
 
@@ -134,7 +136,8 @@ async fn spiffe_jwt_svid() {
 #[tokio::test]
 async fn google_workload_identity_federation() {
     let file = TokenFile::new("google", "eyJ.e30.c2ln");
-    let audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/my-pool/providers/my-provider";
+    let audience =
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/my-pool/providers/my-provider";
     let scopes = ["https://www.googleapis.com/auth/cloud-platform"];
     assert_is(
         &request(providers::google_workload_identity(audience, scopes, file.path())).await,
@@ -161,18 +164,16 @@ async fn a_rotated_assertion_is_used_at_once() {
     handle.invalidate();
     handle.token().await.unwrap();
     // Replaced while the exchange was under way: refused, read again, and sent again, once.
-    auth.script([Fault::Error(401, "invalid_client".into())]);
-    handle.invalidate();
-    let racing = {
-        let handle = handle.clone();
-        tokio::spawn(async move { handle.token().await })
-    };
-    while auth.token_requests() < 3 {
-        tokio::task::yield_now().await;
-    }
-    let _ = racing.await.unwrap();
+    auth.script([Fault::error("invalid_client")]);
+    let reads = Arc::new(AtomicUsize::new(2));
+    let rotating = SecretSource::provider(move || {
+        let read = reads.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, std::io::Error>(Secret::from(format!("read {read}"))) }
+    });
+    let rotating = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::assertion(rotating));
+    self::handle(&auth, rotating).token().await.unwrap();
     let sent: Vec<_> = auth.requests().iter().map(|request| request.param("client_assertion").unwrap()).collect();
-    assert_eq!(sent, ["first", "second", "second"]);
+    assert_eq!(sent, ["first", "second", "read 2", "read 3"]);
 }
 
 /// A JWT that ends so many seconds after the clock's time.
@@ -208,7 +209,7 @@ async fn an_assertion_that_is_not_there_or_has_expired_is_not_sent() {
     let auth = AuthServer::new(clock.clone());
     let gone = handle(&auth, providers::spiffe("https://auth.example.com/token", "/does/not/exist/svid"));
     assert_not_sent(&gone.token().await.unwrap_err(), "cannot be read from /does/not/exist/svid");
-    let sealed = SecretSource::provider(|| async { Err::<tower_oauth2_client::Secret, _>("the agent is away") });
+    let sealed = SecretSource::provider(|| async { Err::<Secret, _>("the agent is away") });
     let sealed = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::assertion(sealed));
     assert_not_sent(&handle(&auth, sealed).token().await.unwrap_err(), "the provider of the client assertion failed");
     assert_eq!(auth.token_requests(), 0);
@@ -217,7 +218,7 @@ async fn an_assertion_that_is_not_there_or_has_expired_is_not_sent() {
     let handle = handle(&auth, providers::kubernetes("https://auth.example.com/token", file.path()));
     assert!(handle.token().await.is_err());
     file.write(&jwt(&clock, -59));
-    clock.advance(Duration::from_secs(1)).await;
+    clock.advance(Duration::from_secs(1));
     handle.token().await.unwrap();
     assert_eq!(auth.token_requests(), 1);
 }
@@ -235,4 +236,56 @@ fn an_assertion_type_or_text_that_cannot_be_one_is_refused() {
         let error = cfg.origin("https://api.example.com").build().unwrap_err();
         assert!(!format!("{error:?} {auth:?}").contains("canary"), "{error}");
     }
+}
+
+#[path = "../examples/workload/aws.rs"]
+mod aws;
+#[path = "../examples/workload/metadata.rs"]
+mod metadata;
+
+/// The example of <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html> in its long-standing form.
+#[test]
+fn aws_signatures_are_those_of_the_documentation() {
+    let credentials = aws::Credentials {
+        access_key_id: "AKIDEXAMPLE".into(),
+        secret_access_key: Secret::from("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+        session_token: None,
+    };
+    let at = aws::Timestamp::of(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160)).unwrap();
+    assert_eq!((at.full.as_str(), at.day.as_str()), ("20150830T123600Z", "20150830"));
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned()),
+        ("host", "iam.amazonaws.com".to_owned()),
+        ("x-amz-date", at.full.clone()),
+    ];
+    let signing = aws::Signing { region: "us-east-1", service: "iam", credentials: &credentials, at: &at };
+    let value = signing.authorization("GET", "/", "Action=ListUsers&Version=2010-05-08", &headers, b"");
+    assert_eq!(
+        value,
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, \
+         SignedHeaders=content-type;host;x-amz-date, \
+         Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+    );
+}
+
+/// Behaviour 176.
+#[tokio::test]
+async fn an_aws_workload_authenticates_with_the_jwt_of_sts() {
+    assert_eq!(aws::run().await.unwrap(), "authenticated with eyJ.aws.jwt");
+}
+
+/// Behaviour 176.
+#[tokio::test]
+async fn an_instance_gets_its_tokens_from_the_metadata_server() {
+    use tower_oauth2_client::{TokenRequest, TokenSource};
+
+    assert!(metadata::ORIGIN.ends_with("google.internal"));
+    assert_eq!(metadata::run().await.unwrap(), "sent Bearer ya29.instance");
+    // Something else answers there: no token, and worth another try.
+    let other = tower::service_fn(|_: http::Request<hyper::body::Incoming>| async {
+        Ok::<_, tower_oauth2_client::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+    });
+    let server = tower_oauth2_client::test_util::serve(other).await.unwrap();
+    let source = metadata::MetadataServer::new(server.origin()).unwrap();
+    assert!(source.fetch(TokenRequest::default()).await.unwrap_err().is_transient());
 }

@@ -171,10 +171,7 @@ impl ClientAuth {
 
     /// The same, sent under another `client_assertion_type`: [`JWT_SPIFFE`](ClientAuth::JWT_SPIFFE), or one that your
     /// server defines.
-    pub fn assertion_of_type(
-        assertion_type: impl Into<Cow<'static, str>>,
-        assertion: impl Into<SecretSource>,
-    ) -> Self {
+    pub fn assertion_of_type(assertion_type: impl Into<Cow<'static, str>>, assertion: impl Into<SecretSource>) -> Self {
         Self::of(None, Method::Assertion(assertion_type.into(), assertion.into()))
     }
 

@@ -213,15 +213,16 @@ async fn entra_by_certificate() {
     use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
     let (pem, key) = certificate();
-    let signing = |certificate: Certificate| {
-        SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_certificate(certificate)
-    };
+    let signing =
+        |certificate: Certificate| SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_certificate(certificate);
     let auth = ClientAuth::private_key_jwt("my-id", signing(Certificate::from_pem(pem.as_str())));
     let auth = auth.assertion_typ(AssertionTyp::Jwt);
     auth.validate().unwrap();
     let settings = settings("https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token");
     let (first, rest) = assertion(&auth, &settings).await;
-    assert!(rest.contains("client_id=my-id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"));
+    assert!(rest.contains(
+        "client_id=my-id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"
+    ));
     let sha256 = thumbprint(&SHA256, &pem);
     assert_eq!(header(&first), format!(r#"{{"typ":"JWT","alg":"PS256","x5t#S256":"{sha256}"}}"#));
     let claims = key.verify(&first);
@@ -234,11 +235,9 @@ async fn entra_by_certificate() {
     let all = Certificate::from_pem(chain.as_str()).x5t().x5c().without_x5t_s256();
     let auth = ClientAuth::private_key_jwt("my-id", signing(all)).assertion_typ(AssertionTyp::None);
     let header: Value = serde_json::from_str(&header(&assertion(&auth, &settings).await.0)).unwrap();
-    let x5c: Vec<_> = chain.split_inclusive("-----END CERTIFICATE-----\n").map(|pem| STANDARD.encode(der(pem))).collect();
-    assert_eq!(
-        header,
-        json!({"alg": "PS256", "x5t": thumbprint(&SHA1_FOR_LEGACY_USE_ONLY, &pem), "x5c": x5c})
-    );
+    let x5c: Vec<_> =
+        chain.split_inclusive("-----END CERTIFICATE-----\n").map(|pem| STANDARD.encode(der(pem))).collect();
+    assert_eq!(header, json!({"alg": "PS256", "x5t": thumbprint(&SHA1_FOR_LEGACY_USE_ONLY, &pem), "x5c": x5c}));
 }
 
 #[tokio::test]
