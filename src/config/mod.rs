@@ -308,7 +308,8 @@ impl AuthConfig {
     }
 
     pub(crate) fn engine_policy(&self) -> EnginePolicy {
-        self.engine.clone()
+        let has_primary_grant = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.settings.grant.is_primary());
+        EnginePolicy { has_primary_grant, ..self.engine.clone() }
     }
 
     pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
