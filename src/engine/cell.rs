@@ -30,7 +30,7 @@ use super::refresh_token::{Family, RefreshTokenState};
 use super::rejection_limiter::RejectionLimiter;
 use crate::token::{
     Failed, Freshness, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest, RefreshFate,
-    RefreshOwner, RefreshToken, Token, TokenRequest, lifetime_of,
+    RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -238,11 +238,17 @@ impl Cell {
         self.word.load(Ordering::Acquire)
     }
 
+    /// The same, with the demand to read the clocks where that was long ago: a timer may be one that nobody drives.
+    #[inline]
+    pub(crate) fn word_now(&self, env: &Env) -> u64 {
+        if env.coarse_clock.is_recent() { self.word() } else { self.word() | CHECK_CLOCK }
+    }
+
     /// The token if it may simply be used: no lock, no clock.
     #[inline]
     pub(crate) fn ready(&self, env: &Env) -> Option<Arc<Current>> {
         // The word first: a token published between the two reads is newer than the word, which is harmless.
-        if self.word() & (CHECK_CLOCK | KNOWN_INVALID) != 0
+        if self.word_now(env) & (CHECK_CLOCK | KNOWN_INVALID) != 0
             || !env.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
         {
             return None;
@@ -802,7 +808,9 @@ impl Cell {
             // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
-            env.coarse_time(|| *now).saturating_add(millis(ahead))
+            let clock = &env.coarse_clock;
+            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick(now, MAX_AGE) };
+            time.saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
     }
@@ -912,8 +920,9 @@ impl State {
     }
 }
 
+/// A span that no clock can hold is cut to a year.
 fn later(moment: Instant, span: Duration) -> Instant {
-    moment.checked_add(span).unwrap_or(moment)
+    moment.checked_add(span.min(YEAR)).unwrap_or(moment)
 }
 
 fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
@@ -1007,7 +1016,10 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::engine::coarse_clock::CoarseClock;
+    use crate::engine::os_clock::OsClock;
     use crate::engine::{EnginePolicy, Table};
+    use crate::test_util::TestClock;
     use crate::token::{LifetimePolicy, TokenSource, erase};
     use crate::types::{Draw, SystemClock};
 
@@ -1030,7 +1042,7 @@ mod tests {
 
         fn table(&self, policy: EnginePolicy) -> Arc<Table> {
             let refresh_token = self.0.rotates.then(|| Secret::from("r0"));
-            let mut env = Env::new(erase(self.clone()), Arc::new(SystemClock), policy, None);
+            let mut env = Env::still(erase(self.clone()), SystemClock, policy);
             env.draw = Draw::always(0.5);
             Table::new(env, refresh_token)
         }
@@ -1218,9 +1230,7 @@ mod tests {
         };
         let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         driven.block_on(async {
-            sleep(table.env().policy.refresh_deadline / 2).await;
-            assert!(wait(cell.read(table.env())).ptr_eq(&stuck), "it may land yet");
-            sleep(table.env().policy.refresh_deadline).await;
+            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
             let second = wait(cell.read(table.env()));
             assert!(matches!(stuck.await, RefreshResult::Superseded));
             gate.let_one_land().await;
@@ -1271,7 +1281,7 @@ mod tests {
         let source = tower::service_fn(|_: TokenRequest| async {
             Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
         });
-        let env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        let env = Env::still(erase(source), SystemClock, EnginePolicy::default());
         let table = Table::new(env, None);
         let cell = table.default_cell();
         cell.hand_in(table.env(), token("t")).unwrap();
@@ -1297,7 +1307,7 @@ mod tests {
                 async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
             }
         });
-        let mut env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        let mut env = Env::still(erase(source), SystemClock, EnginePolicy::default());
         env.draw = Draw::always(0.0);
         let table = Table::new(env, None);
         let cell = table.default_cell();
@@ -1350,6 +1360,29 @@ mod tests {
             let RefreshResult::Failed(error) = wait(cell.read(table.env())).await else { panic!("it finished") };
             assert_eq!(error.kind(), TokenErrorKind::Aborted);
         });
+    }
+
+    /// Behaviour 129.
+    #[test]
+    fn a_clock_that_was_not_read_for_a_second_is_read_whoever_drives_the_timer() {
+        let (os, clock) = (Arc::new(AtomicU64::new(0)), TestClock::new());
+        let source = erase(tower::service_fn(|_: TokenRequest| async { Ok::<_, TokenError>(token("new")) }));
+        let mut env = Env::new(source, Arc::new(clock.clone()), EnginePolicy::default(), None);
+        env.coarse_clock = CoarseClock::new(OsClock::Set(os.clone()));
+        let table = Table::new(env, None);
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _inside = parked.enter();
+        let tenant = Partition { tenant: Some(crate::types::TenantId::new("t").unwrap()), scopes: None };
+        for cell in [table.default_cell().clone(), table.cell(tenant)] {
+            cell.hand_in(table.env(), token("old")).unwrap();
+            ready(cell.read(table.env()));
+            assert!(cell.ready(table.env()).is_some());
+            clock.advance(Duration::from_secs(7200));
+            assert!(cell.ready(table.env()).is_some(), "nobody has said that time has passed");
+            os.fetch_add(1_000_000_001, Ordering::Relaxed);
+            assert!(cell.ready(table.env()).is_none());
+            assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
+        }
     }
 
     #[tokio::test(start_paused = true)]

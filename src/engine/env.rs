@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
+use super::os_clock::OsClock;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
 };
@@ -102,7 +103,21 @@ impl Env {
         policy: EnginePolicy,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        Self { source, clock, policy, draw: Draw::default(), fixed_tenant, coarse_clock: CoarseClock::new() }
+        Self {
+            source,
+            clock,
+            policy,
+            draw: Draw::default(),
+            fixed_tenant,
+            coarse_clock: CoarseClock::new(OsClock::default()),
+        }
+    }
+
+    /// As the operating system's clocks stand still, so that a slow machine changes nothing.
+    #[cfg(test)]
+    pub(crate) fn still(source: Arc<dyn DynTokenSource>, clock: impl Clock, policy: EnginePolicy) -> Self {
+        let coarse_clock = CoarseClock::new(OsClock::Set(Arc::default()));
+        Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
     }
 
     /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
@@ -131,10 +146,11 @@ impl Env {
 
     /// What a token is judged by that is asked for now.
     pub(crate) fn context(&self) -> RefreshContext {
+        let now = Instant::now();
         RefreshContext {
             clock: self.clock.clone(),
             lifetime: self.policy.lifetime.clone(),
-            deadline: Instant::now() + self.policy.refresh_deadline,
+            deadline: now.checked_add(self.policy.refresh_deadline).unwrap_or(now),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
         }

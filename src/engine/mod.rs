@@ -1,6 +1,6 @@
 //! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
 //!
-//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `coarse_clock`, `env`,
+//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `os_clock`, `coarse_clock`, `env`,
 //! `refresh_token`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*, *reject*, *accepted*.
 
 mod cell;
@@ -9,6 +9,7 @@ mod current;
 mod decision;
 mod env;
 mod key;
+mod os_clock;
 mod refresh;
 mod refresh_token;
 mod rejection_limiter;

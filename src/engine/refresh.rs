@@ -151,14 +151,6 @@ impl RefreshWaiter {
         });
         Ok(Self { waiting: Waiting::Pause(waiting), elsewhere: false })
     }
-
-    #[cfg(test)]
-    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
-        match (&self.waiting, &other.waiting) {
-            (Waiting::Refresh(one), Waiting::Refresh(other)) => one.ptr_eq(other),
-            _ => false,
-        }
-    }
 }
 
 impl Future for RefreshWaiter {
