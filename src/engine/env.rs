@@ -154,6 +154,7 @@ impl Engine {
         TokenRequest {
             tenant: partition.tenant.as_ref().or(self.fixed_tenant.as_ref()).cloned(),
             scopes: partition.scopes.clone(),
+            params: partition.params.clone(),
             ..TokenRequest::default()
         }
     }
@@ -236,7 +237,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn partition(n: usize) -> Partition {
-        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
+        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), ..Partition::default() }
     }
 
     /// How often each tenant's token was asked for.

@@ -269,9 +269,12 @@ pub(crate) fn lifetime_of(
         let refresh = refresh.map_or(Span::NEVER, Span::of);
         Ok(Lifetime { arrived, refresh, margin: Span::NEVER, expiry: Span::NEVER })
     };
+    // Beside what is stated: the token that it was had for ends then.
+    let cap = token.not_after.map(|end| end.duration_since(arrived.wall).unwrap_or_default().saturating_add(age));
     let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
         (Some(stated), _) => stated,
         (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
+        (None, UnknownExpiry::UntilRejected) if cap.is_some() => Stated::Lasts(policy.max),
         (None, UnknownExpiry::UntilRejected) => {
             let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
             return until_rejected(refresh.map(|after| after.max(MIN_INTERVAL)));
@@ -286,7 +289,7 @@ pub(crate) fn lifetime_of(
             _ => return until_rejected(Some(RENEW_SKEWED)),
         },
     };
-    let life = life.min(policy.max);
+    let life = life.min(policy.max).min(cap.unwrap_or(Duration::MAX));
     let left = life.saturating_sub(age).max(MIN_INTERVAL);
     let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
     let refresh = policy.refresh_point(life, token.refresh_in, first, draw);

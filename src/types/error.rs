@@ -36,6 +36,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The request's subject token is missing where one is needed, or there where nothing would use it; it was not sent.
+    #[non_exhaustive]
+    Subject {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The request itself cannot carry credentials; it was not sent.
     Request(BoxError),
 }
@@ -99,7 +105,7 @@ impl fmt::Display for Error {
             Error::Service(_) => f.write_str("the HTTP service failed"),
             Error::Token(_) => f.write_str("no token to send the request with"),
             Error::Origin { origin, reason } => write!(f, "{origin} {reason}; the request was not sent"),
-            Error::Tenant { reason } => write!(f, "{reason}; the request was not sent"),
+            Error::Tenant { reason } | Error::Subject { reason } => write!(f, "{reason}; the request was not sent"),
             Error::Request(_) => f.write_str("the request cannot carry credentials and was not sent"),
         }
     }
@@ -110,7 +116,7 @@ impl StdError for Error {
         match self {
             Error::Service(error) | Error::Request(error) => Some(&**error),
             Error::Token(error) => Some(&**error),
-            Error::Origin { .. } | Error::Tenant { .. } => None,
+            Error::Origin { .. } | Error::Tenant { .. } | Error::Subject { .. } => None,
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod random;
 mod secret;
 mod secret_source;
 mod token_error;
+mod token_params;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use error::{BoxError, ConfigError, Error};
@@ -16,7 +17,9 @@ pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, Tenan
 pub use secret::Secret;
 pub use secret_source::SecretSource;
 pub use token_error::{ErrorCode, TokenError, TokenErrorKind};
+pub use token_params::{SubjectToken, TokenParams};
 
 pub(crate) use digest::Digest;
 pub(crate) use extensions::{Resend, deep_clone};
 pub(crate) use secret_source::{check_line, unavailable};
+pub(crate) use token_params::is_absolute_uri;
