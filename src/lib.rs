@@ -96,6 +96,7 @@ pub use token::{ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenRequ
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
     SecretSource, SkipAuth, SubjectToken, SystemClock, TenantId, TokenError, TokenErrorKind, TokenParams,
+    TransportError,
 };
 
 /// The README's examples compile.

@@ -24,6 +24,7 @@ mod assertions;
 mod device;
 mod discovery;
 mod grants;
+mod on_behalf_of;
 #[cfg(feature = "dpop")]
 mod proofs;
 mod revocation;

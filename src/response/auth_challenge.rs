@@ -43,9 +43,10 @@ pub struct AuthChallenge {
 }
 
 impl AuthChallenge {
-    /// Of several, the one with an `error`, `invalid_token` before others; the other ones complete it.
+    /// Reads the challenges of a response. Of several, the one with an `error` counts, `invalid_token` before others, and the
+    /// other ones complete it.
     #[cold]
-    pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut collector = Collector::default();
         walk(headers, &mut collector);
         let rank = |challenge: &Self| match challenge.error() {
@@ -174,7 +175,7 @@ mod tests {
         for line in lines {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(line).unwrap());
         }
-        AuthChallenge::read(&headers)
+        AuthChallenge::of(&headers)
     }
 
     /// Behaviour 180.
