@@ -23,6 +23,7 @@ pub use transport_error::TransportError;
 
 pub(crate) use digest::Digest;
 pub(crate) use extensions::{Resend, deep_clone};
+pub(crate) use random::Draw;
 pub(crate) use secret_source::{check_line, unavailable};
 pub(crate) use token_params::is_absolute_uri;
 pub(crate) use transport_error::{CertificateTrouble, Phase, Trouble};

@@ -12,7 +12,7 @@ pub use on_behalf_of::OnBehalfOf;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use authorization_code::Issuer;
-pub(crate) use on_behalf_of::{expiry as subject_expiry, subject_expired};
+pub(crate) use on_behalf_of::expiry as subject_expiry;
 
 use std::time::SystemTime;
 

@@ -158,7 +158,7 @@ fn no_subject() -> TokenError {
     TokenError::new(TokenErrorKind::Refused).with_detail(mend)
 }
 
-pub(crate) fn subject_expired() -> TokenError {
+fn subject_expired() -> TokenError {
     let mend = "the subject token has expired and was not sent; the caller must bring a new one";
     TokenError::new(TokenErrorKind::SignInAgain).with_detail(mend)
 }
