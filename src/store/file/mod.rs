@@ -88,8 +88,8 @@ impl FileStore {
     /// # Errors
     /// The directory cannot be used.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let (directory, clock) = (self.directory.clone(), self.clock.clone());
-        blocking(move || sweep::sweep(&directory, &*clock)).await
+        let (directory, now) = (self.directory.clone(), self.clock.now());
+        blocking(move || sweep::sweep(&directory, now)).await
     }
 
     /// Works on the files of a key when nobody else does. It waits for that here and not on the blocking thread, which
@@ -128,12 +128,15 @@ impl TokenStore for FileStore {
     async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {
         let value = value.clone();
         let saved = self.at(key, move |mut place| place.save(&value, expected, fence)).await?;
-        let (directory, clock) = (self.directory.clone(), self.clock.clone());
-        blocking(move || {
-            sweep::begin_if_due(&directory, &clock);
-            Ok(saved)
-        })
-        .await
+        let (directory, now) = (self.directory.clone(), self.clock.now());
+        if directory.sweep.is_due(&now) {
+            let begin = move || {
+                sweep::begin_unless_swept(&directory, now);
+                Ok(())
+            };
+            blocking(begin).await?;
+        }
+        Ok(saved)
     }
 
     async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {

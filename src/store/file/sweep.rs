@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::place::{Directory, Place, expiry_of};
 use crate::store::millis::{millis, since_epoch};
 use crate::store::{StoreError, StoreKey};
-use crate::types::{Clock, Now};
+use crate::types::Now;
 
 /// The file that says when the directory was swept last, in milliseconds since 1970.
 pub(super) const MARK: &str = "swept";
@@ -22,7 +22,8 @@ const PERIOD: Duration = Duration::from_secs(3600);
 pub(super) struct Schedule(Mutex<Option<Instant>>);
 
 impl Schedule {
-    fn is_due(&self, now: &Now) -> bool {
+    /// Whether it is time to look; not again for a while.
+    pub(super) fn is_due(&self, now: &Now) -> bool {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = next.is_none_or(|next| now.monotonic >= next);
         if is_due {
@@ -32,23 +33,23 @@ impl Schedule {
     }
 }
 
-/// Sweeps in a thread of its own, if that is due: no save waits for it, and no process for its end.
-pub(super) fn begin_if_due(directory: &Arc<Directory>, clock: &Arc<dyn Clock>) {
-    let now = clock.now();
-    if !directory.sweep.is_due(&now) || was_swept(directory.path(), &now) {
+/// Sweeps in a thread of its own, unless another process did a short time ago: no save waits for it, and no process for
+/// its end.
+pub(super) fn begin_unless_swept(directory: &Arc<Directory>, now: Now) {
+    if was_swept(directory.path(), &now) {
         return;
     }
     // First, so that a process that ends in the middle does not leave it to each of the next ones.
     let _ = super::place::write_over(&directory.path().join(MARK), since_epoch(now.wall).to_string().as_bytes());
-    let (directory, clock) = (directory.clone(), clock.clone());
+    let directory = directory.clone();
     let sweep = move || {
-        let _ = sweep(&directory, &*clock);
+        let _ = sweep(&directory, now);
     };
     let _ = std::thread::Builder::new().name("token-store-sweep".into()).spawn(sweep);
 }
 
 /// Removes everything of the keys whose value has expired, or that have none and no lease. How many they were.
-pub(super) fn sweep(directory: &Arc<Directory>, clock: &dyn Clock) -> Result<usize, StoreError> {
+pub(super) fn sweep(directory: &Arc<Directory>, now: Now) -> Result<usize, StoreError> {
     directory.prepare()?;
     let Ok(entries) = fs::read_dir(directory.path()) else { return Ok(0) };
     let mut removed = 0;
@@ -59,14 +60,14 @@ pub(super) fn sweep(directory: &Arc<Directory>, clock: &dyn Clock) -> Result<usi
         let path = entry.path();
         let token = path.with_file_name(format!("{key}.token"));
         let may_be_over = match extension {
-            "token" => expiry_of(&path).is_some_and(|expires| expires <= since_epoch(clock.now().wall)),
+            "token" => expiry_of(&path).is_some_and(|expires| expires <= since_epoch(now.wall)),
             _ => !token.exists(),
         };
         if !may_be_over {
             continue;
         }
         // Whoever is inside looks after the key.
-        if let Ok(Some(place)) = Place::enter(directory.clone(), key, clock.now())
+        if let Ok(Some(place)) = Place::enter(directory.clone(), key, now)
             && place.is_over()
             && place.remove().is_ok()
         {
