@@ -220,7 +220,8 @@ impl FromStr for StoreKey {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let malformed = || ConfigError::new("a store key is not 64 hexadecimal digits", "copy it from the event or file name");
+        let malformed =
+            || ConfigError::new("a store key is not 64 hexadecimal digits", "copy it from the event or file name");
         let mut digest = [0; 32];
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         if pairs.len() != digest.len() || !rest.is_empty() {

@@ -347,7 +347,8 @@ impl Other {
     fn start(test: &str, address: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args([test, "--exact", "--nocapture", "--include-ignored"]).env(ADDRESS, address);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
         let mut other = Self { process, input, output: BufReader::new(output).lines() };
         assert_eq!(other.hear(), "ready");
@@ -379,7 +380,8 @@ impl Other {
 
     fn acquire(&mut self, key: u8, duration: Duration) -> (Fence, bool) {
         let answer = self.ask(&format!("lease {key} {}", duration.as_millis()));
-        let (fence, abandoned) = answer.split_once(' ').unwrap_or_else(|| panic!("`lease` in another process: {answer}"));
+        let (fence, abandoned) =
+            answer.split_once(' ').unwrap_or_else(|| panic!("`lease` in another process: {answer}"));
         (Fence(fence.parse().unwrap()), abandoned == "true")
     }
 

@@ -61,7 +61,10 @@ async fn a_replica_does_not_pass_the_check() {
     become_replica_of(&one, &other).await;
     let error = store.check().await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!((error.kind(), cause.as_str()), (StoreErrorKind::Unavailable, "this Redis is a replica and takes no writes"));
+    assert_eq!(
+        (error.kind(), cause.as_str()),
+        (StoreErrorKind::Unavailable, "this Redis is a replica and takes no writes")
+    );
 }
 
 /// Behaviour 166: the lease was written by a node whose clock is an hour ahead of the promoted one's.
@@ -79,7 +82,8 @@ async fn a_promoted_node_with_a_slow_clock_lengthens_no_lease() {
     assert_eq!(store.lease(&key(1), HOUR).await.unwrap(), Lease::Held, "it may go on, though not for an hour");
     let begin = std::time::Instant::now();
     store.changed(&key(1), Version::default()).await;
-    wait_until(async || matches!(store.lease(&key(1), HOUR).await.unwrap(), Lease::Acquired { abandoned: true, .. })).await;
+    wait_until(async || matches!(store.lease(&key(1), HOUR).await.unwrap(), Lease::Acquired { abandoned: true, .. }))
+        .await;
     assert!(begin.elapsed() < length * 10, "{:?}", begin.elapsed());
     assert!(!store.renew(&key(1), dead, HOUR).await.unwrap());
 }

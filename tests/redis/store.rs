@@ -337,7 +337,7 @@ async fn what_cannot_be_read_stays_where_it_is() {
     assert_eq!(store.load(&key(1)).await.unwrap_err().kind(), StoreErrorKind::Newer);
 }
 
-/// The permissions that the documentation names are enough.
+/// Behaviour 165: the permissions that the documentation names are enough, for each version.
 #[tokio::test]
 async fn a_user_with_the_documented_permissions() {
     let Some(redis) = Redis::start().await else { return };

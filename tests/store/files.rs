@@ -364,11 +364,7 @@ async fn a_full_disk_is_noticed_with_the_lease() {
     let world = World::new();
     let first = world.auth.sign_in("id", "");
     let store = || FileStore::with_clock(disk.0.join("tokens"), world.clock.clone());
-    let layer = AuthLayer::with_client_and_store(
-        world.signed_in(&first).build().unwrap(),
-        world.auth.clone(),
-        store(),
-    );
+    let layer = AuthLayer::with_client_and_store(world.signed_in(&first).build().unwrap(), world.auth.clone(), store());
     layer.handle().token().await.unwrap();
     disk.fill();
     sleep(HOUR).await;
@@ -480,6 +476,9 @@ async fn cost_of_a_save() {
             took.push(renewal(number * goal / 60).await);
         }
         took.sort();
-        println!("{goal} tenants: lease, load, save and release take {:?} (median), {:?} (longest)", took[30], took[59]);
+        println!(
+            "{goal} tenants: lease, load, save and release take {:?} (median), {:?} (longest)",
+            took[30], took[59]
+        );
     }
 }

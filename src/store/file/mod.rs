@@ -116,7 +116,8 @@ impl FileStore {
             sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(LONGEST);
         }
-        Err(StoreError::new(StoreErrorKind::Unavailable).caused_by("another process has locked this key and is stopped"))
+        Err(StoreError::new(StoreErrorKind::Unavailable)
+            .caused_by("another process has locked this key and is stopped"))
     }
 }
 
