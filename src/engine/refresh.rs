@@ -28,6 +28,14 @@ impl RefreshWaiter {
     }
 }
 
+#[cfg(test)]
+impl RefreshWaiter {
+    /// Whether both wait for the same refresh.
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
 impl Future for RefreshWaiter {
     type Output = RefreshResult;
 

@@ -103,6 +103,10 @@ impl<T> Clone for Shared<T> {
 }
 
 impl<T> Shared<T> {
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn strong_count(&self) -> Option<usize> {
         Some(Arc::strong_count(&self.0).saturating_sub(1))
     }
