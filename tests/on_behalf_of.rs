@@ -242,6 +242,8 @@ async fn a_token_is_not_used_after_its_subjects_end_and_no_other_is_asked_for() 
     };
     assert_eq!(status(&client, of(until)).await, 200);
     clock.advance(Duration::from_secs(601));
+    // The clock is looked at once a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let error = client.clone().oneshot(of(until)).await.unwrap_err();
     assert_eq!(error.token().unwrap().kind(), TokenErrorKind::SignInAgain);
     assert_eq!(world.token_requests(), 1);
