@@ -29,7 +29,9 @@ async fn a_source_that_panics_is_not_asked_once_for_each_request() {
         let asked = asked.clone();
         move |_: TokenRequest| {
             asked.fetch_add(1, Ordering::SeqCst);
-            async { if true { panic!("a source's mistake") } else { Ok::<Token, TokenError>(Token::bearer("t").unwrap()) } }
+            async {
+                if true { panic!("a source's mistake") } else { Ok::<Token, TokenError>(Token::bearer("t").unwrap()) }
+            }
         }
     });
     let handle = AuthLayer::with_source(config().clock(TestClock::new()).build().unwrap(), source).handle();

@@ -13,12 +13,9 @@
 //! while the other cells, of which there may be a million, compare its coarse time with the moment until which they are
 //! good. So no cell has a timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
-use tokio::runtime::{Handle, Id};
 
 use super::coarse_clock::{MAX_AGE, millis};
 use super::current::{CHECK_CLOCK, Current, KNOWN_INVALID, word_of};
@@ -28,6 +25,8 @@ use super::key::{CompactKey, Partition};
 use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender, TaskEnd, Waiters};
 use super::refresh_token::{Family, RefreshTokenState};
 use super::rejection_limiter::RejectionLimiter;
+use super::rt::{self, Runtime, RuntimeId};
+use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Failed, Freshness, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest, RefreshFate,
     RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
@@ -119,7 +118,7 @@ struct Refresh {
     /// It was found overdue then. Its answer may be there, and its runtime be driven again by whoever found it.
     grace: Option<Instant>,
     /// Where a watchdog is armed, beside its own runtime.
-    watched: Vec<Id>,
+    watched: Vec<RuntimeId>,
 }
 
 /// What is left of a superseded refresh: its refresh token is not sent again before it has answered.
@@ -129,7 +128,7 @@ struct Carrier {
     carries: RefreshDigest,
     waiters: Waiters,
     sender: ResultSender,
-    watched: Vec<Id>,
+    watched: Vec<RuntimeId>,
 }
 
 impl Refresh {
@@ -399,6 +398,7 @@ impl Cell {
     }
 
     /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
+    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
@@ -542,6 +542,7 @@ impl Cell {
     }
 
     /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
+    #[allow(dead_code, reason = "for a handle that signs out")]
     pub(crate) fn sign_out(&self, env: &Env) {
         self.new_epoch(env, false);
     }
@@ -749,7 +750,7 @@ impl Cell {
             }
             withheld = true;
         }
-        let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
         let previous = self.current.load_full().or_else(|| state.invalidated.clone());
         let held = state.refresh_token.held();
         let carried = held.filter(|_| !withheld);
@@ -945,7 +946,7 @@ struct Afterwards {
 
 /// Whoever joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
 struct Watchdog {
-    runtime: Handle,
+    runtime: Runtime,
     cell: Weak<Cell>,
     env: Weak<Env>,
     id: RefreshId,
@@ -962,10 +963,10 @@ impl Afterwards {
         id: RefreshId,
         started: Instant,
         waiters: &Waiters,
-        watched: &mut Vec<Id>,
+        watched: &mut Vec<RuntimeId>,
         now: &Now,
     ) {
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Some(runtime) = Runtime::current() else { return };
         if runtime.id() == waiters.runtime() || watched.contains(&runtime.id()) {
             return;
         }
@@ -998,7 +999,7 @@ impl Watchdog {
     fn spawn(self) {
         let Self { runtime, cell, env, id, delay, now } = self;
         runtime.spawn(async move {
-            tokio::time::sleep(delay).await;
+            rt::sleep(delay).await;
             if let (Some(cell), Some(env)) = (cell.upgrade(), env.upgrade()) {
                 cell.watchdog(&env, id, now);
             }
@@ -1362,6 +1363,63 @@ mod tests {
         });
     }
 
+    /// Behaviour 174.
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_request_waits_out_a_short_rest_of_a_pause_and_no_other() {
+        const MS: Duration = Duration::from_millis(1);
+        let short: fn() -> TokenError = || TokenError::transient("down").with_retry_after(800 * MS);
+        let long: fn() -> TokenError = || TokenError::transient("down").with_retry_after(1001 * MS);
+        let lasting: fn() -> TokenError = || TokenError::permanent("no").with_retry_after(800 * MS);
+        for (failure, is_waited_out) in [(short, true), (long, false), (lasting, false)] {
+            let asked = AtomicUsize::new(0);
+            let source = tower::service_fn({
+                let asked = Arc::new(asked);
+                move |_: TokenRequest| {
+                    let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+                    async move { if first { Err(failure()) } else { Ok(token("new")) } }
+                }
+            });
+            let table = Table::new(Env::still(erase(source), SystemClock, EnginePolicy::default()), None);
+            let (cell, env) = (table.default_cell(), table.env());
+            cell.hand_in(env, token("old")).unwrap();
+            let old = ready(cell.read(env));
+            let Rejection::Wait { waiter, .. } = cell.reject(env, old.generation, true) else { panic!("no refresh") };
+            assert!(matches!(waiter.await, RefreshResult::Failed(_)));
+            match cell.reject(env, old.generation, true) {
+                Rejection::Wait { waiter, starter: false } if is_waited_out => {
+                    let start = tokio::time::Instant::now();
+                    assert!(matches!(waiter.await, RefreshResult::Superseded), "look again");
+                    assert!(start.elapsed() >= 800 * MS);
+                    // Never with the rejected one, though it is current and alive.
+                    let newer = wait(cell.read_newer(env, old.generation)).await;
+                    assert!(matches!(newer, RefreshResult::New(new) if new.token.access_token() == "new"));
+                }
+                Rejection::Failed(_) if !is_waited_out => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Behaviour 144.
+    #[tokio::test(start_paused = true)]
+    async fn fifty_holders_who_tell_of_one_rejected_token_make_one_request() {
+        let gate = Gate::new(false);
+        let table = gate.table(EnginePolicy::default());
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("revoked")).unwrap();
+        let revoked = ready(cell.read(env)).token.clone();
+        for _ in 0..25 {
+            assert!(matches!(cell.reject_token(env, &revoked), Rejection::Wait { .. }));
+        }
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        for _ in 0..25 {
+            let told = cell.reject_token(env, &revoked);
+            assert!(matches!(told, Rejection::Newer(newer) if newer.token.access_token() == "1"));
+        }
+        assert_eq!(gate.requests(), 1);
+    }
+
     /// Behaviour 129.
     #[test]
     fn a_clock_that_was_not_read_for_a_second_is_read_whoever_drives_the_timer() {
@@ -1372,7 +1430,7 @@ mod tests {
         let table = Table::new(env, None);
         let parked = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let _inside = parked.enter();
-        let tenant = Partition { tenant: Some(crate::types::TenantId::new("t").unwrap()), scopes: None };
+        let tenant = Partition { tenant: Some(crate::types::TenantId::new("t").unwrap()), ..Partition::default() };
         for cell in [table.default_cell().clone(), table.cell(tenant)] {
             cell.hand_in(table.env(), token("old")).unwrap();
             ready(cell.read(table.env()));

@@ -4,11 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
 use super::os_clock::OsClock;
+use super::rt;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
 };
@@ -140,17 +139,17 @@ impl Env {
         TokenRequest {
             tenant: partition.tenant.as_ref().or(self.fixed_tenant.as_ref()).cloned(),
             scopes: partition.scopes.clone(),
+            params: partition.params.clone(),
             ..TokenRequest::default()
         }
     }
 
     /// What a token is judged by that is asked for now.
     pub(crate) fn context(&self) -> RefreshContext {
-        let now = Instant::now();
         RefreshContext {
             clock: self.clock.clone(),
             lifetime: self.policy.lifetime.clone(),
-            deadline: now.checked_add(self.policy.refresh_deadline).unwrap_or(now),
+            deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
         }

@@ -9,11 +9,15 @@ mod current;
 mod decision;
 mod env;
 mod key;
+#[cfg(all(test, model))]
+mod model;
 mod os_clock;
 mod refresh;
 mod refresh_token;
 mod rejection_limiter;
+mod rt;
 mod shards;
+mod sync;
 mod table;
 
 pub(crate) use cell::{Cell, Read, Rejection};

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::rt::Runtime;
+
 /// When the injected clock was read last, by these clocks. In nanoseconds.
 pub(super) struct LastLook {
     monotonic: AtomicU64,
@@ -89,7 +91,5 @@ fn system() -> (u64, u64) {
 
 /// As with `block_on` for each request, which polls before it turns the timer wheel.
 fn is_current_thread() -> bool {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-
-    Handle::try_current().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::CurrentThread)
+    Runtime::current().is_some_and(|here| here.is_current_thread())
 }

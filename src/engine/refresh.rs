@@ -15,12 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
-use tokio::runtime::{Handle, Id};
-use tokio::sync::oneshot;
 
 use super::current::Current;
 use super::env::Env;
+use super::rt::{self, Runtime, RuntimeId};
 use crate::token::{Asked, Failed, Granted, RefreshContext, TokenRequest};
 use crate::types::{Now, TokenError, TokenErrorKind, events};
 
@@ -63,7 +61,7 @@ struct Ending {
 }
 
 /// The other end of a refresh's waiters; the cell holds it.
-pub(crate) struct ResultSender(oneshot::Sender<Ending>);
+pub(crate) struct ResultSender(rt::Sender<Ending>);
 
 impl ResultSender {
     pub(crate) fn send(self, result: RefreshResult) {
@@ -76,39 +74,23 @@ impl ResultSender {
     }
 }
 
-struct Receiver(oneshot::Receiver<Ending>);
-
-impl Future for Receiver {
-    type Output = Ending;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
-        Pin::new(&mut self.0).poll(cx).map(|ending| {
-            // The cell itself is gone, and nobody is left who could say more.
-            ending.unwrap_or_else(|_| Ending {
-                result: RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
-                runtime_ended: false,
-            })
-        })
-    }
-}
-
 /// Those who wait for a refresh; the cell holds it.
 pub(crate) struct Waiters {
-    shared: Shared<Receiver>,
+    shared: rt::Shared<Ending>,
     /// Where the refresh runs.
-    runtime: Id,
+    runtime: RuntimeId,
 }
 
 /// A place to wait for a result, and the end that tells it.
-pub(crate) fn channel(runtime: Id) -> (ResultSender, Waiters) {
-    let (sender, receiver) = oneshot::channel();
-    (ResultSender(sender), Waiters { shared: Receiver(receiver).shared(), runtime })
+pub(crate) fn channel(runtime: RuntimeId) -> (ResultSender, Waiters) {
+    let (sender, shared) = rt::shared_oneshot();
+    (ResultSender(sender), Waiters { shared, runtime })
 }
 
 impl Waiters {
     /// A place among them, for a task of the current runtime.
     pub(crate) fn join(&self) -> RefreshWaiter {
-        let elsewhere = Handle::try_current().map_or(true, |here| here.id() != self.runtime);
+        let elsewhere = Runtime::current().is_none_or(|here| here.id() != self.runtime);
         RefreshWaiter { waiting: Waiting::Refresh(self.shared.clone()), elsewhere }
     }
 
@@ -117,7 +99,7 @@ impl Waiters {
         self.shared.strong_count().unwrap_or(0).saturating_sub(1)
     }
 
-    pub(crate) fn runtime(&self) -> Id {
+    pub(crate) fn runtime(&self) -> RuntimeId {
         self.runtime
     }
 }
@@ -131,9 +113,9 @@ pub(crate) struct RefreshWaiter {
 }
 
 enum Waiting {
-    Refresh(Shared<Receiver>),
+    Refresh(rt::Shared<Ending>),
     /// Until it is worth looking at the cell again.
-    Pause(oneshot::Receiver<()>),
+    Pause(rt::Shared<()>),
 }
 
 impl RefreshWaiter {
@@ -142,11 +124,11 @@ impl RefreshWaiter {
     /// # Errors
     /// `NoRuntime` outside a tokio runtime.
     pub(crate) fn pause(pause: Duration) -> Result<Self, TokenError> {
-        let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-        let (over, waiting) = oneshot::channel();
+        let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let (over, waiting) = rt::shared_oneshot();
         // A task, so that a runtime without timers drops it instead of panicking in the caller.
         runtime.spawn(async move {
-            tokio::time::sleep(pause).await;
+            rt::sleep(pause).await;
             let _ = over.send(());
         });
         Ok(Self { waiting: Waiting::Pause(waiting), elsewhere: false })
@@ -161,8 +143,10 @@ impl Future for RefreshWaiter {
         match &mut self.waiting {
             Waiting::Refresh(shared) => Pin::new(shared).poll(cx).map(|ending| match ending {
                 // Once: the refresh that is started next runs where this one waits.
-                Ending { runtime_ended: true, .. } if elsewhere => RefreshResult::Superseded,
-                Ending { result, .. } => result,
+                Ok(Ending { runtime_ended: true, .. }) if elsewhere => RefreshResult::Superseded,
+                Ok(Ending { result, .. }) => result,
+                // The cell itself is gone, and nobody is left who could say more.
+                Err(_) => RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             }),
             Waiting::Pause(over) => Pin::new(over).poll(cx).map(|_| RefreshResult::Superseded),
         }
@@ -192,14 +176,14 @@ pub(crate) type Completion = Box<dyn FnOnce(TaskEnd, Now) + Send>;
 #[must_use]
 pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
-    runtime: Handle,
+    runtime: Runtime,
     request: TokenRequest,
     after_rejection: bool,
 }
 
 /// A refresh for this runtime. `now`: when it was decided.
 pub(crate) fn prepare(
-    runtime: Handle,
+    runtime: Runtime,
     env: &Arc<Env>,
     request: TokenRequest,
     now: Now,
@@ -227,7 +211,7 @@ async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
     request.context = Some(context);
     let env = guard.env.clone();
     let fetch = AssertUnwindSafe(async { env.source.fetch_boxed(request).await }).catch_unwind();
-    let end = match tokio::time::timeout(env.policy.refresh_deadline, fetch).await {
+    let end = match rt::timeout(env.policy.refresh_deadline, fetch).await {
         Ok(Ok(result)) => TaskEnd::Finished(result),
         Ok(Err(_)) => {
             let error = TokenError::new(TokenErrorKind::Aborted).with_detail("the token source panicked");
