@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 #[cfg(feature = "dpop")]
-use crate::dpop::DpopKey;
+use crate::dpop::{DpopKey, Prover};
 use crate::endpoint::{
     AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenAt,
     TokenExchange, TokenUrl,
@@ -18,11 +18,11 @@ use crate::endpoint::{
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::engine::{Engine, EnginePolicy};
 #[cfg(feature = "dpop")]
-use crate::request::Origin;
+use crate::request::{Origin, ProofOrigin};
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
-    ExistingAuthorization, Foreign, Injection, OriginPolicy, Proofs, ReplayPolicy, Tenant, TenantPolicy,
+    ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, RequestPolicy, Tenant, TenantPolicy,
     own_header_name, parse_endpoint_url,
 };
 use crate::response::{Forbidden, RejectionPolicy};
@@ -330,14 +330,6 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    fn proofs(&self) -> Proofs {
-        #[cfg(feature = "dpop")]
-        if let Some(binding) = &self.binding {
-            return Proofs::new(binding.key.clone(), self.clock(), binding.assumed.clone());
-        }
-        Proofs::default()
-    }
-
     pub(crate) fn into_setup(
         self,
         engine: Arc<Engine>,
@@ -345,12 +337,17 @@ impl AuthConfig {
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
-            proofs: self.proofs(),
             engine,
-            origins: self.origins,
-            tenant: self.tenant,
-            injection: self.injection,
-            replay: self.replay,
+            #[cfg(feature = "dpop")]
+            prover: self.binding.as_ref().map(|binding| Prover::new(binding.key.clone())),
+            requests: RequestPolicy {
+                origins: self.origins,
+                tenant: self.tenant,
+                injection: self.injection,
+                replay: self.replay,
+                #[cfg(feature = "dpop")]
+                proof_origin: self.binding.map(|binding| ProofOrigin { assumed: binding.assumed }),
+            },
             rejection: self.rejection,
             endpoint,
             store,

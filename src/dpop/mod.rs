@@ -17,7 +17,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use proof::{About, PROOF, Prover};
+pub(crate) use proof::{About, PROOF, Prover, nonce_of};
 
 /// The key that tokens are bound to by DPoP (RFC 9449): whoever steals a token cannot use it without this key.
 ///

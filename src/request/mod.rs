@@ -1,16 +1,18 @@
-//! What is done to a request; knows nothing of how tokens are made.
+//! What is done to a request, behind [`RequestPolicy`]; knows nothing of how tokens are made.
 
 mod body;
 mod head;
 mod inject;
 mod message;
 mod origin;
-#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
-mod proofs;
+mod prepare;
 mod replay;
 mod tenant;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
+
+use origin::Admission;
+use replay::{ReplayAttempt, ReplayCopy};
 
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
@@ -18,17 +20,17 @@ pub use message::{HttpRequest, HttpResponse};
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
-#[cfg(feature = "reqwest")]
-pub(crate) use body::BodyCopy;
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, record_vtable};
-pub(crate) use inject::{Injection, own_header_name, withhold};
+pub(crate) use inject::{Injection, own_header_name};
 #[cfg(feature = "dpop")]
 pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
-pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
-pub(crate) use proofs::{ProofSent, Proofs};
-pub(crate) use replay::{ReplayAttempt, ReplayCopy, ReplayPolicy, copy_for_replay, may_replay, record};
+pub(crate) use origin::{OriginPolicy, parse_endpoint_url};
+#[cfg(feature = "dpop")]
+pub(crate) use prepare::ProofOrigin;
+pub(crate) use prepare::{OwnTenant, Prepared, RequestPolicy, Resending};
+pub(crate) use replay::ReplayPolicy;
 pub(crate) use tenant::TenantPolicy;
 
 /// Which headers of those that matter here, and are rarely there, are there.

@@ -9,4 +9,6 @@ mod verdict;
 pub(crate) use drain::Drain;
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
+#[cfg(feature = "dpop")]
+pub(crate) use verdict::wants_nonce;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};
