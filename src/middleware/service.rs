@@ -192,13 +192,13 @@ impl<S> Auth<S> {
             Err(read) => return self.wait(request, cell, resending, body_support, read),
         };
         let (vtable, Resending { may_replay, outer }) = (body_support.vtable, resending);
-        let inner = &mut self.inner;
-        let (future, replay_copy) = self.shared.setup.requests.send(request, token, vtable, may_replay, |request| {
-            inner.call(request, vtable, may_replay)
-        });
-        let shared = self.shared.clone();
-        let first = FirstAttempt { shared, cell, generation, replay_copy, body_support, outer, waited: false };
-        ResponseFuture::sent(future, first)
+        let (shared, inner) = (&self.shared, &mut self.inner);
+        shared.setup.requests.send(request, token, vtable, may_replay, |request, replay_copy| {
+            let future = inner.call(request, vtable, may_replay);
+            let shared = shared.clone();
+            let first = FirstAttempt { shared, cell, generation, replay_copy, body_support, outer, waited: false };
+            ResponseFuture::sent(future, first)
+        })
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the default cell.

@@ -42,21 +42,22 @@ pub(crate) struct SpecialHeaders {
     host: bool,
     connection: bool,
     upgrade: bool,
+    tenant: bool,
 }
 
 impl SpecialHeaders {
+    /// `tenant`: the name of the tenant header.
     #[inline]
-    pub(crate) fn find(headers: &http::HeaderMap) -> Self {
-        if headers.keys().any(|name| *name == HOST || *name == CONNECTION || *name == UPGRADE) {
-            Self::find_which(headers)
-        } else {
-            Self::default()
-        }
+    pub(crate) fn find(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
+        let is_special = |name: &http::HeaderName| {
+            *name == HOST || *name == CONNECTION || *name == UPGRADE || tenant.is_some_and(|tenant| name == tenant)
+        };
+        if headers.keys().any(is_special) { Self::find_which(headers, tenant) } else { Self::default() }
     }
 
     #[cold]
-    fn find_which(headers: &http::HeaderMap) -> Self {
+    fn find_which(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
         let [host, connection, upgrade] = [HOST, CONNECTION, UPGRADE].map(|name| headers.contains_key(name));
-        Self { host, connection, upgrade }
+        Self { host, connection, upgrade, tenant: tenant.is_some_and(|tenant| headers.contains_key(tenant)) }
     }
 }

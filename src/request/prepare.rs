@@ -69,8 +69,8 @@ impl RequestPolicy {
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
         }
-        let special = SpecialHeaders::find(request.headers());
         let tenant_header = self.tenant.as_ref().and_then(TenantPolicy::header);
+        let special = SpecialHeaders::find(request.headers(), tenant_header);
         if matches!(request.admission(&self.origins, special)?, Admission::NoCredentials) {
             withhold(request.headers_mut(), tenant_header);
             return Ok(Prepared::Bare);
@@ -78,20 +78,18 @@ impl RequestPolicy {
         let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(self.replay.replay);
         let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
         let resending = Resending { may_replay: !outer && may_replay(policy, request.method(), special), outer };
-        let tenant_is_named = || own.named.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
-        if self.tenant.is_none() && tenant_is_named() {
-            return Err(Error::Tenant { reason: NO_TENANTS });
-        }
+        let named = extensions.and_then(Extensions::get::<TenantId>);
         let named = match &self.tenant {
-            Some(policy) => match (extensions.and_then(Extensions::get), own.agreed) {
+            Some(policy) => match (named, own.agreed) {
                 (None, Some(tenant)) => Some(tenant.clone()),
                 (named, _) => policy.named(own.named, named)?,
             },
+            None if named.is_some() || own.named.is_some() => return Err(Error::Tenant { reason: NO_TENANTS }),
             None => None,
         };
         let is_ours = self.injection.admits(request.headers(), special, tenant_header)?;
         let tenant = match &self.tenant {
-            Some(policy) => policy.stamp(named, request.headers_mut())?,
+            Some(policy) => policy.stamp(named, special.tenant, request.headers_mut())?,
             None => None,
         };
         if !is_ours {
@@ -105,16 +103,18 @@ impl RequestPolicy {
         Ok(Prepared::WithToken { tenant, scopes, resending })
     }
 
-    /// Sends a prepared request with this token. Where it may be sent again, what that needs comes back too.
-    #[inline(always)]
-    pub(crate) fn send<R: HttpRequest, F>(
+    /// Sends a prepared request with this token: `call` gets it, and what is kept of it where it may be sent again.
+    ///
+    /// Out of line and with a closure, so that the request is not copied on its way from the caller to the inner service.
+    #[inline(never)]
+    pub(crate) fn send<R: HttpRequest, O>(
         &self,
         mut request: R,
         token: HeaderValue,
         vtable: R::ReplayVtable,
         may_replay: bool,
-        call: impl FnOnce(R) -> F,
-    ) -> (F, Option<R::ReplayCopy>) {
+        call: impl FnOnce(R, Option<R::ReplayCopy>) -> O,
+    ) -> O {
         // Before the token is put in: the copy is not wiped.
         let copy = match if may_replay { request.copy_for_replay(vtable) } else { ReplayAttempt::Done(None) } {
             ReplayAttempt::Done(copy) => copy,
@@ -125,7 +125,7 @@ impl RequestPolicy {
             }
         };
         self.injection.apply(token, request.headers_mut());
-        (call(request), copy)
+        call(request, copy)
     }
 
     /// The origin that the proof of an admitted request names.

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_request_that_hands_over_its_connection_is_not_kept() {
         let may = |request: Request<()>| {
-            may_replay(Replay::AnyReplayable, request.method(), SpecialHeaders::find(request.headers()))
+            may_replay(Replay::AnyReplayable, request.method(), SpecialHeaders::find(request.headers(), None))
         };
         assert!(!may(Request::connect("api.example.com:443").body(()).unwrap()));
         assert!(!may(Request::get("/").header("upgrade", "websocket").body(()).unwrap()));

@@ -105,53 +105,92 @@ where
 {
     type Output = Result<T, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
-                StateProj::Bare { future } => return future.poll(cx).map_err(service_error),
-                StateProj::Failed { error } => match error.take() {
-                    Some(error) => return Poll::Ready(Err(error)),
-                    None => State::Done,
-                },
-                StateProj::Waiting { waiting } => {
-                    let (spare, current) = ready!(waiting.poll(cx))?;
-                    let StateOwned::Waiting { waiting } = state.as_mut().project_replace(State::Done) else { continue };
-                    let (future, first) = waiting.send(spare, &current);
-                    State::Sent { future, first }
+            // Nearly every poll. The others are out of line, and the response is looked at where it lies: it is copied once,
+            // out of the inner future's result.
+            let StateProj::Sent { mut future, first } = state.as_mut().project() else {
+                match ready!(state.as_mut().poll_rare(cx)) {
+                    Some(done) => return Poll::Ready(done),
+                    None => continue,
                 }
-                StateProj::Sent { mut future, first } => {
-                    let response = ready!(future.as_mut().poll(cx))?;
-                    let verdict = first.shared.judge(&response, first.cell(), first.generation, future.scheme());
-                    if let Verdict::Rejected { says_invalid } = verdict {
-                        // The first future goes *before* we wait for a token: its permit, at a limit of one, may be the
-                        // one that the token request or the resend needs.
-                        let StateOwned::Sent { first, .. } = state.as_mut().project_replace(State::Done) else {
-                            continue;
-                        };
-                        match Recovery::begin(first, response, says_invalid) {
-                            Ok(recovery) => State::Recovering { recovery },
-                            Err(response) => return Poll::Ready(Ok(response)),
-                        }
-                    } else {
-                        if verdict == Verdict::Accepted {
-                            first.cell().accepted(first.generation);
-                        }
-                        return Poll::Ready(Ok(first.watched(response)));
-                    }
-                }
-                StateProj::Recovering { recovery } => match ready!(recovery.poll(cx))? {
-                    Recovered::Resent(future, resent) => State::Resent { future, resent },
-                    Recovered::Original(response) => return Poll::Ready(Ok(response)),
-                },
-                StateProj::Resent { mut future, resent } => {
-                    let response = ready!(future.as_mut().poll(cx))?;
-                    return Poll::Ready(Ok(resent.finish(response, future.scheme())));
-                }
-                // Polled after completion: a caller's mistake, answered by never answering, not by a panic.
-                StateProj::Done => return Poll::Pending,
             };
-            state.set(next);
+            let polled = future.as_mut().poll(cx);
+            let Poll::Ready(Ok(response)) = &polled else { return polled };
+            match first.judge(response, future.scheme()) {
+                Verdict::Accepted => first.cell().accepted(first.generation),
+                Verdict::Unknown => {}
+                Verdict::Rejected { says_invalid } => match state.as_mut().rejected(polled, says_invalid) {
+                    Some(polled) => return polled,
+                    None => continue,
+                },
+            }
+            return if first.is_watched() { polled.map_ok(|response| first.watched(response)) } else { polled };
+        }
+    }
+}
+
+impl<S, R, F, T> State<S, R, F, T>
+where
+    S: Service<R, Response = T, Future = F> + Clone,
+    S::Error: Into<BoxError>,
+    F: Future<Output = Result<T, S::Error>>,
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    /// All states but the first sending. `None`: goes on in another state.
+    #[inline(never)]
+    fn poll_rare(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
+        let next = match self.as_mut().project() {
+            StateProj::Bare { future } => return future.poll(cx).map_err(service_error).map(Some),
+            StateProj::Failed { error } => match error.take() {
+                Some(error) => return Poll::Ready(Some(Err(error))),
+                None => State::Done,
+            },
+            StateProj::Waiting { waiting } => {
+                let (spare, current) = ready!(waiting.poll(cx))?;
+                let StateOwned::Waiting { waiting } = self.as_mut().project_replace(State::Done) else {
+                    return Poll::Pending;
+                };
+                let (future, first) = waiting.send(spare, &current);
+                State::Sent { future, first }
+            }
+            StateProj::Recovering { recovery } => match ready!(recovery.poll(cx))? {
+                Recovered::Resent(future, resent) => State::Resent { future, resent },
+                Recovered::Original(response) => return Poll::Ready(Some(Ok(response))),
+            },
+            StateProj::Resent { mut future, resent } => {
+                let response = ready!(future.as_mut().poll(cx))?;
+                return Poll::Ready(Some(Ok(resent.finish(response, future.scheme()))));
+            }
+            // Polled after completion: a caller's mistake, answered by never answering, not by a panic.
+            StateProj::Sent { .. } | StateProj::Done => return Poll::Pending,
+        };
+        self.set(next);
+        Poll::Ready(None)
+    }
+
+    /// The first sending was rejected. The response comes back if there is no point in waiting for another token.
+    #[cold]
+    #[inline(never)]
+    fn rejected(
+        mut self: Pin<&mut Self>,
+        polled: Poll<Result<T, Error>>,
+        says_invalid: bool,
+    ) -> Option<Poll<Result<T, Error>>> {
+        // The first future goes *before* we wait for a token: its permit, at a limit of one, may be the one that the token
+        // request or the resend needs.
+        match (self.as_mut().project_replace(State::Done), polled) {
+            (StateOwned::Sent { first, .. }, Poll::Ready(Ok(response))) => {
+                match Recovery::begin(first, response, says_invalid) {
+                    Ok(recovery) => self.set(State::Recovering { recovery }),
+                    Err(response) => return Some(Poll::Ready(Ok(response))),
+                }
+                None
+            }
+            (_, polled) => Some(polled),
         }
     }
 }
@@ -175,8 +214,18 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
         self.cell.as_ref().unwrap_or_else(|| self.shared.setup.engine.default_cell())
     }
 
-    /// Handed out with its trailers watched, where they are.
     #[inline]
+    fn judge(&self, response: &T, scheme: &[u8]) -> Verdict {
+        self.shared.judge(response, self.cell(), self.generation, scheme)
+    }
+
+    /// Whether the trailers of responses can be watched.
+    #[inline]
+    fn is_watched(&self) -> bool {
+        self.body_support.watch.is_some()
+    }
+
+    #[cold]
     fn watched(&self, response: T) -> T {
         match self.shared.watcher(self.body_support.watch, self.cell(), self.generation) {
             Some(watch) => watch(response),

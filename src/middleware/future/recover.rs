@@ -220,9 +220,8 @@ where
     fn resend(&mut self, mut spare: Prove<S>, request: R, current: &Current) -> Recovered<S, R> {
         let token = current.token.header_value().clone();
         let vtable = self.body_support.vtable;
-        let (future, _) = self.shared.setup.requests.send(request, token, vtable, false, |request| {
-            spare.call(request, vtable, true)
-        });
+        let requests = &self.shared.setup.requests;
+        let future = requests.send(request, token, vtable, false, |request, _| spare.call(request, vtable, true));
         let outcome = AuthOutcome { generation: current.generation, resent: true, ..std::mem::take(&mut self.outcome) };
         let resent = Resent {
             shared: self.shared.clone(),

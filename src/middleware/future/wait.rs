@@ -125,8 +125,9 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             Some(_) => token.clone(),
         };
         let (vtable, may_replay) = (body_support.vtable, resending.may_replay);
-        let (future, replay_copy) = shared.setup.requests.send(request, token, vtable, may_replay, |request| {
-            spare.call(request, vtable, may_replay)
+        let requests = &shared.setup.requests;
+        let (future, replay_copy) = requests.send(request, token, vtable, may_replay, |request, replay_copy| {
+            (spare.call(request, vtable, may_replay), replay_copy)
         });
         let generation = current.generation;
         let outer = resending.outer;
