@@ -16,19 +16,19 @@ use crate::endpoint::{
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
-use crate::engine::{Engine, EnginePolicy};
-#[cfg(feature = "dpop")]
-use crate::request::{Origin, ProofOrigin};
+use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
     ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, RequestPolicy, Tenant, TenantPolicy,
     own_header_name, parse_endpoint_url,
 };
+#[cfg(feature = "dpop")]
+use crate::request::{Origin, ProofOrigin};
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
-use crate::token::{ExpirySource, UnknownExpiry};
+use crate::token::{Backoff, ExpirySource, UnknownExpiry};
 use crate::types::{Clock, ConfigError, Replay, Scopes, Secret, SecretSource, SystemClock, TenantId};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -332,12 +332,12 @@ impl AuthConfig {
 
     pub(crate) fn into_setup(
         self,
-        engine: Arc<Engine>,
+        table: Arc<Table>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
-            engine,
+            table,
             #[cfg(feature = "dpop")]
             prover: self.binding.as_ref().map(|binding| Prover::new(binding.key.clone())),
             requests: RequestPolicy {
@@ -681,14 +681,14 @@ impl AuthConfigBuilder {
     /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
     /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.backoff = (first, longest);
+        self.engine.backoff = Backoff { first, longest, ..self.engine.backoff };
         self
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
     /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.permanent_pause = (first, longest);
+        self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
     }
 

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -174,6 +174,8 @@ where
 
 #[cfg(feature = "dpop")]
 mod proved {
+    use std::task::ready;
+
     use http::header::AUTHORIZATION;
     use http::{HeaderMap, HeaderValue};
 
@@ -297,7 +299,8 @@ mod proved {
                     }
                     StepProj::Draining { drain, .. } => {
                         ready!(drain.poll(cx));
-                        if let StepOwned::Draining { spare, request, .. } = this.step.as_mut().project_replace(Step::Done)
+                        if let StepOwned::Draining { spare, request, .. } =
+                            this.step.as_mut().project_replace(Step::Done)
                         {
                             this.step.set(Step::Readying { spare, request });
                         }
@@ -331,7 +334,7 @@ mod proved {
         nonce: Option<Box<str>>,
     ) -> Result<(), Error> {
         let path = Some(request.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
-        let now = setup.engine.clock.now().wall;
+        let now = setup.table.env().clock.now().wall;
         let about = About { method: request.method(), origin, path, token: bound_token(token), now };
         let Some(prover) = &setup.prover else { return Ok(()) };
         let proof = prover.prove(about, nonce).map_err(|error| Error::Token(Arc::new(error)))?;

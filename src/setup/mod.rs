@@ -5,14 +5,14 @@ use std::sync::Arc;
 #[cfg(feature = "dpop")]
 use crate::dpop::Prover;
 use crate::endpoint::Direct;
-use crate::engine::Engine;
+use crate::engine::Table;
 use crate::request::RequestPolicy;
 use crate::response::RejectionPolicy;
 use crate::store::StoreAccess;
 
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) table: Arc<Table>,
     pub(crate) requests: RequestPolicy,
     pub(crate) rejection: RejectionPolicy,
     /// Makes the proofs of requests, where tokens are bound to a key.

@@ -211,7 +211,7 @@ pub(crate) struct FirstAttempt<S, R: HttpRequest, T> {
 
 impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
     fn cell(&self) -> &Arc<Cell> {
-        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.engine.default_cell())
+        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.table.default_cell())
     }
 
     #[inline]

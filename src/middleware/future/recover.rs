@@ -78,7 +78,7 @@ where
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
     pub(super) fn begin(first: FirstAttempt<S, R, T>, response: T, says_invalid: bool) -> Result<Box<Self>, T> {
         let cell = first.cell().clone();
-        let engine = &first.shared.setup.engine;
+        let env = first.shared.setup.table.env();
         let mut outcome = AuthOutcome {
             generation: first.generation,
             waited: first.waited,
@@ -92,7 +92,7 @@ where
         if first.outer {
             return Err(with_outcome(response, outcome, None));
         }
-        let rejection = cell.reject(engine, first.generation, says_invalid);
+        let rejection = cell.reject(env, first.generation, says_invalid);
         match &rejection {
             Rejection::Newer(_) => {}
             Rejection::Wait { .. } => outcome.refreshed = true,
@@ -148,7 +148,7 @@ where
                                 self.step = Step::Readying { spare: self.shared.fresh_clone(), request, current };
                             }
                             Look::Wait(waiter) => self.step = Step::RefreshingAgain { waiter, request },
-                            Look::Nothing(failure) => return Poll::Ready(Err(none_left(failure))),
+                            Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
                         },
                         step => self.step = step,
                     }
@@ -174,7 +174,7 @@ where
                 Step::Readying { spare, request, current } => match self.still(current) {
                     Look::Newer(current) => return Poll::Ready(Ok(self.resend(spare, request, &current))),
                     Look::Wait(waiter) => Step::RefreshingAgain { waiter, request },
-                    Look::Nothing(failure) => return Poll::Ready(Err(none_left(failure))),
+                    Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
                 },
                 step => step,
             };
@@ -206,7 +206,7 @@ where
 
     /// A token newer than the rejected one, as things are now.
     fn newer(&mut self) -> Look {
-        match self.cell.reject(&self.shared.setup.engine, self.rejected, false) {
+        match self.cell.reject(self.shared.setup.table.env(), self.rejected, false) {
             Rejection::Newer(current) => Look::Newer(current),
             Rejection::Wait { waiter, .. } => Look::Wait(waiter),
             Rejection::Suppressed => {
@@ -233,6 +233,12 @@ where
         Recovered::Resent(future, Box::new(resent))
     }
 
+    /// The original response went, for a token that was there and is gone.
+    #[cold]
+    fn none_left(&self, failure: Option<Arc<TokenError>>) -> Error {
+        self.body_support.no_token(failure.unwrap_or_else(|| Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+    }
+
     /// Nothing better can be had: the rejected response, whole, with what happened.
     fn original(&mut self, response: T, failure: Option<Arc<TokenError>>) -> Recovered<S, R> {
         Recovered::Original(with_outcome(response, std::mem::take(&mut self.outcome), failure))
@@ -244,12 +250,6 @@ enum Look {
     Newer(Arc<Current>),
     Wait(RefreshWaiter),
     Nothing(Option<Arc<TokenError>>),
-}
-
-/// The original response went, for a token that was there and is gone.
-#[cold]
-fn none_left(failure: Option<Arc<TokenError>>) -> Error {
-    Error::Token(failure.unwrap_or_else(|| Arc::new(TokenError::new(TokenErrorKind::Aborted))))
 }
 
 /// What is remembered of a second sending.
@@ -270,7 +270,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
         }
         if matches!(self.shared.judge(&response, &self.cell, generation, scheme), Verdict::Accepted) {
             if self.starter {
-                self.cell.resend_accepted(&self.shared.setup.engine, generation);
+                self.cell.resend_accepted(self.shared.setup.table.env(), generation);
             } else {
                 self.cell.accepted(generation);
             }

@@ -68,17 +68,17 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
     {
-        let engine = &self.shared.setup.engine;
-        let cell = self.cell.as_ref().unwrap_or_else(|| engine.default_cell());
+        let (table, body_support) = (&self.shared.setup.table, &self.body_support);
+        let cell = self.cell.as_ref().unwrap_or_else(|| table.default_cell());
         loop {
             let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
-                Step::Reading => match cell.read(engine) {
+                Step::Reading => match cell.read(table.env()) {
                     Read::Ready(current) => (self.shared.fresh_clone(), Some(current), None),
                     Read::Wait { waiter, fallback } => {
                         self.step = Step::Refreshing { waiter, fallback };
                         continue;
                     }
-                    Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
+                    Read::Failed(error) => return Poll::Ready(Err(body_support.no_token(error))),
                 },
                 Step::Refreshing { mut waiter, fallback } => {
                     let Poll::Ready(result) = Pin::new(&mut waiter).poll(cx) else {
@@ -86,10 +86,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         return Poll::Pending;
                     };
                     let failed = matches!(result, RefreshResult::Failed(_));
-                    match engine.resolve(result, fallback) {
+                    match result.resolve(fallback, || table.env().clock.now()) {
                         Some(Ok(current)) if failed => (self.shared.fresh_clone(), None, Some(current)),
                         Some(Ok(current)) => (self.shared.fresh_clone(), Some(current), None),
-                        Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
+                        Some(Err(error)) => return Poll::Ready(Err(body_support.no_token(error))),
                         None => continue,
                     }
                 }
@@ -104,12 +104,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             // expired. Where the cell's word says that it is current still, nothing that others share is touched.
             let read = match finished {
                 Some(current) if cell.word() == current.word() => Read::Ready(current),
-                _ => cell.read(engine),
+                _ => cell.read(table.env()),
             };
             match (read, fallback.take()) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
-                (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
+                (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
             }
         }
     }
