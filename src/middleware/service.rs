@@ -182,7 +182,7 @@ impl<S> Auth<S> {
             // Nearly every request: of the default cell.
             Ok(Prepared::WithToken { tenant: None, scopes: None, resending }) => (None, resending),
             Ok(Prepared::WithToken { tenant, scopes, resending }) => {
-                (Some(self.shared.setup.table.cell(Partition { tenant, scopes })), resending)
+                (Some(self.shared.setup.table.cell(Partition { tenant, scopes, params: None })), resending)
             }
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.get_mut().call(request)),
             Err(error) => return self.refuse(error),
