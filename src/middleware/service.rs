@@ -11,10 +11,10 @@ use super::future::{FirstAttempt, ResponseFuture, Waiting};
 use super::prove::Prove;
 use super::shared::{BodySupport, Shared, SharedHandle};
 use crate::engine::{Cell, Current, Partition, Read};
-use crate::request::{HttpRequest, HttpResponse, OwnTenant, Prepared, Registry, Resending};
+use crate::request::{HttpRequest, HttpResponse, Own, Prepared, Registry, Resending};
 use crate::response::trailer_watch_of;
 use crate::setup::Setup;
-use crate::types::{BoxError, Error, TenantId, deep_clone};
+use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
 ///
@@ -37,6 +37,7 @@ pub struct Auth<S> {
     inner: Prove<S>,
     local: Local,
     tenant: Option<TenantId>,
+    params: Option<TokenParams>,
     shared: SharedHandle<S>,
 }
 
@@ -56,7 +57,7 @@ impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
         let inner = Prove::new(inner, &setup);
         let shared = Shared::new(inner.clone(), setup, registry);
-        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
+        Self { inner, local: Local::default(), tenant: None, params: None, shared: Arc::new(Arc::new(shared)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
@@ -85,6 +86,36 @@ impl<S: Clone> Auth<S> {
     pub fn for_tenant(&self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
+
+    /// A clone whose requests bring these parameters for their token requests: the way to say so where requests carry no
+    /// extensions (reqwest), and to say it once for many requests.
+    ///
+    /// It wins over nothing: a request that brings others as well is refused with [`Error::Subject`].
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenParams, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|request: TokenRequest| async move {
+    /// #     let audience = request.params.unwrap().audiences()[0].clone();
+    /// #     Token::bearer(&format!("for-{audience}")).map_err(TokenError::permanent)
+    /// # });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let token = request.headers()["authorization"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", token).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let orders = client.for_params(TokenParams::new().audience("orders")?);
+    /// let request = http::Request::get("https://api.example.com/v1/orders").body(Empty::new())?;
+    /// let response = orders.oneshot(request).await?; // with a token for the audience `orders`
+    /// # assert_eq!(response.headers()["seen"], "Bearer for-orders");
+    /// # Ok(()) }
+    /// ```
+    pub fn for_params(&self, params: TokenParams) -> Self {
+        Self { params: Some(params), ..self.clone() }
+    }
 }
 
 impl<S> Auth<S> {
@@ -111,6 +142,7 @@ impl<S: Clone> Clone for Auth<S> {
             // Not copied: a clone made for one request would pay for a copy that it never uses.
             local: Local::default(),
             tenant: self.tenant.clone(),
+            params: self.params.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -177,12 +209,16 @@ impl<S> Auth<S> {
     {
         let body_support = body_support(&self.shared.registry);
         let requests = &self.shared.setup.requests;
-        let own = OwnTenant { named: self.tenant.as_ref(), agreed: self.local.tenant.as_ref() };
+        let own = Own {
+            tenant: self.tenant.as_ref(),
+            agreed_tenant: self.local.tenant.as_ref(),
+            params: self.params.as_ref(),
+        };
         let (cell, resending) = match requests.prepare(&mut request, own) {
             // Nearly every request: of the default cell.
-            Ok(Prepared::WithToken { tenant: None, scopes: None, resending }) => (None, resending),
-            Ok(Prepared::WithToken { tenant, scopes, resending }) => {
-                (Some(self.shared.setup.table.cell(Partition { tenant, scopes, params: None })), resending)
+            Ok(Prepared::WithToken { tenant: None, scopes: None, params: None, resending }) => (None, resending),
+            Ok(Prepared::WithToken { tenant, scopes, params, resending }) => {
+                (Some(self.shared.setup.table.cell(Partition { tenant, scopes, params })), resending)
             }
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.get_mut().call(request)),
             Err(error) => return self.refuse(error),

@@ -5,6 +5,7 @@ mod head;
 mod inject;
 mod message;
 mod origin;
+mod params;
 mod prepare;
 mod replay;
 mod tenant;
@@ -27,9 +28,10 @@ pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{OriginPolicy, parse_endpoint_url};
+pub(crate) use params::SubjectPolicy;
 #[cfg(feature = "dpop")]
 pub(crate) use prepare::ProofOrigin;
-pub(crate) use prepare::{OwnTenant, Prepared, RequestPolicy, Resending};
+pub(crate) use prepare::{Own, Prepared, RequestPolicy, Resending};
 pub(crate) use replay::ReplayPolicy;
 pub(crate) use tenant::TenantPolicy;
 

@@ -7,14 +7,16 @@ use super::Origin;
 use super::inject::withhold;
 use super::replay::may_replay;
 use super::{
-    Admission, HttpRequest, Injection, OriginPolicy, ReplayAttempt, ReplayPolicy, SpecialHeaders, TenantPolicy,
+    Admission, HttpRequest, Injection, OriginPolicy, ReplayAttempt, ReplayPolicy, SpecialHeaders, SubjectPolicy,
+    TenantPolicy,
 };
-use crate::types::{Error, Resend, Scopes, SkipAuth, TenantId};
+use crate::types::{Error, Resend, Scopes, SkipAuth, TenantId, TokenParams};
 
 /// What a configuration says about single requests.
 pub(crate) struct RequestPolicy {
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
+    pub(crate) subject: SubjectPolicy,
     pub(crate) injection: Injection,
     pub(crate) replay: ReplayPolicy,
     /// There where tokens are bound to a key.
@@ -29,13 +31,13 @@ pub(crate) struct ProofOrigin {
     pub(crate) assumed: Option<Origin>,
 }
 
-/// The tenant of the service that a request goes through.
+/// What the service says that a request goes through, for all its requests.
 #[derive(Clone, Copy)]
-pub(crate) struct OwnTenant<'a> {
-    /// As it was named.
-    pub(crate) named: Option<&'a TenantId>,
+pub(crate) struct Own<'a> {
+    pub(crate) tenant: Option<&'a TenantId>,
     /// What that and the configuration come to, once it is known.
-    pub(crate) agreed: Option<&'a TenantId>,
+    pub(crate) agreed_tenant: Option<&'a TenantId>,
+    pub(crate) params: Option<&'a TokenParams>,
 }
 
 /// How a request is to be sent.
@@ -43,7 +45,7 @@ pub(crate) enum Prepared {
     /// As it is, without a token.
     Bare,
     /// With the token of this partition.
-    WithToken { tenant: Option<TenantId>, scopes: Option<Scopes>, resending: Resending },
+    WithToken { tenant: Option<TenantId>, scopes: Option<Scopes>, params: Option<TokenParams>, resending: Resending },
 }
 
 /// How often a request may be sent.
@@ -64,7 +66,7 @@ const NO_ORIGIN: &str =
 impl RequestPolicy {
     /// Everything that needs no token: checks, the tenant, the headers that are the same on each sending.
     #[inline]
-    pub(crate) fn prepare<R: HttpRequest>(&self, request: &mut R, own: OwnTenant<'_>) -> Result<Prepared, Error> {
+    pub(crate) fn prepare<R: HttpRequest>(&self, request: &mut R, own: Own<'_>) -> Result<Prepared, Error> {
         let extensions = request.extensions();
         if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
             return Ok(Prepared::Bare);
@@ -80,11 +82,11 @@ impl RequestPolicy {
         let resending = Resending { may_replay: !outer && may_replay(policy, request.method(), special), outer };
         let named = extensions.and_then(Extensions::get::<TenantId>);
         let named = match &self.tenant {
-            Some(policy) => match (named, own.agreed) {
+            Some(policy) => match (named, own.agreed_tenant) {
                 (None, Some(tenant)) => Some(tenant.clone()),
-                (named, _) => policy.named(own.named, named)?,
+                (named, _) => policy.named(own.tenant, named)?,
             },
-            None if named.is_some() || own.named.is_some() => return Err(Error::Tenant { reason: NO_TENANTS }),
+            None if named.is_some() || own.tenant.is_some() => return Err(Error::Tenant { reason: NO_TENANTS }),
             None => None,
         };
         let is_ours = self.injection.admits(request.headers(), special, tenant_header)?;
@@ -100,7 +102,8 @@ impl RequestPolicy {
             self.origin_for_proof(request)?;
         }
         let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
-        Ok(Prepared::WithToken { tenant, scopes, resending })
+        let params = self.subject.params(own.params, request)?;
+        Ok(Prepared::WithToken { tenant, scopes, params, resending })
     }
 
     /// Sends a prepared request with this token: `call` gets it, and what is kept of it where it may be sent again.
