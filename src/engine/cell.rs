@@ -264,6 +264,7 @@ impl Cell {
     }
 
     /// The same for a request whose token of generation `rejected` was rejected: that one is never the answer.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a rejection asks by `reject`; the models ask so"))]
     pub(crate) fn read_newer(self: &Arc<Self>, env: &Arc<Env>, rejected: u64) -> Read {
         match self.ready(env).filter(|current| current.generation > rejected) {
             Some(current) => Read::Ready(current),
