@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
+use super::rt;
 use crate::token::{Backoff, DynTokenSource, LifetimePolicy, RefreshContext, RefreshReport, TokenRequest};
 use crate::types::{Clock, ConfigError, Draw, Now, TenantId, TokenError, TokenErrorKind};
 
@@ -135,7 +134,7 @@ impl Env {
         RefreshContext {
             clock: self.clock.clone(),
             lifetime: self.policy.lifetime.clone(),
-            deadline: Instant::now() + self.policy.refresh_deadline,
+            deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
             may_send: None,
