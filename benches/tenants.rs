@@ -15,6 +15,7 @@ use support::ours::{background, layer_per_tenant};
 use support::paired::time;
 use support::requests::{Body, Kind};
 use tower::{Layer, Service};
+use futures_util::FutureExt;
 use tower_oauth2_client::{AuthLayer, TenantId, Token};
 
 const TENANTS: u64 = 1_000_000;
@@ -72,7 +73,7 @@ fn sign_in(layer: &AuthLayer, tenants: std::ops::Range<u64>) {
     let text = access_token();
     for number in tenants {
         let token = Token::bearer(&format!("{text}{number}")).unwrap().expires_in(Duration::from_secs(3600));
-        auth.hand_in_tenant(&tenant(number), token).unwrap();
+        auth.for_tenant(&tenant(number)).set_token(token).now_or_never().unwrap().unwrap();
     }
 }
 

@@ -47,7 +47,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 ///     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", client_auth)
 ///         .origin("https://api.example.com")
 ///         .build()?;
-///     AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+///     AuthLayer::builder(cfg).http_client(http_client.clone()).build()?.handle().warm_up().await?;
 ///     let request = http_client.requests().remove(0);
 ///     let body = String::from_utf8(request.body.to_vec())?;
 ///     Ok((request.header("authorization").map(str::to_owned), body.replace("grant_type=client_credentials", "…")))
@@ -143,7 +143,7 @@ impl ClientAuth {
     /// let cfg = AuthConfig::client_credentials("https://mtls.auth.example.com/token", ClientAuth::mtls("id"))
     ///     .origin("https://api.example.com")
     ///     .build()?;
-    /// let layer = AuthLayer::with_client(cfg, http_client.clone());
+    /// let layer = AuthLayer::builder(cfg).http_client(http_client.clone()).build()?;
     /// layer.handle().warm_up().await?;
     /// assert_eq!(http_client.requests()[0].param("client_id").as_deref(), Some("id"));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -208,22 +208,6 @@ impl ClientAuth {
             _ => {}
         }
         self.secret().map_or(Ok(()), |secret| secret.validate(CLIENT_SECRET))
-    }
-
-    /// Whether both authenticate the same client in the same way; secrets are not compared.
-    pub(crate) fn is_like(&self, other: &ClientAuth) -> bool {
-        let same_secret = match (self.secret(), other.secret()) {
-            (Some(one), Some(other)) => one.is_like(other),
-            (None, None) => true,
-            _ => false,
-        };
-        #[cfg(feature = "jwt")]
-        if let (Method::PrivateKeyJwt(one), Method::PrivateKeyJwt(other)) = (&self.method, &other.method)
-            && !one.is_like(other)
-        {
-            return false;
-        }
-        self.id == other.id && self.method_name() == other.method_name() && same_secret
     }
 
     /// Whether another reading of the secret or the key may find another.
@@ -512,7 +496,5 @@ mod tests {
         let holder = credentials.clone();
         credentials.replace(ClientAuth::body("id", "new")).unwrap();
         assert_eq!(holder.load().secret().unwrap().fixed().unwrap().expose(), "new");
-        assert!(holder.load().is_like(&ClientAuth::body("id", "other")));
-        assert!(!holder.load().is_like(&ClientAuth::basic("id", "other")));
     }
 }

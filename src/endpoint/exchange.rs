@@ -79,6 +79,10 @@ impl<C> Exchanger<C> {
 
 /// An error of the HTTP service.
 pub(crate) fn failed(error: BoxError, sent: bool) -> TokenError {
+    // Ours: there is no client to send with, or no runtime.
+    if let Some(own) = error.downcast_ref::<TokenError>() {
+        return own.clone();
+    }
     let timed_out = io_errors(&*error).any(|error| error.kind() == io::ErrorKind::TimedOut)
         || chain(&*error).any(|error| error.is::<tokio::time::error::Elapsed>());
     let answer_lost = sent && !is_connect(&*error);

@@ -9,7 +9,7 @@ mod refresh;
 mod rejection_limiter;
 mod table;
 
-pub(crate) use cell::{Cell, Current, Read, Rejection};
+pub(crate) use cell::{Cell, Current, Read, Rejection, Revocable};
 pub(crate) use env::{Engine, EnginePolicy};
 pub(crate) use key::Partition;
 pub(crate) use refresh::{RefreshResult, RefreshWaiter};

@@ -29,7 +29,7 @@ impl TestDirectory {
     }
 
     fn process(&self, world: &World, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::with_client_and_store(cfg.build().unwrap(), world.auth.clone(), self.store(world));
+        let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(world.auth.clone()).store(self.store(world)).build().unwrap();
         Process { handle: layer.handle(), client: layer.layer(world.api.clone()) }
     }
 
@@ -117,7 +117,7 @@ async fn a_directory_that_cannot_be_ours_is_refused_and_left_as_it_is() {
         assert!(cause.contains(why) && cause.contains(path.to_str().unwrap()), "{cause}");
         // Whoever uses it nevertheless has tokens, though none are kept.
         let cfg = world.config().build().unwrap();
-        let handle = AuthLayer::with_client_and_store(cfg, world.auth.clone(), FileStore::new(&path)).handle();
+        let handle = AuthLayer::builder(cfg).http_client(world.auth.clone()).store(FileStore::new(&path)).build().unwrap().handle();
         handle.warm_up().await.unwrap();
         assert_eq!(handle.stats().store.unwrap().without_store, 1);
     }
@@ -261,7 +261,7 @@ async fn who_waits_hears_of_a_save_and_of_a_lease_that_ends() {
 #[tokio::test(start_paused = true)]
 async fn file_names_and_debug_tell_nothing() {
     let (world, directory) = (World::new(), TestDirectory::new());
-    directory.process(&world, world.config().param("key", "canary").audience("canary")).token().await;
+    directory.process(&world, world.config().token_param("key", "canary").audience("canary")).token().await;
     for entry in fs::read_dir(&directory.0).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit()) && !name.contains("canary"), "{name}");

@@ -88,13 +88,6 @@ impl TokenExchange {
         types.into_iter().try_for_each(|token_type| check_line("token type", token_type))
     }
 
-    pub(super) fn is_like(&self, other: &TokenExchange) -> bool {
-        let alike = |one: &Typed, other: &Typed| one.token_type == other.token_type && one.token.is_like(&other.token);
-        self.requested == other.requested
-            && self.tokens().count() == other.tokens().count()
-            && self.tokens().zip(other.tokens()).all(|(one, other)| alike(one, other))
-    }
-
     pub(super) fn describe(&self, digest: &mut Digest) {
         for (label, typed) in [("subject", Some(&self.subject)), ("actor", self.actor.as_ref())] {
             if let Some(typed) = typed {
