@@ -7,6 +7,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use http::Request;
 use support::baselines::{Inner, access_token};
 use support::cases::{Case, send};
@@ -15,7 +16,6 @@ use support::ours::{background, layer_per_tenant};
 use support::paired::time;
 use support::requests::{Body, Kind};
 use tower::{Layer, Service};
-use futures_util::FutureExt;
 use tower_oauth2_client::{AuthLayer, TenantId, Token};
 
 const TENANTS: u64 = 1_000_000;

@@ -87,15 +87,17 @@ pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, Discovery, Token
 pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]
-pub use jws::{Signer, SigningAlgorithm, SigningKey};
+pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Recorded, Tenant};
 pub use response::Forbidden;
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
-pub use token::{ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry};
+pub use token::{
+    ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry,
+};
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
-    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind,
+    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind, TransportError,
 };
 
 /// The README's examples compile.

@@ -12,12 +12,19 @@ use std::collections::BTreeSet;
 
 use document::{COMMAND, Document, PATH};
 
-const LAST: u32 = 123;
+const LAST: u32 = 199;
+/// Up to here all are there; the others are added as they are proven.
+const ALL_UP_TO: u32 = 123;
 
 #[test]
 fn the_contract_has_every_number_once_and_in_order() {
     let numbers: Vec<_> = Document::read().unwrap().entries.iter().map(|entry| entry.number).collect();
-    assert_eq!(numbers, (1..=LAST).collect::<Vec<_>>());
+    let (all, further) = numbers.split_at(ALL_UP_TO as usize);
+    assert_eq!(all, (1..=ALL_UP_TO).collect::<Vec<_>>());
+    assert!(
+        further.is_sorted_by(|one, next| one < next) && further.iter().all(|number| *number <= LAST),
+        "{further:?}"
+    );
 }
 
 #[test]

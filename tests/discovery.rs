@@ -70,7 +70,7 @@ async fn a_failure_is_shared_and_not_remembered() {
     handle.for_tenant(&TenantId::new("green").unwrap()).token().await.unwrap();
     assert_eq!(fetches(&auth), 2);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    handle.for_tenant(&blue).token().await.unwrap();
+    blue.token().await.unwrap();
     assert_eq!((fetches(&auth), auth.token_requests()), (2, 2));
 }
 

@@ -9,7 +9,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, BoxError, ClientAuth, Secret, SecretSource, SigningAlgorithm,
-    SigningKey, StaticToken, Token, TokenError, TokenErrorKind, TokenExchange, TokenRequest,
+    SigningKey, StaticToken, Token, TokenError, TokenErrorKind, TokenRequest,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";

@@ -133,7 +133,8 @@ async fn one_tenant_of_many() {
     let handle = handle(&auth, cfg);
     let [blue, red] = ["blue", "red"].map(|name| TenantId::new(name).unwrap());
     handle.for_tenant(&blue).revoke().await.expect("there is nothing to revoke");
-    let (of_blue, of_red) = (handle.for_tenant(&blue).token().await.unwrap(), handle.for_tenant(&red).token().await.unwrap());
+    let (of_blue, of_red) =
+        (handle.for_tenant(&blue).token().await.unwrap(), handle.for_tenant(&red).token().await.unwrap());
     handle.for_tenant(&blue).revoke().await.unwrap();
     assert!(!auth.is_live(of_blue.access_token()) && auth.is_live(of_red.access_token()));
     assert_eq!(handle.revoke().await.unwrap_err().kind(), TokenErrorKind::Refused, "somebody must say which");
@@ -167,7 +168,12 @@ async fn what_is_stored_is_revoked_too() {
             .revocation_url(REVOCATION_URL)
             .origin("https://api.example.com")
             .clock(auth.clock().clone());
-        AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).store(store.clone()).build().unwrap().handle()
+        AuthLayer::builder(cfg.build().unwrap())
+            .http_client(auth.clone())
+            .store(store.clone())
+            .build()
+            .unwrap()
+            .handle()
     };
     let (one, other) = (process(), process());
     one.token().await.unwrap();

@@ -104,7 +104,8 @@ impl World {
         let cfg = cfg.origin("https://api.example.com").clock(clock).build().unwrap();
 
         let server = auth.clone();
-        let layer = AuthLayer::builder(cfg).http_client(service_fn(move |request: Request<Full<Bytes>>| {
+        let layer = AuthLayer::builder(cfg)
+            .http_client(service_fn(move |request: Request<Full<Bytes>>| {
                 let server = server.clone();
                 async move {
                     sleep(25 * MS).await;
@@ -112,7 +113,9 @@ impl World {
                     sleep(25 * MS).await;
                     answer
                 }
-            })).build().unwrap();
+            }))
+            .build()
+            .unwrap();
         let server = api.clone();
         let network = service_fn(move |request: Request<Full<Bytes>>| {
             let server = server.clone();

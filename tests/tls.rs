@@ -76,7 +76,11 @@ async fn a_revoked_token_is_replaced_over_tls() {
 #[tokio::test]
 async fn the_users_client_serves_tokens_too() {
     let secure = Secure::new(&["h2", "http/1.1"]).await;
-    let auth = AuthLayer::builder(secure.config().build().unwrap()).http_client(secure.client()).build().unwrap().layer(secure.client());
+    let auth = AuthLayer::builder(secure.config().build().unwrap())
+        .http_client(secure.client())
+        .build()
+        .unwrap()
+        .layer(secure.client());
     assert_eq!(auth.oneshot(secure.post()).await.unwrap().version(), Version::HTTP_2);
     assert_eq!(secure.auth.token_requests(), 1);
 }

@@ -317,7 +317,6 @@ impl<C> TokenEndpoint<C> {
 }
 
 impl AuthConfig {
-
     pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
         self.endpoint.refresh_token.clone()
     }

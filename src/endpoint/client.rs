@@ -157,18 +157,19 @@ impl Plan {
             .no_zstd()
             .no_deflate()
             .connect_timeout(self.connect_timeout)
-            .tls_backend_preconfigured(tls::client_config(&self.roots).map_err(cannot_be_made)?);
+            .tls_backend_preconfigured(tls::client_config(&self.roots).map_err(|_| cannot_be_made())?);
         let builder = match &self.proxy {
             Proxy::Configured(proxy) => builder.proxy(proxy.clone()),
             Proxy::FromEnvironment => builder,
             Proxy::Off => builder.no_proxy(),
         };
-        builder.build().map_err(|error| cannot_be_made(error.into()))
+        builder.build().map_err(|_| cannot_be_made())
     }
 }
 
-fn cannot_be_made(cause: BoxError) -> TokenError {
-    TokenError::new(TokenErrorKind::NoHttpClient).caused_by(cause)
+/// Without the library's error, whose text may be anything.
+fn cannot_be_made() -> TokenError {
+    TokenError::new(TokenErrorKind::NoHttpClient)
 }
 
 impl Service<Request<Full<Bytes>>> for BuiltInClient {

@@ -40,6 +40,7 @@ mod settings;
 mod tests;
 #[cfg(feature = "reqwest")]
 mod tls;
+mod transport;
 mod wire;
 
 #[cfg(feature = "reqwest")]
@@ -198,7 +199,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
-        self.client.poll_ready(cx).map_err(|error| exchange::failed(error.into(), false))
+        self.client.poll_ready(cx).map_err(|error| transport::failed(error.into(), false))
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {

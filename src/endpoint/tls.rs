@@ -23,7 +23,10 @@ impl ExtraRoots {
     pub(super) fn from_pem(all: &[Vec<u8>]) -> Result<Self, ConfigError> {
         let (mut certificates, mut digest) = (Vec::new(), Digest::new("roots"));
         let wrong = || {
-            ConfigError::new("a certificate authority is not a certificate in PEM", "it begins with `-----BEGIN CERTIFICATE-----`")
+            ConfigError::new(
+                "a certificate authority is not a certificate in PEM",
+                "it begins with `-----BEGIN CERTIFICATE-----`",
+            )
         };
         for pem in all {
             let before = certificates.len();

@@ -320,7 +320,9 @@ impl AuthHandle {
             revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
         cell.forget(&held);
-        self.forget_stored(asking).await.map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
+        self.forget_stored(asking)
+            .await
+            .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
         Ok(())
     }
 
@@ -354,7 +356,9 @@ impl AuthHandle {
         self.names_one_token()?;
         let (held, asking) = self.held().await;
         self.setup.engine.cell(self.partition()).forget(&held);
-        self.forget_stored(asking).await.map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
+        self.forget_stored(asking)
+            .await
+            .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
         Ok(())
     }
 

@@ -170,13 +170,8 @@ impl AuthLayer {
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
-        let engine = Engine::new(
-            source,
-            cfg.clock(),
-            cfg.engine_policy(),
-            refresh_token,
-            cfg.fixed_token_tenant().cloned(),
-        );
+        let engine =
+            Engine::new(source, cfg.clock(), cfg.engine_policy(), refresh_token, cfg.fixed_token_tenant().cloned());
         let setup = cfg.into_setup(Arc::new(engine), endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }

@@ -96,7 +96,7 @@ impl<B: Body> sealed::Request for http::Request<B> {
 
     #[inline]
     fn admission(&self, origins: &OriginPolicy, special: SpecialHeaders) -> Result<Admission, Error> {
-        origins.check(self.uri(), self.headers(), special)
+        origins.check(self.method(), self.uri(), self.headers(), special)
     }
 
     #[cfg(feature = "dpop")]
@@ -182,7 +182,7 @@ impl sealed::Request for reqwest::Request {
     fn admission(&self, origins: &OriginPolicy, _: SpecialHeaders) -> Result<Admission, Error> {
         let url = self.url();
         let has_userinfo = !url.username().is_empty() || url.password().is_some();
-        origins.check_parts(Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
+        origins.check_parts(self.method(), Some(url.scheme()), url.host_str(), url.port(), has_userinfo, self.headers())
     }
 
     #[cfg(feature = "dpop")]

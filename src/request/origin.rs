@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::SpecialHeaders;
 use crate::types::{ConfigError, Error};
@@ -22,6 +22,10 @@ pub(crate) struct OriginPolicy {
 /// A request whose URI names no host at all (a tonic client, a bare hyper connection) is not foreign: it goes where the
 /// inner service is connected. A request that contradicts itself, with user information in its URI or a `Host` header
 /// that is not the URI's host, is refused by both settings.
+///
+/// `CONNECT` asks a proxy for a tunnel, and what it carries is the proxy's to read: it is foreign whatever it names. So is a
+/// URI whose scheme is not spelled `https` or `http`, as `http::uri::Builder` takes it (`HTTPS`): clients dial such a one
+/// without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Foreign {
@@ -45,6 +49,9 @@ const NOT_ALLOWED: &str = "is not an allowed origin (if it is the API, add it wi
 const BAD_AUTHORITY: &str = "is addressed with user information or a malformed host or port (remove it from the URI)";
 const BAD_HOST_HEADER: &str = "is addressed with several `Host` headers or a malformed one (remove them)";
 const OTHER_HOST_HEADER: &str = "is addressed with a `Host` header of another host (remove the header)";
+const BAD_PATH: &str = "is addressed with a path that is read as part of the host (begin it with a slash)";
+const TUNNEL: &str = "is to be connected to by a proxy, which would read the token (open tunnels below this layer)";
+const NO_SCHEME: &str = "is addressed without a scheme, so that nobody knows whether by TLS (write the whole URL)";
 
 impl OriginPolicy {
     pub(crate) fn build<I>(origins: I, foreign: Foreign, allow_http: bool) -> Result<Self, ConfigError>
@@ -65,24 +72,39 @@ impl OriginPolicy {
 
     /// Decides before every sending, the resend included.
     #[inline]
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, special: SpecialHeaders) -> Result<Admission, Error> {
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        special: SpecialHeaders,
+    ) -> Result<Admission, Error> {
         // Nearly every request: a fifth of what the strict reading costs.
         if let Some(authority) = uri.authority()
             && !special.host
+            && *method != Method::CONNECT
+            && is_path_apart(uri)
             && self.allowed.iter().any(|origin| origin.is_spelled(uri.scheme(), authority))
         {
             return Ok(Admission::Credentials);
         }
-        self.check_strictly(uri, headers)
+        self.check_strictly(method, uri, headers)
     }
 
-    fn check_strictly(&self, uri: &Uri, headers: &HeaderMap) -> Result<Admission, Error> {
+    fn check_strictly(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Admission, Error> {
         let Some(authority) = uri.authority() else {
-            return self.check_parts(None, None, None, false, headers);
+            return self.check_parts(method, None, None, None, false, headers);
         };
         // Read strictly, once, so that no connector can read another host out of the same text.
         match host_and_port(authority.as_str()) {
-            Some((host, port)) => self.check_parts(uri.scheme_str(), Some(host), port, false, headers),
+            Some((host, port)) if !is_path_apart(uri) => {
+                Err(refused(Some(Target { scheme: uri.scheme_str(), host, port }), BAD_PATH))
+            }
+            // Only CONNECT has this form (RFC 9112 §3.2.3), and clients that take it for something else choose a scheme.
+            Some((host, port)) if uri.scheme().is_none() && *method != Method::CONNECT => {
+                self.foreign(Some(Target { scheme: None, host, port }), NO_SCHEME)
+            }
+            Some((host, port)) => self.check_parts(method, uri.scheme_str(), Some(host), port, false, headers),
             None => {
                 let host_port = authority.as_str().rsplit('@').next().and_then(host_and_port);
                 let target = host_port.map(|(host, port)| Target { scheme: uri.scheme_str(), host, port });
@@ -94,6 +116,7 @@ impl OriginPolicy {
     /// The same for a URL type other than `http::Uri`.
     pub(crate) fn check_parts(
         &self,
+        method: &Method,
         scheme: Option<&str>,
         host: Option<&str>,
         port: Option<u16>,
@@ -107,6 +130,8 @@ impl OriginPolicy {
         let header = host_header(headers).map_err(|()| refused(target, BAD_HOST_HEADER))?;
         match (target, header) {
             (Some(uri), Some(header)) if !uri.is_host_of(&header) => Err(refused(target, OTHER_HOST_HEADER)),
+            // What it carries is for whoever opens the tunnel, a proxy that is dialled without TLS.
+            (target, header) if *method == Method::CONNECT => self.foreign(target.or(header), TUNNEL),
             (Some(target), _) | (None, Some(target)) => self.admit(target),
             (None, None) => Ok(Admission::Credentials),
         }
@@ -164,11 +189,26 @@ impl OriginPolicy {
         if self.allowed.iter().any(|origin| origin.covers(&target)) {
             return Ok(Admission::Credentials);
         }
+        self.foreign(Some(target), NOT_ALLOWED)
+    }
+
+    fn foreign(&self, target: Option<Target<'_>>, why: &'static str) -> Result<Admission, Error> {
         match self.foreign {
-            Foreign::Refuse => Err(refused(Some(target), NOT_ALLOWED)),
+            Foreign::Refuse => Err(refused(target, why)),
             Foreign::PassWithoutCredentials => Ok(Admission::NoCredentials),
         }
     }
+}
+
+/// Whether the URI, printed, has something between host and path. Versions of `http` build some that have not, which are
+/// another host's when they are read again: `.evil.example/` behind an authority, or `*`.
+#[inline]
+fn is_path_apart(uri: &Uri) -> bool {
+    uri.path_and_query().is_none_or(|path| begins_apart(path.as_str()))
+}
+
+fn begins_apart(path_and_query: &str) -> bool {
+    matches!(path_and_query.as_bytes().first(), None | Some(b'/' | b'?'))
 }
 
 #[cold]
@@ -211,9 +251,11 @@ impl Origin {
         scheme == Some(own) && authority.as_str() == &*self.authority
     }
 
+    /// Its scheme must be spelled as it is here: connectors compare it so, and dial `HTTPS` without TLS. `http` reads
+    /// `HTTPS://` as `https`, but takes parts as they come.
     fn covers(&self, target: &Target<'_>) -> bool {
         self.port == target.port.unwrap_or(self.scheme.default_port())
-            && target.scheme.is_none_or(|scheme| self.scheme.as_str().eq_ignore_ascii_case(scheme))
+            && target.scheme.is_none_or(|scheme| self.scheme.as_str() == scheme)
             && same_host(&self.host, target.host)
     }
 
@@ -323,8 +365,8 @@ struct Target<'a> {
 impl Target<'_> {
     fn is_host_of(&self, header: &Target<'_>) -> bool {
         let default = match self.scheme {
-            Some(scheme) if scheme.eq_ignore_ascii_case("https") => Some(443),
-            Some(scheme) if scheme.eq_ignore_ascii_case("http") => Some(80),
+            Some("https") => Some(443),
+            Some("http") => Some(80),
             _ => None,
         };
         self.port.or(default) == header.port.or(default) && same_host(self.host, header.host)
@@ -428,7 +470,7 @@ mod tests {
     fn check(policy: &OriginPolicy, uri: &str, host_headers: &[&str]) -> Result<Admission, Error> {
         {
             let headers = host(host_headers);
-            policy.check(&uri.parse().unwrap(), &headers, SpecialHeaders::find(&headers))
+            policy.check(&Method::GET, &uri.parse().unwrap(), &headers, SpecialHeaders::find(&headers))
         }
     }
 
@@ -592,6 +634,53 @@ mod tests {
         }
     }
 
+    /// Behaviour 146.
+    #[test]
+    fn connect_and_schemes_in_another_spelling_are_foreign() {
+        let by_parts = |scheme| Uri::builder().scheme(scheme).authority("api.example.com").path_and_query("/").build();
+        let cases = [
+            (Method::CONNECT, Ok("api.example.com:443".parse().unwrap()), TUNNEL),
+            (Method::CONNECT, Ok("https://api.example.com/".parse().unwrap()), TUNNEL),
+            (Method::CONNECT, Ok("/".parse().unwrap()), TUNNEL),
+            (Method::GET, Ok("api.example.com:443".parse().unwrap()), NO_SCHEME),
+            (Method::GET, by_parts("HTTPS"), NOT_ALLOWED),
+            (Method::GET, by_parts("Http"), NOT_ALLOWED),
+        ];
+        for foreign in [Foreign::Refuse, Foreign::PassWithoutCredentials] {
+            let policy =
+                OriginPolicy::build(["https://api.example.com", "http://api.example.com"], foreign, true).unwrap();
+            for (method, uri, why) in &cases {
+                let uri = uri.as_ref().unwrap();
+                match policy.check(method, uri, &HeaderMap::new(), SpecialHeaders::default()) {
+                    Ok(admission) => {
+                        assert_eq!((admission, foreign), (Admission::NoCredentials, Foreign::PassWithoutCredentials));
+                    }
+                    Err(Error::Origin { reason, .. }) => {
+                        assert_eq!((reason, foreign), (*why, Foreign::Refuse), "{uri}")
+                    }
+                    Err(error) => panic!("{uri}: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Behaviour 147.
+    #[test]
+    fn a_path_begins_with_a_slash_or_a_question_mark_or_is_none() {
+        for apart in ["", "/", "/x", "?a=b", "//evil.example"] {
+            assert!(begins_apart(apart), "{apart}");
+        }
+        for part_of_the_host in [".evil.example/items", "@evil.example/", ":8080/", "x", "*"] {
+            assert!(!begins_apart(part_of_the_host), "{part_of_the_host}");
+        }
+        // `http` builds this one still.
+        let uri = Uri::builder().scheme("https").authority("api.example.com").path_and_query("*").build().unwrap();
+        let error = policy(&["https://api.example.com"])
+            .check(&Method::OPTIONS, &uri, &HeaderMap::new(), SpecialHeaders::default())
+            .unwrap_err();
+        assert!(matches!(error, Error::Origin { reason: BAD_PATH, .. }), "{error}");
+    }
+
     #[test]
     fn the_usual_spelling_is_read_like_every_other() {
         for text in
@@ -624,9 +713,10 @@ mod tests {
         for uri in ["https://api.example.com:99999/", "https://api.example.com:/", "https://api.example.com:+443/"] {
             assert_refused(&policy, uri, &[], "a request without a readable host", BAD_AUTHORITY);
         }
-        let error = policy.check_parts(Some("https"), Some("api.example.com"), None, true, &HeaderMap::new());
+        let error =
+            policy.check_parts(&Method::GET, Some("https"), Some("api.example.com"), None, true, &HeaderMap::new());
         assert!(matches!(error, Err(Error::Origin { reason: BAD_AUTHORITY, .. })));
-        let error = policy.check_parts(Some("file"), None, None, false, &HeaderMap::new());
+        let error = policy.check_parts(&Method::GET, Some("file"), None, None, false, &HeaderMap::new());
         assert!(matches!(error, Err(Error::Origin { reason: BAD_AUTHORITY, .. })));
     }
 

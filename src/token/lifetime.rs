@@ -722,7 +722,10 @@ mod tests {
     fn a_policy_that_makes_no_sense_is_refused() {
         assert!(LifetimePolicy::default().validate().is_ok());
         for fraction in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
-            assert!(LifetimePolicy { renew: Renew::Fraction(fraction), ..LifetimePolicy::default() }.validate().is_err(), "{fraction}");
+            assert!(
+                LifetimePolicy { renew: Renew::Fraction(fraction), ..LifetimePolicy::default() }.validate().is_err(),
+                "{fraction}"
+            );
         }
         let sources = vec![ExpirySource::JwtExp, ExpirySource::Fixed(Duration::ZERO)];
         assert!(LifetimePolicy { sources, ..LifetimePolicy::default() }.validate().is_err());

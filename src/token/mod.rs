@@ -11,7 +11,7 @@ pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
 
 pub(crate) use lifetime::{
-    Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, elapsed, lifetime_of, useful_for,
+    Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, elapsed, jwt_exp, lifetime_of, useful_for,
 };
 pub(crate) use source::{DynTokenSource, RefreshContext, erase};
 pub(crate) use value::Custody;

@@ -31,7 +31,10 @@ type Response1 = Response<Full<Bytes>>;
 /// A layer over the world's authorization server.
 fn layer(world: &World) -> AuthLayer {
     let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic(CLIENT_ID, SECRET));
-    AuthLayer::builder(cfg.origin(API).clock(world.clock.clone()).build().unwrap()).http_client(world.auth.clone()).build().unwrap()
+    AuthLayer::builder(cfg.origin(API).clock(world.clock.clone()).build().unwrap())
+        .http_client(world.auth.clone())
+        .build()
+        .unwrap()
 }
 
 /// A layer whose tokens are `token-1`, `token-2`, … and take no time.

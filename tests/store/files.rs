@@ -29,7 +29,11 @@ impl TestDirectory {
     }
 
     fn process(&self, world: &World, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(world.auth.clone()).store(self.store(world)).build().unwrap();
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(world.auth.clone())
+            .store(self.store(world))
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(world.api.clone()) }
     }
 
@@ -117,7 +121,12 @@ async fn a_directory_that_cannot_be_ours_is_refused_and_left_as_it_is() {
         assert!(cause.contains(why) && cause.contains(path.to_str().unwrap()), "{cause}");
         // Whoever uses it nevertheless has tokens, though none are kept.
         let cfg = world.config().build().unwrap();
-        let handle = AuthLayer::builder(cfg).http_client(world.auth.clone()).store(FileStore::new(&path)).build().unwrap().handle();
+        let handle = AuthLayer::builder(cfg)
+            .http_client(world.auth.clone())
+            .store(FileStore::new(&path))
+            .build()
+            .unwrap()
+            .handle();
         handle.warm_up().await.unwrap();
         assert_eq!(handle.stats().store.unwrap().without_store, 1);
     }

@@ -10,7 +10,8 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::store::StoreLayer;
 use tower_oauth2_client::test_util::{AuthServer, Fault};
 use tower_oauth2_client::{
-    AuthConfigBuilder, AuthLayer, External, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind, TokenRequest,
+    AuthConfigBuilder, AuthLayer, External, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind,
+    TokenRequest,
 };
 
 use crate::world::{Call, HOUR, Process, SECOND, Trouble, World};

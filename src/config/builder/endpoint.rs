@@ -8,9 +8,7 @@ use super::AuthConfigBuilder;
 use crate::config::EndpointConfig;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClientSettings;
-use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, EndpointSettings, Grant, Param, TokenAt, TokenUrl,
-};
+use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, EndpointSettings, Grant, Param, TokenAt, TokenUrl};
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{TenantPolicy, own_header_name, parse_endpoint_url};
@@ -320,7 +318,11 @@ impl AuthConfigBuilder {
             revocation_url: parse(&draft.revocation_url)?,
             device_url: parse(&draft.device_url)?,
             scopes: if draft.scopes.is_empty() { None } else { Some(Scopes::new(&draft.scopes)?) },
-            headers: draft.token_headers.iter().map(|(name, value)| token_header(name, value)).collect::<Result<_, _>>()?,
+            headers: draft
+                .token_headers
+                .iter()
+                .map(|(name, value)| token_header(name, value))
+                .collect::<Result<_, _>>()?,
             tenant_header: tenant.and_then(TenantPolicy::token_header).cloned(),
             tenant_param: tenant.and_then(TenantPolicy::token_param).map(str::to_owned),
             #[cfg(feature = "dpop")]
