@@ -394,7 +394,7 @@ async fn each_tenant_signs_in_for_its_own_token() {
     let handle = layer(&server, with_code(code()).tenant(tenant)).handle();
     let error = handle.sign_in().unwrap_err();
     assert_eq!(error.kind(), SignInErrorKind::Unsupported);
-    assert!(error.to_string().contains("sign_in_tenant"), "{error}");
+    assert!(error.to_string().contains("for_tenant"), "{error}");
 
     let (north, south) = (TenantId::new("My North").unwrap(), TenantId::new("south").unwrap());
     agree(&server, handle.for_tenant(&north).sign_in().unwrap()).await.unwrap();

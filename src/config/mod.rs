@@ -11,9 +11,9 @@ use crate::dpop::DpopKey;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
-    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, TokenEndpoint, TokenExchange, TokenUrl,
+    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
-use crate::engine::{Engine, EnginePolicy};
+use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
@@ -242,6 +242,22 @@ impl AuthConfig {
         AuthConfigBuilder::for_endpoint(Grant::TokenExchange(exchange), token_url.into(), client_auth)
     }
 
+    /// Tokens on behalf of each request's user, for gateways: the request brings the user's token
+    /// ([`TokenParams`](crate::TokenParams) in its extensions, with a [`SubjectToken`](crate::SubjectToken)), which is exchanged
+    /// for one that the API takes (RFC 8693, or Entra's on-behalf-of flow).
+    ///
+    /// Each user has a token of their own for each audience and set of scopes, which lives no longer than the token that it
+    /// was had for. A request without a subject token is [`Error::Subject`](crate::Error::Subject); with any other grant one
+    /// that has one is. Set [`max_partitions`](AuthConfigBuilder::max_partitions) to the number of users at a time. An example
+    /// is at [`OnBehalfOf`].
+    pub fn on_behalf_of(
+        token_url: impl Into<TokenUrl>,
+        client_auth: ClientAuth,
+        on_behalf_of: OnBehalfOf,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::for_endpoint(Grant::OnBehalfOf(on_behalf_of), token_url.into(), client_auth)
+    }
+
     /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
     /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
     /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
@@ -365,13 +381,13 @@ impl<E> AuthConfig<E> {
 
     pub(crate) fn into_setup(
         self,
-        engine: Arc<Engine>,
+        table: Arc<Table>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             proofs: self.proofs(),
-            engine,
+            table,
             origins: self.origins,
             tenant: self.tenant,
             injection: self.injection,

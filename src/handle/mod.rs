@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
 use crate::engine::{Cell, Partition, Revocable};
 use crate::setup::Setup;
-use crate::store::StoreError;
-use crate::token::{Token, TokenRequest};
+use crate::store::{StoreError, StoredToken};
+use crate::token::{RefreshOwner, Token, TokenRequest};
 use crate::types::{ConfigError, Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
 pub use stats::Stats;
@@ -114,7 +114,7 @@ impl AuthHandle {
     /// [`Refused`](TokenErrorKind::Refused) on a handle that is not narrowed by [`for_tenant`](AuthHandle::for_tenant).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
         self.names_one_token()?;
-        self.setup.engine.token(self.partition()).await
+        self.setup.table.token(self.partition()).await
     }
 
     /// Fetches the token before the first request needs it; returns at once if there is one.
@@ -138,7 +138,7 @@ impl AuthHandle {
         if self.is_narrowed() {
             self.existing_cell().iter().for_each(|cell| cell.invalidate());
         } else {
-            self.setup.engine.all_cells().iter().for_each(|cell| cell.invalidate());
+            self.setup.table.all_cells().iter().for_each(|cell| cell.invalidate());
         }
     }
 
@@ -173,7 +173,7 @@ impl AuthHandle {
         if let Some(current) = cell.revocable().current
             && current.token.is_same_as(token)
         {
-            cell.reject(&self.setup.engine, current.generation, true);
+            cell.reject(self.setup.table.env(), current.generation, true);
         }
     }
 
@@ -204,7 +204,7 @@ impl AuthHandle {
             ));
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
-        self.setup.engine.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
+        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
         Ok(())
     }
 
@@ -246,20 +246,20 @@ impl AuthHandle {
     pub async fn set_token(&self, token: Token) -> Result<(), Arc<TokenError>> {
         self.names_one_token()?;
         self.can_be_proved(&token)?;
-        let (engine, partition) = (&self.setup.engine, self.partition());
+        let (table, partition) = (&self.setup.table, self.partition());
         let stored = match &self.setup.store {
-            Some(store) => Some(store.keep(engine.asking_now(&partition), token.clone()).await),
+            Some(store) => Some(store.keep(table.env().asking_now(&partition), token.clone()).await),
             None => None,
         };
-        let (token, result) = match stored {
-            Some(Ok(stored)) => (stored, Ok(())),
+        let (token, number, owner, result) = match stored {
+            Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
                 let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
-                (token, Err(Arc::new(error)))
+                (token, None, RefreshOwner::Cell, Err(Arc::new(error)))
             }
-            None => (token, Ok(())),
+            None => (token, None, RefreshOwner::Cell, Ok(())),
         };
-        engine.cell(partition).hand_in(engine, token)?;
+        table.cell(partition).set(table.env(), token, number, owner)?;
         result
     }
 
@@ -313,7 +313,7 @@ impl AuthHandle {
         for refresh_token in different(refresh_token, held.refresh_token.clone()) {
             revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
         }
-        let cell = self.setup.engine.cell(self.partition());
+        let cell = self.setup.table.cell(self.partition());
         cell.forget_refresh_token(&held);
         let of = |token: &Token| Secret::from(token.access_token());
         for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
@@ -355,7 +355,7 @@ impl AuthHandle {
     pub async fn forget(&self) -> Result<(), Arc<TokenError>> {
         self.names_one_token()?;
         let (held, asking) = self.held().await;
-        self.setup.engine.cell(self.partition()).forget(&held);
+        self.setup.table.cell(self.partition()).forget(&held);
         self.forget_stored(asking)
             .await
             .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
@@ -368,18 +368,18 @@ impl AuthHandle {
     ///
     /// It takes a short lock for each partition: cheap enough for a scrape, and not meant for each request.
     pub fn stats(&self) -> Stats {
-        let engine = &self.setup.engine;
+        let table = &self.setup.table;
         if self.is_narrowed() {
-            return self.existing_cell().map_or_else(Stats::default, |cell| Stats::of(&cell, engine));
+            return self.existing_cell().map_or_else(Stats::default, |cell| Stats::of(&cell, table.env()));
         }
-        let mut stats = Stats::of(engine.default_cell(), engine);
-        let evicted_totals = engine.evicted_totals();
+        let mut stats = Stats::of(table.default_cell(), table.env());
+        let evicted_totals = table.evicted_totals();
         stats.token_requests += evicted_totals.token_requests.load(Ordering::Relaxed);
         stats.token_failures += evicted_totals.failures.load(Ordering::Relaxed);
         stats.suppressed_refreshes += evicted_totals.suppressed.load(Ordering::Relaxed);
-        for cell in engine.all_cells() {
-            if !Arc::ptr_eq(&cell, engine.default_cell()) {
-                let other = cell.stats(engine);
+        for cell in table.all_cells() {
+            if !Arc::ptr_eq(&cell, table.default_cell()) {
+                let other = cell.stats(table.env());
                 stats.partitions += 1;
                 stats.token_requests += other.token_requests;
                 stats.token_failures += other.failures;
@@ -396,7 +396,7 @@ impl AuthHandle {
     /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
     /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
-        let waiters: Vec<_> = self.setup.engine.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
+        let waiters: Vec<_> = self.setup.table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
         for waiter in waiters {
             waiter.await;
         }
@@ -404,8 +404,8 @@ impl AuthHandle {
 
     /// What this partition holds, once a token request in flight has ended, and a request to ask a store for it.
     async fn held(&self) -> (Revocable, TokenRequest) {
-        let (engine, partition) = (&self.setup.engine, self.partition());
-        let (cell, asking) = (engine.cell(partition.clone()), engine.asking_now(&partition));
+        let (table, partition) = (&self.setup.table, self.partition());
+        let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
         if let Some(waiter) = cell.waiter() {
             waiter.await;
         }
@@ -453,16 +453,16 @@ impl AuthHandle {
     fn partition(&self) -> Partition {
         let policy = self.setup.tenant.as_ref();
         let tenant = self.tenant.as_ref().and_then(|tenant| policy?.partition_of(tenant));
-        Partition { tenant, scopes: self.scopes.clone() }
+        Partition { tenant, scopes: self.scopes.clone(), ..Partition::default() }
     }
 
     /// The tenant that token requests for this partition name, if they name one.
     pub(crate) fn tenant_of_token_requests(&self) -> Option<TenantId> {
-        self.partition().tenant.or_else(|| self.setup.engine.fixed_tenant.clone())
+        self.partition().tenant.or_else(|| self.setup.table.env().fixed_tenant.clone())
     }
 
     fn existing_cell(&self) -> Option<Arc<Cell>> {
-        self.setup.engine.existing_cell(&self.partition())
+        self.setup.table.existing_cell(&self.partition())
     }
 }
 

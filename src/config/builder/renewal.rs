@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AuthConfigBuilder;
-use crate::token::{ExpirySource, Renew, UnknownExpiry};
+use crate::token::{Backoff, ExpirySource, Renew, UnknownExpiry};
 use crate::types::Clock;
 
 /// When tokens are renewed.
@@ -62,14 +62,14 @@ impl<E> AuthConfigBuilder<E> {
     /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
     /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.backoff = (first, longest);
+        self.engine.backoff = Backoff { first, longest, ..self.engine.backoff };
         self
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
     /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.permanent_pause = (first, longest);
+        self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
     }
 
