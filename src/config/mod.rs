@@ -11,7 +11,8 @@ use crate::dpop::DpopKey;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
-    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
+    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, TokenEndpoint,
+    TokenExchange, TokenUrl,
 };
 use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "dpop")]

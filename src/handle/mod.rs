@@ -257,6 +257,8 @@ impl AuthHandle {
                 let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
                 (token, None, RefreshOwner::Cell, Err(Arc::new(error)))
             }
+            // A store that this handle does not know returned it: its refresh token is a copy.
+            None if token.asked_at.is_some() => (token, None, RefreshOwner::Store { single_use: true }, Ok(())),
             None => (token, None, RefreshOwner::Cell, Ok(())),
         };
         table.cell(partition).set(table.env(), token, number, owner)?;

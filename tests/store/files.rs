@@ -373,7 +373,11 @@ async fn a_full_disk_is_noticed_with_the_lease() {
     let world = World::new();
     let first = world.auth.sign_in("id", "");
     let store = || FileStore::with_clock(disk.0.join("tokens"), world.clock.clone());
-    let layer = AuthLayer::builder(world.signed_in(&first).build().unwrap()).http_client(world.auth.clone()).store(store()).build().unwrap();
+    let layer = AuthLayer::builder(world.signed_in(&first).build().unwrap())
+        .http_client(world.auth.clone())
+        .store(store())
+        .build()
+        .unwrap();
     layer.handle().token().await.unwrap();
     disk.fill();
     sleep(HOUR).await;

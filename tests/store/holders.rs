@@ -186,9 +186,13 @@ async fn a_dead_refresh_token_is_not_the_end_while_the_store_has_another() {
     let first = world.auth.sign_in("id", "");
     let process = world.process(world.signed_in(&first));
     process.token().await;
-    // What is handed in turns out dead; what the store has is good.
-    let dead = Token::bearer("handed-in").unwrap().expires_in(HOUR);
-    process.handle.set_token(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).await.unwrap();
+    // A token is set while the store fails. Its refresh token turns out dead; what the store has is good.
+    let dead = Token::bearer("set").unwrap().expires_in(HOUR);
+    world.store.down(Trouble::Fail);
+    let set = process.handle.set_token(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).await;
+    assert_eq!(set.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(2 * SECOND).await;
     process.handle.invalidate();
     process.token().await;
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
