@@ -6,22 +6,28 @@ pub mod presets;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
-    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, TokenEndpoint,
-    TokenExchange, TokenUrl,
+    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, IdentityAssertion, OnBehalfOf,
+    TokenEndpoint, TokenExchange, TokenUrl,
 };
 use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
-use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
+use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, TenantPolicy};
 use crate::response::RejectionPolicy;
 use crate::setup::Setup;
 use crate::store::StoreAccess;
-use crate::types::{Clock, ConfigError, Secret, SecretSource, TenantId};
+use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
 
 pub use builder::AuthConfigBuilder;
 
@@ -41,6 +47,7 @@ pub struct AuthConfig<E = EndpointConfig> {
     endpoint: E,
     engine: EnginePolicy,
     origins: OriginPolicy,
+    subject: SubjectPolicy,
     tenant: Option<TenantPolicy>,
     injection: Injection,
     replay: ReplayPolicy,
@@ -259,6 +266,18 @@ impl AuthConfig {
         AuthConfigBuilder::for_endpoint(Grant::OnBehalfOf(on_behalf_of), token_url.into(), client_auth)
     }
 
+    /// Tokens for an assertion of another authorization server's, such as an identity provider's (RFC 8693 and RFC 7523 one
+    /// after the other). An example is at [`IdentityAssertion`].
+    pub fn identity_assertion(
+        token_url: impl Into<TokenUrl>,
+        client_auth: ClientAuth,
+        assertion: IdentityAssertion,
+    ) -> AuthConfigBuilder {
+        // Its place is kept by a grant that the builder knows before anything was parsed.
+        AuthConfigBuilder::for_endpoint(Grant::ClientCredentials, token_url.into(), client_auth)
+            .with_identity_assertion(assertion)
+    }
+
     /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
     /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
     /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
@@ -320,7 +339,15 @@ impl AuthConfig<External> {
     }
 }
 
-impl<C> TokenEndpoint<C> {
+impl<C, RB> TokenEndpoint<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
     /// The token endpoint of a configuration, over this HTTP service.
     ///
     /// The service must not follow redirects, which would carry credentials elsewhere. Settings of the built-in HTTP client
@@ -330,6 +357,7 @@ impl<C> TokenEndpoint<C> {
         let credentials = Credentials::new(client_auth.clone());
         Self::from_parts(client, Arc::new(settings.clone()), credentials, cfg.clock())
             .starting_with(cfg.initial_refresh_token())
+            .with_assertions()
     }
 }
 
@@ -390,6 +418,7 @@ impl<E> AuthConfig<E> {
             proofs: self.proofs(),
             table,
             origins: self.origins,
+            subject: self.subject,
             tenant: self.tenant,
             injection: self.injection,
             replay: self.replay,

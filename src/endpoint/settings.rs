@@ -83,7 +83,6 @@ impl EndpointSettings {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn new(url: TokenAt, grant: Grant) -> Self {
         Self { url, ..Self::unlocated(grant) }
     }

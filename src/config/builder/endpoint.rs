@@ -1,5 +1,6 @@
 //! Settings of the token endpoint, and of the HTTP client for token requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -8,7 +9,9 @@ use super::AuthConfigBuilder;
 use crate::config::EndpointConfig;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClientSettings;
-use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, EndpointSettings, Grant, Param, TokenAt, TokenUrl};
+use crate::endpoint::{
+    AuthorizationCode, BodyEncoding, ClientAuth, EndpointSettings, Grant, IdentityAssertion, Param, TokenAt, TokenUrl,
+};
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{TenantPolicy, own_header_name, parse_endpoint_url};
@@ -20,6 +23,8 @@ use crate::types::{ConfigError, Scopes, Secret};
 pub struct EndpointDraft {
     /// What needs no parsing; [`build`](AuthConfigBuilder::build) adds the rest.
     settings: EndpointSettings,
+    /// Takes the grant's place once it has been checked.
+    identity_assertion: Option<IdentityAssertion>,
     token_url: TokenUrl,
     client_auth: ClientAuth,
     refresh_url: Option<String>,
@@ -289,6 +294,7 @@ impl AuthConfigBuilder {
     pub(in crate::config) fn for_endpoint(grant: Grant, token_url: TokenUrl, client_auth: ClientAuth) -> Self {
         Self::new(EndpointDraft {
             settings: EndpointSettings::unlocated(grant),
+            identity_assertion: None,
             token_url,
             client_auth,
             refresh_url: None,
@@ -308,11 +314,21 @@ impl AuthConfigBuilder {
         self
     }
 
+    pub(in crate::config) fn with_identity_assertion(mut self, assertion: IdentityAssertion) -> Self {
+        self.endpoint.identity_assertion = Some(assertion);
+        self
+    }
+
     pub(super) fn endpoint(&self, tenant: Option<&TenantPolicy>) -> Result<EndpointConfig, ConfigError> {
         self.check_sign_in()?;
         let draft = &self.endpoint;
         let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
+        let grant = match &draft.identity_assertion {
+            Some(assertion) => Grant::IdentityAssertion(Arc::new(assertion.build(self.allow_http)?)),
+            None => draft.settings.grant.clone(),
+        };
         let settings = EndpointSettings {
+            grant,
             url: draft.token_url.parse(self.allow_http)?,
             refresh_url: parse(&draft.refresh_url)?,
             revocation_url: parse(&draft.revocation_url)?,

@@ -17,7 +17,9 @@ use super::{AuthConfig, External};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::engine::EnginePolicy;
-use crate::request::{ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, Tenant, TenantPolicy};
+use crate::request::{
+    ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy,
+};
 use crate::response::RejectionPolicy;
 use crate::types::{Clock, ConfigError, SystemClock};
 
@@ -72,7 +74,7 @@ impl<E> AuthConfigBuilder<E> {
 
     fn check<C>(
         self,
-        endpoint: impl FnOnce(&Self, Option<&TenantPolicy>) -> Result<C, ConfigError>,
+        endpoint: impl FnOnce(&Self, Option<&TenantPolicy>) -> Result<(C, SubjectPolicy), ConfigError>,
     ) -> Result<AuthConfig<C>, ConfigError> {
         let tenant = self.tenant.clone().map(Tenant::build).transpose()?;
         if self.origins.is_empty() {
@@ -87,8 +89,10 @@ impl<E> AuthConfigBuilder<E> {
             injection.set_if_absent(name, value)?;
         }
         self.engine.validate()?;
+        let (endpoint, subject) = endpoint(&self, tenant.as_ref())?;
         Ok(AuthConfig {
-            endpoint: endpoint(&self, tenant.as_ref())?,
+            endpoint,
+            subject,
             #[cfg(feature = "dpop")]
             binding: self.binding(&origins)?,
             engine: self.engine,
@@ -124,7 +128,12 @@ impl AuthConfigBuilder {
     /// # Errors
     /// The first thing that is wrong, and how to mend it. No secret is quoted.
     pub fn build(self) -> Result<AuthConfig, ConfigError> {
-        self.check(|builder, tenant| builder.endpoint(tenant))
+        self.check(|builder, tenant| {
+            let endpoint = builder.endpoint(tenant)?;
+            let subject =
+                if endpoint.settings.grant.needs_subject() { SubjectPolicy::Required } else { SubjectPolicy::Unused };
+            Ok((endpoint, subject))
+        })
     }
 }
 
@@ -139,7 +148,7 @@ impl AuthConfigBuilder<External> {
                 "the tenant is to go into token requests, and there is no token endpoint",
                 "use `per_tenant_tokens`: the source finds the tenant in `TokenRequest::tenant`",
             )),
-            _ => Ok(External),
+            _ => Ok((External, SubjectPolicy::Optional)),
         })
     }
 }
