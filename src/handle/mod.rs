@@ -430,7 +430,7 @@ impl AuthHandle {
     }
 
     fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
-        if !token.is_bound() || self.setup.proofs.is_on() {
+        if !token.is_bound() || self.setup.can_prove() {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
@@ -439,7 +439,7 @@ impl AuthHandle {
 
     /// There is no default tenant: where each tenant has its own token, the handle must say which.
     pub(crate) fn names_one_token(&self) -> Result<(), Arc<TokenError>> {
-        match &self.setup.tenant {
+        match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
                 let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
                 Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
@@ -453,7 +453,7 @@ impl AuthHandle {
     }
 
     fn partition(&self) -> Partition {
-        let policy = self.setup.tenant.as_ref();
+        let policy = self.setup.requests.tenant.as_ref();
         let tenant = self.tenant.as_ref().and_then(|tenant| policy?.partition_of(tenant));
         Partition { tenant, scopes: self.scopes.clone(), ..Partition::default() }
     }
