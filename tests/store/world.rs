@@ -48,16 +48,22 @@ impl World {
     }
 
     pub(crate) fn process(&self, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::with_client_and_store(cfg.build().unwrap(), self.auth.clone(), self.store.clone());
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store(self.store.clone())
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
     /// With leases that last so long.
     pub(crate) fn process_with_lease(&self, cfg: AuthConfigBuilder, lease: Duration) -> Process {
         let store = self.store.clone();
-        let layer = AuthLayer::with_endpoint(cfg.build().unwrap(), self.auth.clone(), |endpoint| {
-            StoreLayer::new(store, endpoint.identity()).lease(lease).layer(endpoint)
-        });
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store_with(move |identity| StoreLayer::new(store, identity).lease(lease))
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
