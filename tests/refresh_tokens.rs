@@ -26,7 +26,7 @@ fn signed_in(auth: &AuthServer) -> AuthHandle {
         .clock(auth.clock().clone())
         .build()
         .unwrap();
-    AuthLayer::with_client(cfg, auth.clone()).handle()
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
 fn begin(handle: &AuthHandle) -> tokio::task::JoinHandle<Result<Token, Arc<TokenError>>> {
@@ -63,7 +63,7 @@ async fn a_token_without_refresh_token_set_during_a_refresh() {
     let handle = signed_in(&auth);
     let first = begin(&handle);
     sleep(100 * MS).await;
-    handle.hand_in(Token::bearer("set").unwrap().expires_in(3600 * SECOND)).unwrap();
+    handle.set_token(Token::bearer("set").unwrap().expires_in(3600 * SECOND)).await.unwrap();
     assert_eq!(first.await.unwrap().unwrap().access_token(), "set", "nobody waits for what is superseded");
     handle.invalidate();
     handle.token().await.unwrap();
@@ -96,7 +96,7 @@ async fn with_a_primary_grant_nobody_waits_for_a_superseded_refresh() {
         .clock(auth.clock().clone())
         .build()
         .unwrap();
-    let handle = AuthLayer::with_client(cfg, auth.clone()).handle();
+    let handle = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle();
     handle.token().await.unwrap();
     handle.invalidate();
     auth.script([Fault::Slow(5 * SECOND)]);
@@ -141,7 +141,7 @@ impl Source {
         source
     }
 
-    fn handle(&self, clock: &TestClock) -> AuthHandle {
+    async fn handle(&self, clock: &TestClock) -> AuthHandle {
         let cfg = AuthConfig::external()
             .origin("https://api.example.com")
             .clock(clock.clone())
@@ -150,7 +150,7 @@ impl Source {
             .unwrap();
         let handle = AuthLayer::with_source(cfg, self.clone()).handle();
         let r1 = RefreshToken::Replace(Secret::from("r1"));
-        handle.hand_in(Token::bearer("first").unwrap().with_refresh_token(r1)).unwrap();
+        handle.set_token(Token::bearer("first").unwrap().with_refresh_token(r1)).await.unwrap();
         handle.invalidate();
         handle
     }
@@ -180,7 +180,7 @@ fn current_thread() -> Runtime {
 
 /// A refresh with r1 is left behind on `parked`, and another one, with r1 again, is under way on `driven`.
 fn two_refreshes(source: &Source, clock: &TestClock) -> (AuthHandle, Runtime, Runtime) {
-    let handle = source.handle(clock);
+    let handle = current_thread().block_on(source.handle(clock));
     let (parked, driven) = (current_thread(), current_thread());
     parked.block_on(async { timeout(MS, handle.token()).await.unwrap_err() });
     clock.advance(60 * SECOND);
@@ -239,7 +239,7 @@ async fn a_lost_answer_stays_lost_until_a_success() {
     let clock = TestClock::new();
     let down: Answer = Box::new(|| Err(TokenError::transient("down")));
     let source = Source::with([rotated("never"), down, rotated("r2"), rotated("r3")]);
-    let handle = source.handle(&clock);
+    let handle = source.handle(&clock).await;
     assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::Timeout, "nobody answers");
     for _ in 0..3 {
         handle.invalidate();
@@ -256,7 +256,7 @@ async fn a_refresh_token_that_the_source_drops_is_not_sent_again() {
     let clock = TestClock::new();
     let dropped: Answer = Box::new(|| Ok(Token::bearer("t").unwrap().with_refresh_token(RefreshToken::Drop)));
     let source = Source::with([dropped, rotated("r2")]);
-    let handle = source.handle(&clock);
+    let handle = source.handle(&clock).await;
     for _ in 0..2 {
         handle.invalidate();
         source.0.open.notify_one();
@@ -269,7 +269,7 @@ async fn a_refresh_token_that_the_source_drops_is_not_sent_again() {
 #[test]
 fn a_refresh_that_is_thrown_away_may_have_spent_its_refresh_token() {
     let source = Source::with([rotated("never"), rotated("r2")]);
-    let handle = source.handle(&TestClock::new());
+    let handle = current_thread().block_on(source.handle(&TestClock::new()));
     current_thread().block_on(async { timeout(MS, handle.token()).await.unwrap_err() });
     source.0.open.notify_one();
     current_thread().block_on(async { handle.token().await.unwrap() });

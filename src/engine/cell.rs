@@ -284,6 +284,7 @@ impl Cell {
         let decision = classify(state.situation(current.as_deref(), &now));
         let read = match (decision, current) {
             (Decision::Go, Some(current)) => Read::Ready(current),
+            (Decision::GoAndRefresh, Some(current)) if env.is_closing() => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
                 let _ = self.join_or_start(&mut state, env, &now, false, &mut after);
@@ -399,7 +400,6 @@ impl Cell {
     }
 
     /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
-    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
@@ -488,6 +488,7 @@ impl Cell {
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
+    #[cfg(test)]
     pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
         // Only a token that a store has says when it was asked for; its refresh token is a copy.
         let owner = match token.asked_at {
@@ -540,12 +541,6 @@ impl Cell {
     pub(crate) fn new_epoch(&self, env: &Env, keep_refresh_token: bool) {
         let now = env.clock.now();
         self.reset(self.lock(), env, &now, keep_refresh_token);
-    }
-
-    /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
-    #[allow(dead_code, reason = "for a handle that signs out")]
-    pub(crate) fn sign_out(&self, env: &Env) {
-        self.new_epoch(env, false);
     }
 
     /// What there is to revoke.

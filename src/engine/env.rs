@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
@@ -93,6 +94,8 @@ pub(crate) struct Env {
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
+    /// No renewal begins in the background any more.
+    is_closing: AtomicBool,
 }
 
 impl Env {
@@ -109,6 +112,7 @@ impl Env {
             draw: Draw::default(),
             fixed_tenant,
             coarse_clock: CoarseClock::new(OsClock::default()),
+            is_closing: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +121,15 @@ impl Env {
     pub(crate) fn still(source: Arc<dyn DynTokenSource>, clock: impl Clock, policy: EnginePolicy) -> Self {
         let coarse_clock = CoarseClock::new(OsClock::Set(Arc::default()));
         Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
+    }
+
+    /// From now on no renewal begins in the background: the program is about to end.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
@@ -152,6 +165,7 @@ impl Env {
             deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
+            may_send: None,
         }
     }
 
