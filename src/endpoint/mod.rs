@@ -28,6 +28,7 @@ mod client;
 mod client_auth;
 mod device;
 mod direct;
+mod directory;
 mod discovery;
 mod encode;
 mod endpoints;
@@ -42,6 +43,7 @@ mod transport;
 mod wire;
 
 pub use client_auth::ClientAuth;
+pub use directory::{Authority, Directory};
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
@@ -52,6 +54,7 @@ pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
+pub(crate) use directory::{DirectorySettings, InDirectory};
 pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
@@ -85,13 +88,13 @@ struct Shared {
     settings: Arc<EndpointSettings>,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
-    metadata: MetadataCache,
+    metadata: Arc<MetadataCache>,
     /// Where the assertions of the grant come from, if they do.
     assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
-    warned: AtomicBool,
+    warned: Arc<AtomicBool>,
     #[cfg(feature = "dpop")]
-    prover: Option<Prover>,
+    prover: Option<Arc<Prover>>,
 }
 
 impl Shared {
@@ -144,13 +147,13 @@ impl<C> TokenEndpoint<C> {
     ) -> Self {
         let shared = Shared {
             #[cfg(feature = "dpop")]
-            prover: settings.dpop.clone().map(Prover::new),
+            prover: settings.dpop.clone().map(Prover::new).map(Arc::new),
             settings,
             credentials,
             clock,
-            metadata: MetadataCache::default(),
+            metadata: Arc::default(),
             assertions: OnceLock::new(),
-            warned: AtomicBool::new(false),
+            warned: Arc::default(),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
