@@ -14,11 +14,9 @@ use futures_util::FutureExt;
 use super::client_auth::{ClientAuth, Credentials};
 use super::discovery::{MetadataCache, TokenUrl};
 use super::settings::{EndpointSettings, Param};
-use super::{Shared, TokenEndpoint, in_time};
-use crate::token::{Token, TokenRequest, TokenSource};
-use crate::types::{
-    BoxError, ConfigError, Digest, Scopes, Secret, TenantId, TokenError, TokenErrorKind, unavailable,
-};
+use super::{Shared, TokenEndpoint};
+use crate::token::{BoxFetch, DynTokenSource, TokenRequest};
+use crate::types::{BoxError, ConfigError, Digest, Scopes, Secret, TenantId, TokenError, TokenErrorKind, unavailable};
 
 /// One tenant's authorization server, and who we are to it.
 ///
@@ -212,34 +210,31 @@ impl PartialEq for DirectorySettings {
     }
 }
 
-/// Around what asks the endpoint: finds the tenant's authority first.
-#[derive(Clone)]
-pub(crate) struct InDirectory<T> {
-    source: T,
-    /// `None`: there is one endpoint for all.
-    resolver: Option<Arc<Resolver>>,
+/// Around everything that asks the endpoint: finds the tenant's authority first.
+struct InDirectory {
+    source: Arc<dyn DynTokenSource>,
+    resolver: Resolver,
 }
 
-impl<T> InDirectory<T> {
-    pub(crate) fn new<C>(source: T, endpoint: &TokenEndpoint<C>) -> Self {
-        let shared = &endpoint.shared;
-        let resolver = shared.settings.directory.clone().map(|directory| {
-            Arc::new(Resolver { directory, base: shared.clone(), metadata: Mutex::default() })
-        });
-        Self { source, resolver }
+impl<C> TokenEndpoint<C> {
+    /// The source, behind the directory if there is one.
+    pub(crate) fn in_directory(&self, source: Arc<dyn DynTokenSource>) -> Arc<dyn DynTokenSource> {
+        let Some(directory) = self.shared.settings.directory.clone() else { return source };
+        let resolver = Resolver { directory, base: self.shared.clone(), metadata: Mutex::default() };
+        Arc::new(InDirectory { source, resolver })
     }
 }
 
-impl<T: TokenSource> TokenSource for InDirectory<T> {
-    async fn fetch(&self, mut request: TokenRequest) -> Result<Token, TokenError> {
-        if let Some(resolver) = &self.resolver {
-            let (name, shared) = resolver.resolve(request.tenant.as_ref()).await?;
+impl DynTokenSource for InDirectory {
+    fn fetch_boxed(&self, mut request: TokenRequest) -> BoxFetch<'_> {
+        Box::pin(async move {
+            let (name, shared) = self.resolver.resolve(request.tenant.as_ref()).await?;
             // One server's refresh token is none of another's business.
             request.refresh_token = None;
             request.endpoint = Some(name);
             request.authority = Some(shared as Arc<dyn Any + Send + Sync>);
-        }
-        self.source.fetch(request).await
+            self.source.fetch_boxed(request).await
+        })
     }
 }
 
@@ -258,9 +253,13 @@ impl Resolver {
     /// There is no such tenant, or none that can be used now. Nothing of an entry is quoted but what is wrong with it.
     async fn resolve(&self, tenant: Option<&TenantId>) -> Result<(Arc<str>, Arc<Shared>), TokenError> {
         let refused = |detail| TokenError::new(TokenErrorKind::Refused).with_detail(detail);
-        let tenant = tenant.ok_or_else(|| refused("the request names no tenant, and each has its own authority here"))?;
+        let tenant =
+            tenant.ok_or_else(|| refused("the request names no tenant, and each has its own authority here"))?;
         let base = &self.base;
-        let authority = in_time(base.settings.timeout, self.directory.directory.look_up(tenant)).await?;
+        let timeout = base.settings.timeout;
+        let looking = tokio::time::timeout(timeout, self.directory.directory.look_up(tenant)).await;
+        let hung = |_| Err(unavailable(format!("the directory of tenants took {timeout:?}; nothing was sent")));
+        let authority = looking.unwrap_or_else(hung)?;
         let unknown = "the directory knows no such tenant, and nothing was sent; add it, or see whom the request names";
         let authority = authority.ok_or_else(|| refused(unknown))?;
         let settings = authority.settings(&base.settings, self.directory.allow_http);
@@ -276,6 +275,7 @@ impl Resolver {
             clock: base.clock.clone(),
             assertions: std::sync::OnceLock::new(),
             warned: base.warned.clone(),
+            store: Arc::default(),
             #[cfg(feature = "dpop")]
             prover: base.prover.clone(),
         };
@@ -295,7 +295,7 @@ impl Resolver {
 }
 
 /// The endpoint that a request goes to: the tenant's own, where a directory found it.
-pub(super) fn endpoint_of<'a>(request: &TokenRequest, configured: &'a Arc<Shared>) -> Arc<Shared> {
+pub(super) fn endpoint_of(request: &TokenRequest, configured: &Arc<Shared>) -> Arc<Shared> {
     let own = request.authority.clone().and_then(|authority| authority.downcast::<Shared>().ok());
     own.unwrap_or_else(|| configured.clone())
 }

@@ -19,6 +19,7 @@ use tower_service::Service;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
 use crate::engine::{EnginePolicy, Env, Table};
+use crate::store::{StoreAccess, StoreSlot};
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
@@ -39,9 +40,13 @@ mod revocation;
 mod settings;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "reqwest")]
+mod tls;
 mod transport;
 mod wire;
 
+#[cfg(feature = "reqwest")]
+pub use client::{BuiltInClient, ReqwestClient};
 pub use client_auth::ClientAuth;
 pub use directory::{Authority, Directory};
 pub use discovery::{Discovery, TokenUrl};
@@ -50,11 +55,11 @@ pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange}
 
 pub(crate) use answer::{AnswerSettings, Redactor};
 #[cfg(feature = "reqwest")]
-pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
+pub(crate) use client::BuiltInClientSettings;
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
-pub(crate) use directory::{DirectorySettings, InDirectory};
+pub(crate) use directory::DirectorySettings;
 pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
@@ -75,8 +80,23 @@ use wire::Material;
 /// A refresh token is used where there is one. If it turns out dead (`invalid_grant`), or the refresh URL does not
 /// exist (404, 405, 410), the configured grant is used within the same call.
 ///
-/// [`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint) makes one of a configuration, for your layers around
-/// it.
+/// [`AuthLayer`](crate::AuthLayer) makes one for itself. By itself it is for programs that want tokens and no middleware.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use tower::ServiceExt;
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, TokenEndpoint, TokenRequest};
+///
+/// # tokio_test::block_on(async {
+/// let http_client = AuthServer::new(TestClock::new());
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .build()?;
+/// let token = TokenEndpoint::new(&cfg, http_client).oneshot(TokenRequest::default()).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # }
+/// ```
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,
@@ -93,6 +113,8 @@ struct Shared {
     assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
     warned: Arc<AtomicBool>,
+    /// The store around this endpoint, if there is one.
+    store: Arc<StoreSlot>,
     #[cfg(feature = "dpop")]
     prover: Option<Arc<Prover>>,
 }
@@ -139,7 +161,7 @@ fn origin_of(url: &Uri) -> String {
 }
 
 impl<C> TokenEndpoint<C> {
-    pub(crate) fn new(
+    pub(crate) fn from_parts(
         client: C,
         settings: Arc<EndpointSettings>,
         credentials: Credentials,
@@ -154,8 +176,14 @@ impl<C> TokenEndpoint<C> {
             metadata: Arc::default(),
             assertions: OnceLock::new(),
             warned: Arc::default(),
+            store: Arc::default(),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
+    }
+
+    /// The store that was put around this endpoint.
+    pub(crate) fn store(&self) -> Option<Arc<dyn StoreAccess>> {
+        self.shared.store.get()
     }
 
     pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
@@ -178,7 +206,8 @@ where
         if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
             let credentials = Credentials::new(first_leg.client_auth.clone());
             let settings = Arc::new(first_leg.settings.clone());
-            let endpoint = TokenEndpoint::new(self.client.clone(), settings, credentials, self.shared.clock.clone());
+            let endpoint =
+                TokenEndpoint::from_parts(self.client.clone(), settings, credentials, self.shared.clock.clone());
             let env = Env::new(erase(endpoint), self.shared.clock.clone(), EnginePolicy::default(), None);
             let _ = self.shared.assertions.set(Table::new(env, None));
         }
@@ -207,8 +236,9 @@ where
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
         // What has to be waited for may need the place that a ready client holds.
-        let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
-        let mut call = Call::new(client, is_ready, self.shared.clone(), request);
+        let shared = directory::endpoint_of(&request, &self.shared);
+        let (client, is_ready) = if shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let mut call = Call::new(client, is_ready, shared, request);
         Box::pin(async move { call.run().await.map_err(|failed| failed.error) })
     }
 }
@@ -371,6 +401,10 @@ where
     /// Where to go; a secret is read after that.
     async fn locate(&self, auth: &ClientAuth) -> Result<Endpoints, TokenError> {
         let Shared { settings, clock, metadata, .. } = &*self.shared;
+        if settings.directory.is_some() {
+            let detail = "each tenant has an authority of its own, which is found for token requests only";
+            return Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail));
+        }
         let directory = match &settings.url {
             TokenAt::Url(url) => return Ok(Endpoints::configured(settings, url)),
             TokenAt::Discovered(directory) => directory.clone(),

@@ -8,7 +8,7 @@ mod source;
 mod static_token;
 mod value;
 
-pub use lifetime::{ExpirySource, UnknownExpiry};
+pub use lifetime::{ExpirySource, Renew, UnknownExpiry};
 pub use source::{TokenRequest, TokenSource};
 pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
@@ -19,4 +19,4 @@ pub(crate) use lifetime::{
     Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, elapsed, jwt_exp, lifetime_of, useful_for,
 };
 pub(crate) use refresh_report::{Asked, RefreshReport};
-pub(crate) use source::{DynTokenSource, RefreshContext, erase, fetch};
+pub(crate) use source::{BoxFetch, DynTokenSource, RefreshContext, erase, fetch};
