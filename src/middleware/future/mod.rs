@@ -19,13 +19,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::WWW_AUTHENTICATE;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::shared::{BodySupport, Resending, SharedHandle};
 use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection};
 use crate::request::{HttpRequest, HttpResponse, ProofSent, ReplayAttempt};
-use crate::response::{Drain, Verdict};
+use crate::response::{AuthChallenge, Drain, Verdict};
 use crate::types::{AuthOutcome, BoxError, Error, RefreshFailed, TokenError, events};
 
 #[cfg_attr(not(feature = "dpop"), path = "no_repeat.rs")]
@@ -134,9 +135,12 @@ where
                     State::first(future, sent, proof)
                 }
                 StateProj::Sent { future, sent } => {
-                    let response = ready!(future.poll(cx)).map_err(service_error)?;
+                    let mut response = ready!(future.poll(cx)).map_err(service_error)?;
                     match sent.shared.judge(&response, sent.cell(), sent.generation, BEARER) {
                         Verdict::Accepted => sent.cell().accepted(sent.generation),
+                        Verdict::Unknown if response.headers().contains_key(WWW_AUTHENTICATE) => {
+                            response = with_challenge(response);
+                        }
                         Verdict::Unknown | Verdict::NonceWanted => {}
                         Verdict::Rejected { says_invalid } => {
                             // The first future goes *before* we wait for a token: its permit, at a limit of one, may be
@@ -634,6 +638,15 @@ fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure:
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));
+    }
+    with_challenge(response)
+}
+
+/// Tells the caller what the API asks for, if it does.
+#[cold]
+fn with_challenge<T: HttpResponse>(mut response: T) -> T {
+    if let Some(challenge) = AuthChallenge::of(response.headers()) {
+        response.extensions_mut().insert(challenge);
     }
     response
 }
