@@ -297,7 +297,8 @@ fn an_idle_user_is_small() {
     world.0.exchanges.lock().unwrap().reserve(10 * users);
     let measured = allocation_counter::measure(|| (1_000..1_000 + users).for_each(call));
     // The server of the test remembers each subject, too.
-    let server: usize = world.0.exchanges.lock().unwrap().keys().map(String::capacity).sum::<usize>() * users / (users + 200);
+    let server: usize =
+        world.0.exchanges.lock().unwrap().keys().map(String::capacity).sum::<usize>() * users / (users + 200);
     let bytes = (usize::try_from(measured.bytes_current).unwrap() - server) / users;
     // The token is as long as the subject, in this world.
     println!("an idle user: {bytes} bytes, {SUBJECT} of them the subject token, {SUBJECT} the token");
