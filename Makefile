@@ -71,3 +71,9 @@ report:
 guards:
 	cargo test --release --test allocations --test instructions
 	cargo test --release --lib a_million_tenants
+
+# The engine's cell under loom: every interleaving of a few threads, with up to three preemptions. Built apart, since each
+# crate is compiled with another flag.
+.PHONY: model
+model:
+	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --lib engine::model $(MODEL)

@@ -836,7 +836,7 @@ mod tests {
 
         impl Wake for Looks {
             fn wake(self: Arc<Self>) {
-                let found = self.0.current.load().is_some() && self.0.lock().refresh.is_none();
+                let found = self.0.current.load_full().is_some() && self.0.lock().refresh.is_none();
                 self.1.fetch_add(if found { 1 } else { 1000 }, Ordering::Relaxed);
             }
         }
@@ -913,7 +913,7 @@ mod tests {
         cell.new_epoch(true);
         gate.let_one_land().await;
         assert!(matches!(superseded.await, RefreshResult::Superseded));
-        assert!(cell.current.load().is_none());
+        assert!(cell.current.load_full().is_none());
     }
 
     #[tokio::test(start_paused = true)]
