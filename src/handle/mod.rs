@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
+
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
 use crate::engine::{Cell, Partition};
 use crate::setup::Setup;
@@ -142,7 +144,7 @@ impl AuthHandle {
             ));
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
-        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
+        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(self.setup.table.env(), same_client));
         Ok(())
     }
 
@@ -311,19 +313,15 @@ impl AuthHandle {
     /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
     /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
-        let waiters: Vec<_> = self.setup.table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
-        for waiter in waiters {
-            waiter.await;
-        }
+        let table = &self.setup.table;
+        join_all(table.all_cells().iter().map(|cell| cell.settled(table.env()))).await;
     }
 
     async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
         let endpoint = self.endpoint()?;
         let table = &self.setup.table;
         let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
-        if let Some(waiter) = cell.waiter() {
-            waiter.await;
-        }
+        cell.settled(table.env()).await;
         let held = cell.revocable();
         let (refresh_token, token) = match &self.setup.store {
             Some(store) => store
@@ -342,7 +340,7 @@ impl AuthHandle {
         for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
             revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
-        cell.forget(&held);
+        cell.forget(table.env(), &held);
         match &self.setup.store {
             Some(store) => Ok(store
                 .forget(asking)

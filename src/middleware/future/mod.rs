@@ -533,7 +533,7 @@ where
                     RefreshResult::Superseded => {
                         // What comes now is not of the refresh that we started, and proves nothing for it.
                         self.starter = false;
-                        match self.cell.read(self.shared.setup.table.env()) {
+                        match self.cell.read_newer(self.shared.setup.table.env(), self.rejected) {
                             Read::Ready(current) => RecoveryStep::Renewed(current),
                             Read::Wait { waiter, .. } => RecoveryStep::Refreshing(waiter),
                             Read::Failed(error) => return self.original(Some(error)),
