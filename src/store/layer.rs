@@ -163,6 +163,7 @@ impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
     type Service = StoreService<T, St>;
 
     fn layer(&self, source: T) -> StoreService<T, St> {
+        self.0.identity.announce(self.clone());
         StoreService { source: Arc::new(source), access: self.0.clone() }
     }
 }
