@@ -13,7 +13,7 @@ use http_body_util::Full;
 use tower_service::Service;
 
 #[cfg(feature = "dpop")]
-use crate::dpop::DpopKey;
+use crate::dpop::{DpopKey, Prover};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
@@ -21,9 +21,9 @@ use crate::endpoint::{
     TokenEndpoint, TokenExchange, TokenUrl,
 };
 use crate::engine::{EnginePolicy, Table};
+use crate::request::{Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, TenantPolicy};
 #[cfg(feature = "dpop")]
-use crate::request::Origin;
-use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, TenantPolicy};
+use crate::request::{Origin, ProofOrigin};
 use crate::response::RejectionPolicy;
 use crate::setup::Setup;
 use crate::store::StoreAccess;
@@ -400,14 +400,6 @@ impl<E> AuthConfig<E> {
         self.tenant.as_ref()?.fixed_token_tenant()
     }
 
-    fn proofs(&self) -> Proofs {
-        #[cfg(feature = "dpop")]
-        if let Some(binding) = &self.binding {
-            return Proofs::new(binding.key.clone(), self.clock(), binding.assumed.clone());
-        }
-        Proofs::default()
-    }
-
     pub(crate) fn into_setup(
         self,
         table: Arc<Table>,
@@ -415,13 +407,18 @@ impl<E> AuthConfig<E> {
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
-            proofs: self.proofs(),
             table,
-            origins: self.origins,
-            subject: self.subject,
-            tenant: self.tenant,
-            injection: self.injection,
-            replay: self.replay,
+            #[cfg(feature = "dpop")]
+            prover: self.binding.as_ref().map(|binding| Prover::new(binding.key.clone())),
+            requests: RequestPolicy {
+                origins: self.origins,
+                subject: self.subject,
+                tenant: self.tenant,
+                injection: self.injection,
+                replay: self.replay,
+                #[cfg(feature = "dpop")]
+                proof_origin: self.binding.map(|binding| ProofOrigin { assumed: binding.assumed }),
+            },
             rejection: self.rejection,
             endpoint,
             store,

@@ -323,7 +323,7 @@ impl AuthHandle {
         for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
             revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
-        cell.forget(table.env(), &held);
+        cell.forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
             .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
@@ -359,7 +359,7 @@ impl AuthHandle {
     pub async fn forget(&self) -> Result<(), Arc<TokenError>> {
         self.names_one_token()?;
         let (held, asking) = self.held().await;
-        self.setup.table.cell(self.partition()).forget(&held);
+        self.setup.table.cell(self.partition()).forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
             .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
@@ -428,7 +428,7 @@ impl AuthHandle {
     }
 
     fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
-        if !token.is_bound() || self.setup.proofs.is_on() {
+        if !token.is_bound() || self.setup.can_prove() {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
@@ -437,7 +437,7 @@ impl AuthHandle {
 
     /// There is no default tenant: where each tenant has its own token, the handle must say which.
     pub(crate) fn names_one_token(&self) -> Result<(), Arc<TokenError>> {
-        match &self.setup.tenant {
+        match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
                 let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
                 Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
@@ -451,7 +451,7 @@ impl AuthHandle {
     }
 
     fn partition(&self) -> Partition {
-        let policy = self.setup.tenant.as_ref();
+        let policy = self.setup.requests.tenant.as_ref();
         let tenant = self.tenant.as_ref().and_then(|tenant| policy?.partition_of(tenant));
         Partition { tenant, scopes: self.scopes.clone(), ..Partition::default() }
     }

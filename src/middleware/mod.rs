@@ -4,6 +4,7 @@ mod builder;
 mod future;
 mod header_cache;
 mod layer;
+mod prove;
 mod service;
 mod shared;
 
