@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
@@ -93,6 +94,8 @@ pub(crate) struct Env {
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
+    /// No renewal begins in the background any more.
+    is_closing: AtomicBool,
 }
 
 impl Env {
@@ -109,6 +112,7 @@ impl Env {
             draw: Draw::default(),
             fixed_tenant,
             coarse_clock: CoarseClock::new(OsClock::default()),
+            is_closing: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +131,15 @@ impl Env {
     /// The time, or `last` if the clock panics: whoever waits for a refresh must not hang for it.
     pub(crate) fn now_or(&self, last: Now) -> Now {
         catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or(last)
+    }
+
+    /// From now on no renewal begins in the background: the program is about to end.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Uniform in `[0, 1)`.
@@ -152,6 +165,7 @@ impl Env {
             deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
+            may_send: None,
         }
     }
 
