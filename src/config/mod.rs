@@ -11,12 +11,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenAt,
-    TokenExchange, TokenUrl,
+    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, Param,
+    TokenAt, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
-use crate::engine::{Engine, EnginePolicy};
+use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 #[cfg(feature = "reqwest")]
@@ -28,7 +28,7 @@ use crate::request::{
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
-use crate::token::{ExpirySource, UnknownExpiry};
+use crate::token::{Backoff, ExpirySource, UnknownExpiry};
 use crate::types::{Clock, ConfigError, Replay, Scopes, Secret, SecretSource, SystemClock, TenantId};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -245,6 +245,22 @@ impl AuthConfig {
         AuthConfigBuilder::new(Some(Grant::TokenExchange(exchange)), token_url.into(), Some(client_auth))
     }
 
+    /// Tokens on behalf of each request's user, for gateways: the request brings the user's token
+    /// ([`TokenParams`](crate::TokenParams) in its extensions, with a [`SubjectToken`](crate::SubjectToken)), which is exchanged
+    /// for one that the API takes (RFC 8693, or Entra's on-behalf-of flow).
+    ///
+    /// Each user has a token of their own for each audience and set of scopes, which lives no longer than the token that it
+    /// was had for. A request without a subject token is [`Error::Subject`](crate::Error::Subject); with any other grant one
+    /// that has one is. Set [`max_partitions`](AuthConfigBuilder::max_partitions) to the number of users at a time. An example
+    /// is at [`OnBehalfOf`].
+    pub fn on_behalf_of(
+        token_url: impl Into<TokenUrl>,
+        client_auth: ClientAuth,
+        on_behalf_of: OnBehalfOf,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::OnBehalfOf(on_behalf_of)), token_url.into(), Some(client_auth))
+    }
+
     /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
     /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
     /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
@@ -340,13 +356,13 @@ impl AuthConfig {
 
     pub(crate) fn into_setup(
         self,
-        engine: Arc<Engine>,
+        table: Arc<Table>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             proofs: self.proofs(),
-            engine,
+            table,
             origins: self.origins,
             tenant: self.tenant,
             injection: self.injection,
@@ -684,14 +700,14 @@ impl AuthConfigBuilder {
     /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
     /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.backoff = (first, longest);
+        self.engine.backoff = Backoff { first, longest, ..self.engine.backoff };
         self
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
     /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.permanent_pause = (first, longest);
+        self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
     }
 
