@@ -11,7 +11,7 @@ pub(crate) use reqwest::Url;
 mod targets;
 
 /// Inputs of chance for each target; `FUZZ_INPUTS` says how many.
-const INPUTS: u64 = 50;
+const INPUTS: u64 = 20;
 
 fn replay(name: &str, target: targets::Target) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

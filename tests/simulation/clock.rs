@@ -68,6 +68,10 @@ impl SimClock {
         !self.state.lock().unwrap().set_back.is_zero()
     }
 
+    pub(crate) fn was_suspended(&self) -> bool {
+        !self.state.lock().unwrap().suspended.is_zero()
+    }
+
     /// How long ago the clocks jumped.
     pub(crate) fn since_jump(&self) -> Duration {
         let last = self.state.lock().unwrap().last_jump;

@@ -19,7 +19,7 @@ use tower_oauth2_client::{
 
 use crate::books::{self, Visits};
 use crate::check;
-use crate::plan::{Action, ApiWeather, Plan, ServerWeather, StoreWeather};
+use crate::plan::{self, Action, ApiWeather, Plan, ServerWeather, StoreWeather};
 use crate::server::{DEADLINE, FIRST_REFRESH_TOKEN, TIMEOUT, World};
 use crate::store::{Entries, SimStore};
 
@@ -70,9 +70,8 @@ pub(crate) fn run(plan: &Plan) -> Report {
         let made = simulation.process(process);
         simulation.processes.push(made);
     }
-    let off = std::env::var("SIMULATE_OFF").unwrap_or_default();
     for action in &plan.actions {
-        if off.split(',').any(|off| !off.is_empty() && format!("{action:?}").starts_with(off)) {
+        if !plan::is_on(action) {
             continue;
         }
         simulation.act(*action);

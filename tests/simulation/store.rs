@@ -95,7 +95,7 @@ impl TokenStore for SimStore {
             if entry.stored_version() != expected {
                 return Saved::Conflict;
             }
-            entry.version += 1;
+            entry.version = entry.version.max(fence.0) + 1;
             entry.value = Some(value.bytes.expose().clone());
             Saved::Done(Version(entry.version))
         })
@@ -110,7 +110,8 @@ impl TokenStore for SimStore {
                 return Lease::Held;
             }
             let abandoned = entry.lease_ends.is_some();
-            entry.fence += 1;
+            // By the store's own clock, so that it counts on after everything was forgotten.
+            entry.fence = entry.fence.max(u64::try_from(now.as_millis()).unwrap()) + 1;
             entry.lease_ends = Some(now + duration);
             Lease::Acquired { fence: Fence(entry.fence), abandoned }
         })
@@ -136,6 +137,10 @@ impl TokenStore for SimStore {
             }
         })
         .await
+    }
+
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.play(true, |entries| drop(entries.remove(key))).await
     }
 
     async fn changed(&self, key: &StoreKey, since: Version) {

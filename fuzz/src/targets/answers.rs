@@ -125,7 +125,7 @@ fn generate(choices: &mut Choices<'_>) -> Generated {
     let pause = retry_after(choices, &mut headers);
 
     let mut members = Vec::new();
-    if choices.byte() % 4 != 0 {
+    if !choices.one_in(4) {
         let token = choices.text("abcXYZ019-._~+/", 12) + "t";
         members.push(("access_token", Value::from(token.as_str()).to_string(), Some(token)));
     }
@@ -157,7 +157,7 @@ fn generate(choices: &mut Choices<'_>) -> Generated {
 fn retry_after(choices: &mut Choices<'_>, headers: &mut Vec<(&'static str, String)>) -> Option<Pause> {
     const YEAR: u64 = 365 * 24 * 3600;
     let (text, pause) = match choices.below(8) {
-        0 | 1 | 2 => return Some(Pause::None),
+        0..=2 => return Some(Pause::None),
         3 => {
             let seconds = choices.number();
             (seconds.to_string(), Pause::Exactly(seconds.min(YEAR)))

@@ -115,10 +115,7 @@ pub fn resent_request(data: &[u8]) {
         };
         let trailers = trailers.filter(|_| !buffered);
         let original = request.map(|()| body);
-        let (given, ()) = {
-            let (parts, _) = clone_head(&original);
-            (parts, ())
-        };
+        let given = clone_head(&original);
 
         let sent: Arc<Mutex<Vec<Sent>>> = Arc::default();
         let api = {
@@ -185,13 +182,13 @@ pub fn resent_request(data: &[u8]) {
     });
 }
 
-fn clone_head<B>(request: &Request<B>) -> (Parts, ()) {
+fn clone_head<B>(request: &Request<B>) -> Parts {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    copy.into_parts()
+    copy.into_parts().0
 }
 
 /// Names, values, their order within a name, and whether they are marked sensitive.

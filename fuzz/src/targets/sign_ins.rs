@@ -54,7 +54,7 @@ pub fn redirect(data: &[u8]) {
 
         let raw = choices.one_in(8);
         let mut pairs: Vec<(&str, String)> = Vec::new();
-        if choices.byte() % 8 != 0 {
+        if !choices.one_in(8) {
             pairs.push(("state", state.clone()));
         }
         for _ in 0..choices.below(5) {
@@ -137,7 +137,7 @@ pub fn device_answer(data: &[u8]) {
         "verification_url",
     ];
     for name in names {
-        if choices.byte() % 6 == 5 {
+        if choices.one_in(6) {
             continue;
         }
         let value = match choices.below(8) {

@@ -18,14 +18,18 @@ use tower_oauth2_client::{AuthConfig, AuthHandle, AuthLayer, ClientAuth, Secret}
 use super::choices::Choices;
 use super::{json, run};
 
+/// What is loaded instead of what was saved.
+type Damage = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
+/// As it was saved and as it was loaded, last.
+type Seen = Arc<Mutex<Option<(Vec<u8>, Vec<u8>)>>>;
+
 /// A store in which one value is another than was saved.
 #[derive(Clone)]
 struct Damaged {
     inner: MemoryStore,
-    /// What is loaded, if anything was saved at all.
-    damage: Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
-    /// As it was saved and as it was loaded, last.
-    seen: Arc<Mutex<Option<(Vec<u8>, Vec<u8>)>>>,
+    damage: Arc<Damage>,
+    seen: Seen,
 }
 
 impl TokenStore for Damaged {
@@ -50,6 +54,10 @@ impl TokenStore for Damaged {
 
     async fn release(&self, key: &StoreKey, fence: Fence) -> Result<(), StoreError> {
         self.inner.release(key, fence).await
+    }
+
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.inner.remove(key).await
     }
 
     async fn changed(&self, key: &StoreKey, since: Version) {
