@@ -50,6 +50,9 @@ fn every_seed_keeps_the_promises() {
             eprintln!("after {done} seeds from {base}: seed {seed} fails: {violation}");
             let again = run::run(&plan).violation;
             eprintln!("once more: {}", again.as_deref().unwrap_or("it does not fail again"));
+            if env::var_os("SIMULATE_UNSHRUNK").is_some() {
+                panic!("seed {seed}: {violation}");
+            }
             let short = plan.shrink(&violation);
             let (enough, all) = (short.actions.len(), plan.actions.len());
             let violation_of_short = run::run(&short).violation.unwrap_or_default();
