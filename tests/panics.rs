@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tower_oauth2_client::test_util::TestClock;
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthLayer, Clock, Now, Token, TokenError, TokenErrorKind, TokenRequest,
+    AuthConfig, AuthConfigBuilder, AuthLayer, Clock, External, Now, Token, TokenError, TokenErrorKind, TokenRequest,
 };
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn config() -> AuthConfigBuilder {
+fn config() -> AuthConfigBuilder<External> {
     AuthConfig::external().origin("https://api.example.com")
 }
 
@@ -111,7 +111,7 @@ async fn a_subscriber_that_panics_at_the_end_of_a_refresh_takes_nobodys_token() 
 #[tokio::test(start_paused = true)]
 async fn any_duration_is_refused_or_works() {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-    type Set = fn(AuthConfigBuilder, Duration) -> AuthConfigBuilder;
+    type Set = fn(AuthConfigBuilder<External>, Duration) -> AuthConfigBuilder<External>;
     let settings: [(&str, Set); 8] = [
         ("refresh_deadline", |cfg, span| cfg.refresh_deadline(span)),
         ("permanent_failure_pause", |cfg, span| cfg.permanent_failure_pause(span, span)),

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -26,7 +27,7 @@ fn signed_in(auth: &AuthServer) -> AuthHandle {
         .clock(auth.clock().clone())
         .build()
         .unwrap();
-    AuthLayer::with_client(cfg, auth.clone()).handle()
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
 fn begin(handle: &AuthHandle) -> tokio::task::JoinHandle<Result<Token, Arc<TokenError>>> {
@@ -63,7 +64,7 @@ async fn a_token_without_refresh_token_set_during_a_refresh() {
     let handle = signed_in(&auth);
     let first = begin(&handle);
     sleep(100 * MS).await;
-    handle.hand_in(Token::bearer("set").unwrap().expires_in(3600 * SECOND)).unwrap();
+    handle.set_token(Token::bearer("set").unwrap().expires_in(3600 * SECOND)).await.unwrap();
     assert_eq!(first.await.unwrap().unwrap().access_token(), "set", "nobody waits for what is superseded");
     handle.invalidate();
     handle.token().await.unwrap();
@@ -96,7 +97,7 @@ async fn with_a_primary_grant_nobody_waits_for_a_superseded_refresh() {
         .clock(auth.clock().clone())
         .build()
         .unwrap();
-    let handle = AuthLayer::with_client(cfg, auth.clone()).handle();
+    let handle = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle();
     handle.token().await.unwrap();
     handle.invalidate();
     auth.script([Fault::Slow(5 * SECOND)]);
@@ -150,7 +151,7 @@ impl Source {
             .unwrap();
         let handle = AuthLayer::with_source(cfg, self.clone()).handle();
         let r1 = RefreshToken::Replace(Secret::from("r1"));
-        handle.hand_in(Token::bearer("first").unwrap().with_refresh_token(r1)).unwrap();
+        handle.set_token(Token::bearer("first").unwrap().with_refresh_token(r1)).now_or_never().unwrap().unwrap();
         handle.invalidate();
         handle
     }

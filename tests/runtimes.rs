@@ -28,7 +28,7 @@ fn config() -> AuthConfigBuilder {
 
 fn handle(auth: &AuthServer) -> AuthHandle {
     let cfg = config().clock(auth.clock().clone()).build().unwrap();
-    AuthLayer::with_client(cfg, auth.clone()).handle()
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
 /// More than a second by the operating system's clocks. What time it is says the test's clock.

@@ -106,8 +106,12 @@ impl Simulation {
         let world = self.world.clone();
         let server = service_fn(move |request| world.clone().token(process, request));
         let layer = match plan.store {
-            true => AuthLayer::with_client_and_store(cfg, server, SimStore::new(&self.world, process, &self.entries)),
-            false => AuthLayer::with_client(cfg, server),
+            true => AuthLayer::builder(cfg)
+                .http_client(server)
+                .store(SimStore::new(&self.world, process, &self.entries))
+                .build()
+                .unwrap(),
+            false => AuthLayer::builder(cfg).http_client(server).build().unwrap(),
         };
         let world = self.world.clone();
         let api = BoxCloneSyncService::new(service_fn(move |request| world.clone().api(request)));
@@ -238,7 +242,7 @@ impl Simulation {
                 let handle = &this.processes[process].handle;
                 match plan.tenants {
                     1 => handle.invalidate(),
-                    _ => handle.invalidate_tenant(&tenant_id(tenant)),
+                    _ => handle.for_tenant(&tenant_id(tenant)).invalidate(),
                 }
                 this.excuse("invalidated", process, Some(tenant), now);
             }),
@@ -249,7 +253,8 @@ impl Simulation {
             }),
             Action::SetToken { process } if plan.tenants == 1 => self.drive(0, pause, |this| {
                 let token = Token::bearer("canary-handed").unwrap().expires_in(Duration::from_secs(5));
-                let _ = this.processes[process].handle.hand_in(token);
+                let handle = this.processes[process].handle.clone();
+                tokio::spawn(async move { drop(handle.set_token(token).await) });
                 this.excuse_all(process, now);
             }),
             Action::SetToken { .. } => {}

@@ -156,7 +156,7 @@ async fn a_sign_in_is_newer_than_any_rotation() {
     processes[0].token().await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
     let token = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(second);
-    processes[0].handle.keep(token).await.unwrap();
+    processes[0].handle.set_token(token).await.unwrap();
     sleep(HOUR).await;
     processes[1].token().await;
     world.store.forget_everything();
@@ -255,7 +255,7 @@ async fn what_only_failed_leaves_nothing_after_its_pause() {
     let mut keys = Vec::new();
     for number in 0..1000 {
         let tenant = TenantId::new(number.to_string()).unwrap();
-        let _ = process.handle.tenant_token(&tenant).await.unwrap_err();
+        let _ = process.handle.for_tenant(&tenant).token().await.unwrap_err();
         keys.push(world.store.last_key());
     }
     sleep(120 * SECOND).await;
@@ -280,13 +280,13 @@ async fn a_sign_in_replaces_what_cannot_be_read_and_nothing_newer() {
         process.token().await;
         let key = world.store.last_key();
         world.store.overwrite(&key, bytes).await;
-        assert_eq!(process.handle.keep(token(&world)).await.is_ok(), replaced);
+        assert_eq!(process.handle.set_token(token(&world)).await.is_ok(), replaced);
         let stored = world.store.inner.load(&key).await.unwrap().unwrap();
         assert_eq!(stored.bytes.expose() != bytes, replaced);
         if !replaced {
             // By hand, with the key that an event named.
             world.store.remove(&key).await.unwrap();
-            process.handle.keep(token(&world)).await.unwrap();
+            process.handle.set_token(token(&world)).await.unwrap();
         }
         sleep(HOUR).await;
         world.process(world.signed_in(&first)).token().await;

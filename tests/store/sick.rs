@@ -24,7 +24,12 @@ impl World {
                 auth.oneshot(request).await.map_err(BoxError::from)
             }
         });
-        AuthLayer::with_client_and_store(self.config().build().unwrap(), client, self.store.clone()).handle()
+        AuthLayer::builder(self.config().build().unwrap())
+            .http_client(client)
+            .store(self.store.clone())
+            .build()
+            .unwrap()
+            .handle()
     }
 }
 

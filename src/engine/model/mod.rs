@@ -43,7 +43,10 @@ fn token(world: &World) -> Option<u64> {
 fn two_readers_start_one_refresh() {
     check(|| {
         let world = World::new(None);
-        let other = { let world = world.clone(); thread::spawn(move || token(&world)) };
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || token(&world))
+        };
         world.run_one_task();
         let mine = token(&world);
         assert_eq!((mine, other.join().unwrap()), (Some(1), Some(1)));
@@ -78,7 +81,10 @@ fn a_reader_never_sees_a_word_without_its_token() {
 fn a_task_that_is_dropped_wakes_those_who_wait() {
     check(|| {
         let world = World::new(None);
-        let other = { let world = world.clone(); thread::spawn(move || token(&world)) };
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || token(&world))
+        };
         world.runtime.enter();
         let Read::Wait { waiter, .. } = world.cell().read(world.env()) else { panic!("there is no token") };
         drop(world.take_task());

@@ -37,7 +37,9 @@ struct Source(Arc<Server>);
 impl TokenSource for Source {
     async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
         let number = self.0.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        let token = Token::bearer(&format!("fetched-{number}")).map_err(TokenError::permanent)?.expires_in(Duration::from_secs(3600));
+        let token = Token::bearer(&format!("fetched-{number}"))
+            .map_err(TokenError::permanent)?
+            .expires_in(Duration::from_secs(3600));
         Ok(match request.refresh_token {
             Some(refresh_token) => {
                 self.0.sent.lock().unwrap().push(refresh_token.expose().clone());
