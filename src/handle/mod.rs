@@ -394,8 +394,8 @@ impl AuthHandle {
         stats
     }
 
-    /// Waits until the token requests in flight, of all partitions, have ended and what they brought is in the store, so that a refresh token
-    /// that was replaced is not lost with the process.
+    /// Waits until the token requests in flight have ended, of all partitions, and what they brought is in the store, so that
+    /// a refresh token that was replaced is not lost with the process.
     ///
     /// Await it at the end of `main`, after the last request: a renewal in the background may have begun with a request that
     /// returned long ago. From then on no other begins in the background; a request that needs a token still asks for one.

@@ -13,9 +13,7 @@ use tower_oauth2_client::store::{
     Value, Version,
 };
 use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
-use tower_oauth2_client::{
-    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Secret, TokenEndpoint,
-};
+use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Secret};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -61,10 +59,11 @@ impl World {
     /// With leases that last so long.
     pub(crate) fn process_with_lease(&self, cfg: AuthConfigBuilder, lease: Duration) -> Process {
         let store = self.store.clone();
-        let cfg = cfg.build().unwrap();
-        let identity = TokenEndpoint::new(&cfg, self.auth.clone()).identity();
-        let store = StoreLayer::new(store, identity).lease(lease);
-        let layer = AuthLayer::builder(cfg).http_client(self.auth.clone()).token_layer(store).build().unwrap();
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store_with(move |identity| StoreLayer::new(store, identity).lease(lease))
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
