@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -141,7 +142,7 @@ impl Source {
         source
     }
 
-    async fn handle(&self, clock: &TestClock) -> AuthHandle {
+    fn handle(&self, clock: &TestClock) -> AuthHandle {
         let cfg = AuthConfig::external()
             .origin("https://api.example.com")
             .clock(clock.clone())
@@ -150,7 +151,7 @@ impl Source {
             .unwrap();
         let handle = AuthLayer::with_source(cfg, self.clone()).handle();
         let r1 = RefreshToken::Replace(Secret::from("r1"));
-        handle.set_token(Token::bearer("first").unwrap().with_refresh_token(r1)).await.unwrap();
+        handle.set_token(Token::bearer("first").unwrap().with_refresh_token(r1)).now_or_never().unwrap().unwrap();
         handle.invalidate();
         handle
     }
@@ -180,7 +181,7 @@ fn current_thread() -> Runtime {
 
 /// A refresh with r1 is left behind on `parked`, and another one, with r1 again, is under way on `driven`.
 fn two_refreshes(source: &Source, clock: &TestClock) -> (AuthHandle, Runtime, Runtime) {
-    let handle = current_thread().block_on(source.handle(clock));
+    let handle = source.handle(clock);
     let (parked, driven) = (current_thread(), current_thread());
     parked.block_on(async { timeout(MS, handle.token()).await.unwrap_err() });
     clock.advance(60 * SECOND);
@@ -239,7 +240,7 @@ async fn a_lost_answer_stays_lost_until_a_success() {
     let clock = TestClock::new();
     let down: Answer = Box::new(|| Err(TokenError::transient("down")));
     let source = Source::with([rotated("never"), down, rotated("r2"), rotated("r3")]);
-    let handle = source.handle(&clock).await;
+    let handle = source.handle(&clock);
     assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::Timeout, "nobody answers");
     for _ in 0..3 {
         handle.invalidate();
@@ -256,7 +257,7 @@ async fn a_refresh_token_that_the_source_drops_is_not_sent_again() {
     let clock = TestClock::new();
     let dropped: Answer = Box::new(|| Ok(Token::bearer("t").unwrap().with_refresh_token(RefreshToken::Drop)));
     let source = Source::with([dropped, rotated("r2")]);
-    let handle = source.handle(&clock).await;
+    let handle = source.handle(&clock);
     for _ in 0..2 {
         handle.invalidate();
         source.0.open.notify_one();
@@ -269,7 +270,7 @@ async fn a_refresh_token_that_the_source_drops_is_not_sent_again() {
 #[test]
 fn a_refresh_that_is_thrown_away_may_have_spent_its_refresh_token() {
     let source = Source::with([rotated("never"), rotated("r2")]);
-    let handle = current_thread().block_on(source.handle(&TestClock::new()));
+    let handle = source.handle(&TestClock::new());
     current_thread().block_on(async { timeout(MS, handle.token()).await.unwrap_err() });
     source.0.open.notify_one();
     current_thread().block_on(async { handle.token().await.unwrap() });

@@ -123,15 +123,6 @@ impl Env {
         Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
     }
 
-    /// From now on no renewal begins in the background: the program is about to end.
-    pub(crate) fn close(&self) {
-        self.is_closing.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Relaxed)
-    }
-
     /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
     pub(crate) fn overdue_after(&self) -> Duration {
         self.policy.refresh_deadline.saturating_add(MIN_INTERVAL)
@@ -140,6 +131,15 @@ impl Env {
     /// The time, or `last` if the clock panics: whoever waits for a refresh must not hang for it.
     pub(crate) fn now_or(&self, last: Now) -> Now {
         catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or(last)
+    }
+
+    /// From now on no renewal begins in the background: the program is about to end.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Uniform in `[0, 1)`.

@@ -50,16 +50,21 @@ impl RefreshTokenState {
         self.held().is_some_and(|held| !matches!(held.owner, RefreshOwner::Store { .. }))
     }
 
-    /// An answer came. `sent`: the refresh token that was sent; `carried`: the one that the request had.
+    /// An answer came. `sent`: the refresh token that was sent; `dead`: one that was sent before it in vain; `carried`: the
+    /// one that the request had.
     pub(crate) fn granted(
         &mut self,
         change: RefreshChange,
-        sent: Option<&RefreshDigest>,
-        carried: Option<&RefreshDigest>,
+        sent: Option<RefreshDigest>,
+        dead: Option<RefreshDigest>,
+        carried: Option<RefreshDigest>,
     ) {
+        if dead.is_some_and(|dead| self.is_held(&dead)) {
+            self.drop_held();
+        }
         match change {
             RefreshChange::Unchanged => {
-                if sent.is_some_and(|sent| self.is_held(sent)) {
+                if sent.is_some_and(|sent| self.is_held(&sent)) {
                     self.maybe_spent = false;
                 }
             }
@@ -72,7 +77,7 @@ impl RefreshTokenState {
                 }
             }
             RefreshChange::Removed => {
-                if [sent, carried].into_iter().flatten().any(|dead| self.is_held(dead)) {
+                if [sent, carried].into_iter().flatten().any(|dead| self.is_held(&dead)) {
                     self.drop_held();
                 }
             }

@@ -11,7 +11,7 @@ use super::builder::AuthLayerBuilder;
 use super::service::Auth;
 use crate::config::{AuthConfig, External};
 use crate::endpoint::Direct;
-use crate::engine::{EnginePolicy, Env, Table};
+use crate::engine::{Env, Table};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
@@ -170,9 +170,7 @@ impl AuthLayer {
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
-        let has_primary_grant = endpoint.as_ref().is_some_and(|endpoint| endpoint.settings().grant.is_primary());
-        let policy = EnginePolicy { has_primary_grant, ..cfg.engine_policy() };
-        let env = Env::new(source, cfg.clock(), policy, cfg.fixed_token_tenant().cloned());
+        let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned());
         let table = Table::new(env, refresh_token);
         let setup = cfg.into_setup(table, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }

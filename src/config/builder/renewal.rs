@@ -74,7 +74,7 @@ impl<E> AuthConfigBuilder<E> {
     }
 
     /// How long a rejected request waits for the next attempt at a token, instead of handing out its rejection, while the pause
-    /// after a failure that may pass runs. Default: 1 s, which the pauses after a first failure end in; zero waits for none.
+    /// after a failure that may pass runs. Default: 1 s, in which most pauses after a first failure end; zero waits for none.
     pub fn wait_out_pause(mut self, longest: Duration) -> Self {
         self.engine.wait_out_pause = longest;
         self

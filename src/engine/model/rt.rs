@@ -84,8 +84,13 @@ struct State<T> {
 
 pub(crate) struct Sender<T>(Arc<Mutex<State<T>>>);
 
-#[derive(Debug)]
 pub(crate) struct Shared<T>(Arc<Mutex<State<T>>>);
+
+impl<T> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closed;
