@@ -22,13 +22,12 @@ use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
-/// [`AuthLayer::with_store`](crate::AuthLayer::with_store) makes one. By hand it is a tower layer like any other, for a
+/// [`AuthLayerBuilder::store`](crate::AuthLayerBuilder::store) makes one. By hand it is a tower layer like any other, for a
 /// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`:
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
 /// use std::time::Duration;
-/// use tower::{Layer, ServiceBuilder};
 /// use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
 /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
@@ -38,10 +37,10 @@ use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
-///     let store = StoreLayer::new(MemoryStore::new(), endpoint.identity()).timeout(Duration::from_millis(200));
-///     ServiceBuilder::new().layer(store).concurrency_limit(10).service(endpoint)
-/// });
+/// let layer = AuthLayer::builder(cfg)
+///     .http_client(http_client)
+///     .store_with(|identity| StoreLayer::new(MemoryStore::new(), identity).timeout(Duration::from_millis(200)))
+///     .build()?;
 /// layer.handle().warm_up().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
@@ -76,7 +75,7 @@ impl<St: TokenStore> StoreLayer<St> {
     }
 
     /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Hand in what it returns
-    /// ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)), so that this process uses it at once.
+    /// ([`AuthHandle::set_token`](crate::AuthHandle::set_token)), so that this process uses it at once.
     ///
     /// `tenant`: whose token it is, where the configuration knows tenants, a fixed one among them.
     ///
