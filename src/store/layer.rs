@@ -28,19 +28,23 @@ use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
 /// ```
 /// # #[cfg(feature = "test-util")] {
 /// use std::time::Duration;
+/// use tower::layer::layer_fn;
+/// use tower::{Layer, ServiceBuilder};
 /// use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
-/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenEndpoint};
 ///
 /// # tokio_test::block_on(async {
 /// let http_client = AuthServer::new(TestClock::new());
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let layer = AuthLayer::builder(cfg)
-///     .http_client(http_client)
-///     .store_with(|identity| StoreLayer::new(MemoryStore::new(), identity).timeout(Duration::from_millis(200)))
-///     .build()?;
+/// let store = MemoryStore::new();
+/// let layered = layer_fn(move |endpoint: TokenEndpoint<_>| {
+///     let store = StoreLayer::new(store.clone(), endpoint.identity()).timeout(Duration::from_millis(200));
+///     ServiceBuilder::new().layer(store).concurrency_limit(10).service(endpoint)
+/// });
+/// let layer = AuthLayer::builder(cfg).http_client(http_client).token_layer(layered).build()?;
 /// layer.handle().warm_up().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
@@ -74,8 +78,9 @@ impl<St: TokenStore> StoreLayer<St> {
         self
     }
 
-    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Hand in what it returns
-    /// ([`AuthHandle::set_token`](crate::AuthHandle::set_token)), so that this process uses it at once.
+    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Pass what it returns
+    /// to [`AuthHandle::set_token`](crate::AuthHandle::set_token), so that this process uses it at once; a handle whose layer
+    /// has this store around its token endpoint does both.
     ///
     /// `tenant`: whose token it is, where the configuration knows tenants, a fixed one among them.
     ///
