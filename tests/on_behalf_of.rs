@@ -304,6 +304,6 @@ fn an_idle_user_is_small() {
     let bytes = (usize::try_from(measured.bytes_current).unwrap() - server) / users;
     // The token is as long as the subject, in this world.
     println!("an idle user: {bytes} bytes, {SUBJECT} of them the subject token, {SUBJECT} the token");
-    // A cell, the parameters, and the members of the answer that are kept (`Token::extra`), which are nearly half of it.
+    // Besides: a cell, the parameters, and the members of the answer that are kept (`Token::extra`).
     assert!(bytes < 2 * SUBJECT + 1700, "{bytes}");
 }
