@@ -71,7 +71,7 @@ impl RefreshTokenState {
             RefreshChange::Replaced(new) => {
                 // The same once more may have another owner. One that was set here has no number that a store knows: the
                 // store was given it, and says what is newest.
-                let was_given = carried.is_some_and(|carried| self.is_held(carried));
+                let was_given = carried.is_some_and(|carried| self.is_held(&carried));
                 let is_newer = |held: &HeldRefreshToken| {
                     let is_the_stores = matches!(new.owner, RefreshOwner::Store { .. });
                     new.number > held.number
