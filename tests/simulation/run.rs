@@ -71,7 +71,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
         simulation.processes.push(made);
     }
     for action in &plan.actions {
-        if !plan::is_on(action) {
+        if !plan::is_on(plan, action) {
             continue;
         }
         simulation.act(*action);
@@ -104,9 +104,14 @@ impl Simulation {
             .replay(Replay::AnyReplayable);
         let cfg = cfg.build().unwrap();
         let world = self.world.clone();
-        let server = service_fn(move |request| world.clone().token(process, request));
+        let start = self.world.books.lock().unwrap().starts.get(&process).copied().unwrap_or_default();
+        let server = service_fn(move |request| world.clone().token(process, start, request));
         let layer = match plan.store {
-            true => AuthLayer::with_client_and_store(cfg, server, SimStore::new(&self.world, process, &self.entries)),
+            true => AuthLayer::with_client_and_store(
+                cfg,
+                server,
+                SimStore::new(&self.world, (process, start), &self.entries),
+            ),
             false => AuthLayer::with_client(cfg, server),
         };
         let world = self.world.clone();
@@ -254,6 +259,7 @@ impl Simulation {
             }),
             Action::SetToken { .. } => {}
             Action::Restart { process } => self.drive(0, pause, |this| {
+                *this.world.books.lock().unwrap().starts.entry(process).or_default() += 1;
                 let made = this.process(process);
                 this.processes[process] = made;
                 this.counters[process] = 0;
@@ -281,6 +287,9 @@ impl Simulation {
 
     fn jump(&mut self, what: &str, now: Duration, jump: impl FnOnce(&Self)) {
         self.drive(0, Duration::from_millis(1), |this| jump(this));
+        for token in self.world.books.lock().unwrap().refresh.values_mut() {
+            token.slept |= !token.in_flight.is_empty();
+        }
         for process in 0..self.processes.len() {
             self.excuse(what, process, None, now);
         }
@@ -357,8 +366,11 @@ impl Simulation {
             (weather.server, weather.api, weather.store) = (ServerWeather::Fine, ApiWeather::Fine, StoreWeather::Fine);
         }
         self.drive(0, Duration::from_millis(10), |_| ());
-        self.drive(0, DEADLINE * 3, |_| ());
-        self.drive(1, DEADLINE * 3, |_| ());
+        // In turns: one may hold a permit that the other waits for.
+        for _ in 0..4 {
+            self.drive(0, DEADLINE * 2, |_| ());
+            self.drive(1, DEADLINE * 2, |_| ());
+        }
         check::nobody_waits(&self.world);
         // The longest pause after a refusal is ten minutes.
         self.drive(0, Duration::from_secs(660), |_| ());
