@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +12,7 @@ use tokio::task::JoinHandle;
 use tower::limit::ConcurrencyLimit;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth2_client::{
-    Auth, AuthConfig, AuthHandle, AuthLayer, ClientAuth, Replay, Tenant, TenantId, Token, TokenErrorKind,
-};
+use tower_oauth2_client::{Auth, AuthConfig, AuthHandle, AuthLayer, ClientAuth, Replay, Tenant, TenantId, Token};
 
 use crate::books::{self, Visits};
 use crate::check;
@@ -107,12 +104,11 @@ impl Simulation {
         let start = self.world.books.lock().unwrap().starts.get(&process).copied().unwrap_or_default();
         let server = service_fn(move |request| world.clone().token(process, start, request));
         let layer = match plan.store {
-            true => AuthLayer::with_client_and_store(
-                cfg,
-                server,
-                SimStore::new(&self.world, (process, start), &self.entries),
-            ),
-            false => AuthLayer::with_client(cfg, server),
+            true => {
+                let store = SimStore::new(&self.world, (process, start), &self.entries);
+                AuthLayer::builder(cfg).http_client(server).store(store).build().unwrap()
+            }
+            false => AuthLayer::builder(cfg).http_client(server).build().unwrap(),
         };
         let world = self.world.clone();
         let api = BoxCloneSyncService::new(service_fn(move |request| world.clone().api(request)));
@@ -243,7 +239,7 @@ impl Simulation {
                 let handle = &this.processes[process].handle;
                 match plan.tenants {
                     1 => handle.invalidate(),
-                    _ => handle.invalidate_tenant(&tenant_id(tenant)),
+                    _ => handle.for_tenant(&tenant_id(tenant)).invalidate(),
                 }
                 this.excuse("invalidated", process, Some(tenant), now);
             }),
@@ -254,7 +250,8 @@ impl Simulation {
             }),
             Action::SetToken { process } if plan.tenants == 1 => self.drive(0, pause, |this| {
                 let token = Token::bearer("canary-handed").unwrap().expires_in(Duration::from_secs(5));
-                let _ = this.processes[process].handle.hand_in(token);
+                let handle = this.processes[process].handle.clone();
+                this.runtimes[0].spawn(async move { handle.set_token(token).await.map(drop) });
                 this.excuse_all(process, now);
             }),
             Action::SetToken { .. } => {}
@@ -414,10 +411,4 @@ impl Simulation {
 
 fn tenant_id(tenant: usize) -> TenantId {
     TenantId::new(format!("t{tenant}")).unwrap()
-}
-
-/// So that a change of the public names is met here.
-#[allow(dead_code)]
-fn _kinds(kind: TokenErrorKind, _: Arc<()>) -> bool {
-    kind == TokenErrorKind::SignInAgain
 }

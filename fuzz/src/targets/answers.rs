@@ -230,7 +230,7 @@ pub fn token_answer(data: &[u8]) {
             let told = told.clone();
             async move { Ok::<_, std::io::Error>(told) }
         });
-        let handle = AuthLayer::with_client(cfg, client).handle();
+        let handle = AuthLayer::builder(cfg).http_client(client).build().unwrap().handle();
         match handle.token().await {
             Ok(token) => {
                 assert_ne!(expected, Expected::Fails, "it became a token");
@@ -329,7 +329,7 @@ pub fn lifetime(data: &[u8]) {
         };
         let cfg =
             AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic("id", "s")).origin(API).clock(clock.clone());
-        let handle = AuthLayer::with_client(cfg.build().unwrap(), client).handle();
+        let handle = AuthLayer::builder(cfg.build().unwrap()).http_client(client).build().unwrap().handle();
         let began = clock.now();
         let started = Instant::now();
         let mut arrived = Vec::new();
@@ -444,7 +444,7 @@ pub fn discovery(data: &[u8]) {
         };
         let cfg = AuthConfig::client_credentials(Discovery::of(ISSUER), ClientAuth::basic("id", SECRET));
         let cfg = cfg.origin(API).clock(TestClock::new()).build().unwrap();
-        let result = AuthLayer::with_client(cfg, client).handle().token().await;
+        let result = AuthLayer::builder(cfg).http_client(client).build().unwrap().handle().token().await;
         let called = called.lock().unwrap().clone();
         match result {
             Ok(_) => {

@@ -48,7 +48,7 @@ pub fn redirect(data: &[u8]) {
         let code = AuthorizationCode::new("https://auth.example.com/authorize", "http://127.0.0.1:8976/callback");
         let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::basic("id", SECRET), code);
         let cfg = cfg.origin("https://api.example.com").clock(TestClock::new()).build().unwrap();
-        let sign_in = AuthLayer::with_client(cfg, client).handle().sign_in().unwrap();
+        let sign_in = AuthLayer::builder(cfg).http_client(client).build().unwrap().handle().sign_in().unwrap();
         let query = sign_in.url().split_once('?').unwrap().1.to_owned();
         let state = query.split('&').find_map(|pair| pair.strip_prefix("state=")).unwrap().to_owned();
 
@@ -176,7 +176,7 @@ pub fn device_answer(data: &[u8]) {
         let cfg = AuthConfig::device(TOKEN_URL, ClientAuth::none("tv"))
             .device_authorization_url("https://auth.example.com/device_authorization");
         let cfg = cfg.origin("https://api.example.com").clock(TestClock::new()).build().unwrap();
-        match AuthLayer::with_client(cfg, client).handle().sign_in_on_device().await {
+        match AuthLayer::builder(cfg).http_client(client).build().unwrap().handle().sign_in_on_device().await {
             Ok(sign_in) => {
                 assert_eq!(status, 200);
                 for uri in [Some(sign_in.verification_uri()), sign_in.verification_uri_complete()].into_iter().flatten()

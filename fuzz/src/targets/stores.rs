@@ -77,7 +77,7 @@ fn handle(clock: &TestClock, asked: &Arc<AtomicUsize>, store: impl TokenStore) -
     });
     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"));
     let cfg = cfg.origin("https://api.example.com").clock(clock.clone()).build().unwrap();
-    AuthLayer::with_client_and_store(cfg, client, store).handle()
+    AuthLayer::builder(cfg).http_client(client).store(store).build().unwrap().handle()
 }
 
 /// A record with one or more places changed, or none of ours at all: the token is the one that it names, or a new one.
