@@ -73,6 +73,12 @@ guards:
 	cargo test --release --test allocations --test instructions
 	cargo test --release --lib a_million_tenants
 
+# The engine's cell under loom: every interleaving of a few threads, with up to three preemptions. Built apart, since each
+# crate is compiled with another flag.
+.PHONY: model
+model:
+	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --lib engine::model $(MODEL)
+
 # Proofs that take longer than tests (docs/proof.md has the figures of the last run).
 .PHONY: simulate fuzz
 

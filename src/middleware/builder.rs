@@ -215,6 +215,7 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
     {
         let endpoint = TokenEndpoint::new(&self.cfg, client);
         let source = self.store.around(self.token_layer.layer(endpoint.clone()), endpoint.identity());
+        let source = endpoint.in_directory(source);
         // Wherever it is: a store in one of the token layers is found too.
         let store = endpoint.store();
         let refresh_token = self.cfg.initial_refresh_token();
