@@ -422,6 +422,11 @@ impl ClientAuth {
         Some(digest)
     }
 
+    /// The client's secret, where it cannot change.
+    pub(crate) fn known_secret(&self) -> Option<&Secret<String>> {
+        self.secret()?.fixed()
+    }
+
     /// The client's id, where it has one.
     pub(crate) fn client_id(&self) -> Option<&str> {
         self.id.as_deref()

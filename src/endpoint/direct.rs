@@ -83,11 +83,11 @@ where
             let auth = self.credentials().load();
             let endpoints = call.locate(&auth).await?;
             // Before a secret is read.
-            endpoints.other(to)?;
+            let url = endpoints.other(to)?.clone();
             let material = call.present(endpoints, params, &auth).await?;
             let outgoing = wire::post(to, settings, &material, &call.request)?;
             let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
-            call.reader(GrantKind::Once, outgoing.sent).acknowledge(&answer)?;
+            call.reader(GrantKind::Once, &url, outgoing.sent).acknowledge(&answer)?;
             Ok(answer)
         })
     }

@@ -225,7 +225,7 @@ impl<C> Call<C> {
         Ok(Material { proof, ..material })
     }
 
-    fn reader<'a>(&'a self, asking: GrantKind, sent: Redactor<'a>) -> Reader<'a> {
+    fn reader<'a>(&'a self, asking: GrantKind, url: &'a Uri, sent: Redactor<'a>) -> Reader<'a> {
         let Shared { settings, clock, warned, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
@@ -235,6 +235,7 @@ impl<C> Call<C> {
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
             require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
+            url,
             sent,
             now: clock.now().wall,
             warned,
@@ -344,7 +345,7 @@ where
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let asked_at = material.endpoints.token_url(asking);
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
-        let reader = self.reader(asking, outgoing.sent);
+        let reader = self.reader(asking, asked_at, outgoing.sent);
         let mut result = answer.and_then(|answer| reader.read(&answer));
         if let (Err(error), GrantKind::Primary) = (&mut result, asking) {
             error.refresh_answer_lost = false;

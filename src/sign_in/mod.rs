@@ -93,7 +93,8 @@ impl SignIn {
     /// [`SignInError::token_error`]), it is, for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
         let issuer = self.grant.expected_issuer(self.endpoint.settings().url.issuer());
-        let code = Redirect::parse(redirect)?.into_code(&self.secrets, &issuer)?;
+        let client = self.endpoint.credentials().load();
+        let code = Redirect::parse(redirect)?.into_code(&self.secrets, &issuer, client.known_secret())?;
         let failed = |kind| SignInError::failed(TokenError::new(kind));
         let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
         runtime.spawn(self.redeem(code)).await.unwrap_or_else(|_| Err(failed(TokenErrorKind::Aborted)))

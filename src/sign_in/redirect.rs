@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Secrets, SignInError, SignInErrorKind};
 use crate::endpoint::{Issuer, Redactor};
-use crate::types::{ErrorCode, Secret};
+use crate::types::Secret;
 
 /// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
 #[derive(Default)]
@@ -43,7 +43,14 @@ impl Redirect {
     }
 
     /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
-    pub(super) fn into_code(self, expected: &Secrets, issuer: &Issuer) -> Result<Secret<String>, SignInError> {
+    ///
+    /// `client_secret`: what the server knows besides, and could send along in the words of an error.
+    pub(super) fn into_code(
+        self,
+        expected: &Secrets,
+        issuer: &Issuer,
+        client_secret: Option<&Secret<String>>,
+    ) -> Result<Secret<String>, SignInError> {
         let Some(state) = &self.state else {
             return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
         };
@@ -53,7 +60,7 @@ impl Redirect {
         }
         self.check_issuer(issuer)?;
         if let Some(error) = &self.error {
-            return Err(self.refused(error.expose(), expected));
+            return Err(self.refused(error.expose(), expected, client_secret));
         }
         let missing = "there is neither `code` nor `error`";
         self.code.ok_or_else(|| SignInError::new(SignInErrorKind::Malformed).with_detail(missing))
@@ -71,17 +78,17 @@ impl Redirect {
         if is_right { Ok(()) } else { Err(SignInError::new(SignInErrorKind::WrongIssuer)) }
     }
 
-    fn refused(&self, error: &str, expected: &Secrets) -> SignInError {
+    fn refused(&self, error: &str, expected: &Secrets, client_secret: Option<&Secret<String>>) -> SignInError {
         let kind = match error {
             "access_denied" => SignInErrorKind::Denied,
             "temporarily_unavailable" | "server_error" => SignInErrorKind::Unavailable,
             _ => SignInErrorKind::Refused,
         };
         let mut sent = Redactor::default();
-        for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref()] {
+        for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref(), client_secret] {
             sent.push(secret.map(|secret| secret.expose().as_str()));
         }
-        let code = ErrorCode::new(error).filter(|code| !sent.is_in(code.as_str()));
+        let code = sent.code(error, false);
         let description = self.description.as_ref().map(|description| sent.mask(description.expose()));
         SignInError::new(kind).with_code(code, description)
     }
@@ -110,13 +117,15 @@ mod tests {
     const STATE: &str = "canary-state-1";
     const CODE: &str = "canary-code-2";
     const ISSUER: &str = "https://auth.example.com";
+    const CLIENT_SECRET: &str = "canary_of_the_client";
 
     fn secrets() -> Secrets {
         Secrets { state: Secret::from(STATE), verifier: Secret::from("canary-verifier-3") }
     }
 
     fn code_of(redirect: &str, issuer: &Issuer) -> Result<String, SignInError> {
-        let code = Redirect::parse(redirect).and_then(|redirect| redirect.into_code(&secrets(), issuer));
+        let code = Redirect::parse(redirect)
+            .and_then(|redirect| redirect.into_code(&secrets(), issuer, Some(&Secret::from(CLIENT_SECRET))));
         code.map(|code| code.expose().clone())
     }
 
@@ -214,6 +223,17 @@ mod tests {
         assert_eq!(error.description(), Some("no[redacted] [redacted] [redacted]"));
         let long = format!("error=x&error_description={}&state={STATE}", "a".repeat(1000));
         assert_eq!(refused(&long, &Issuer::Unknown).description().map(str::len), Some(256));
+    }
+
+    /// Behaviour 150 (a browser's redirect).
+    #[test]
+    fn a_code_that_is_like_the_clients_secret_is_not_told() {
+        for code in [CLIENT_SECRET, &CLIENT_SECRET[1..], &CLIENT_SECRET[..12], "tneilc_eht_fo_yranac"] {
+            let echo = format!("error={code}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
+            let error = refused(&echo, &Issuer::Unknown);
+            assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None), "{code}");
+            assert_eq!(error.description(), Some("it is [redacted]"));
+        }
     }
 
     #[test]
