@@ -16,7 +16,7 @@ use crate::endpoint::{
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
-use crate::engine::{Engine, EnginePolicy};
+use crate::engine::{EnginePolicy, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 #[cfg(feature = "reqwest")]
@@ -28,7 +28,7 @@ use crate::request::{
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
-use crate::token::{ExpirySource, UnknownExpiry};
+use crate::token::{Backoff, ExpirySource, UnknownExpiry};
 use crate::types::{Clock, ConfigError, Replay, Scopes, Secret, SecretSource, SystemClock, TenantId};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -340,13 +340,13 @@ impl AuthConfig {
 
     pub(crate) fn into_setup(
         self,
-        engine: Arc<Engine>,
+        table: Arc<Table>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             proofs: self.proofs(),
-            engine,
+            table,
             origins: self.origins,
             tenant: self.tenant,
             injection: self.injection,
@@ -684,14 +684,14 @@ impl AuthConfigBuilder {
     /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
     /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.backoff = (first, longest);
+        self.engine.backoff = Backoff { first, longest, ..self.engine.backoff };
         self
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
     /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.permanent_pause = (first, longest);
+        self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
     }
 

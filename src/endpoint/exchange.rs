@@ -12,6 +12,7 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use super::transport::failed;
+use crate::token::Failed;
 use crate::types::{BoxError, TokenError, TokenErrorKind};
 
 /// What the token endpoint answered, read to its end.
@@ -41,13 +42,13 @@ impl<C> Exchanger<C> {
         self.client.clone()
     }
 
-    /// Sends and reads. An error has `refresh_answer_lost` set if the request may have reached the server.
+    /// Sends and reads. A failure says `MaybeSpent` if the request may have reached the server.
     pub(crate) async fn exchange<RB>(
         &mut self,
         request: Request<Full<Bytes>>,
         timeout: Duration,
         max_body: usize,
-    ) -> Result<Answer, TokenError>
+    ) -> Result<Answer, Failed>
     where
         C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
         C::Error: Into<BoxError>,
@@ -67,16 +68,15 @@ impl<C> Exchanger<C> {
         match tokio::time::timeout(timeout, work).await {
             Ok(result) => result,
             Err(_) => {
-                let mut error =
+                let error =
                     TokenError::new(TokenErrorKind::Timeout).with_detail(format!("not complete after {timeout:?}"));
-                error.refresh_answer_lost = sent;
-                Err(error)
+                Err(if sent { Failed::maybe_spent(error) } else { error.into() })
             }
         }
     }
 }
 
-async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, TokenError>
+async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, Failed>
 where
     RB: Body,
     RB::Error: Into<BoxError>,
@@ -90,20 +90,19 @@ where
         Ok(()) => Ok(answer),
         // The status alone tells enough of a refusal.
         Err(_) if !answer.status.is_success() => Ok(answer),
-        Err(error) => Err(error.with_status(answer.status)),
+        Err(failed) => Err(failed.map(|error| error.with_status(answer.status))),
     }
 }
 
-async fn collect<RB>(body: RB, max: usize, into: &mut Vec<u8>) -> Result<(), TokenError>
+async fn collect<RB>(body: RB, max: usize, into: &mut Vec<u8>) -> Result<(), Failed>
 where
     RB: Body,
     RB::Error: Into<BoxError>,
 {
     let too_long = || {
-        let mut error =
+        let error =
             TokenError::new(TokenErrorKind::Malformed).with_detail(format!("the body is longer than {max} bytes"));
-        error.refresh_answer_lost = true;
-        error
+        Failed::maybe_spent(error)
     };
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if expected > max {

@@ -3,16 +3,16 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::token::Failed;
 use crate::types::{BoxError, CertificateTrouble, Phase, TokenError, TokenErrorKind, TransportError, Trouble};
 
 /// An error of the HTTP service. `sent`: it had the request.
-pub(super) fn failed(error: BoxError, sent: bool) -> TokenError {
+pub(super) fn failed(error: BoxError, sent: bool) -> Failed {
     let error = describe(&*error);
     let answer_lost = sent && !error.is_connect();
     let kind = if error.is_timeout() { TokenErrorKind::Timeout } else { TokenErrorKind::Unreachable };
-    let mut error = TokenError::new(kind).caused_by(error.into());
-    error.refresh_answer_lost = answer_lost;
-    error
+    let error = TokenError::new(kind).caused_by(error.into());
+    if answer_lost { Failed::maybe_spent(error) } else { error.into() }
 }
 
 fn describe(error: &(dyn StdError + 'static)) -> TransportError {
@@ -100,6 +100,7 @@ mod tests {
     use std::fmt;
 
     use super::*;
+    use crate::token::RefreshFate;
 
     /// A foreign error that tells a secret, with a cause.
     #[derive(Debug)]
@@ -178,11 +179,11 @@ mod tests {
             (Told("canary", None).into(), Trouble::Other, TokenErrorKind::Unreachable),
         ];
         for (foreign, trouble, kind) in table {
-            let error = failed(wrapped(foreign), true);
+            let Failed { error, refresh, .. } = failed(wrapped(foreign), true);
             let transport = error.cause().unwrap().downcast_ref::<TransportError>().unwrap();
             assert_eq!((transport.trouble(), error.kind()), (trouble, kind));
             let refused = trouble == Trouble::Io(ConnectionRefused);
-            assert_eq!((transport.is_connect(), error.refresh_answer_lost), (refused, !refused));
+            assert_eq!((transport.is_connect(), refresh == RefreshFate::MaybeSpent), (refused, !refused));
             let said = format!("{error} {error:?} {transport} {transport:?}");
             assert!(!said.contains("canary") && !said.contains("a.example"), "{said}");
         }
@@ -191,7 +192,7 @@ mod tests {
     #[cfg(feature = "reqwest")]
     #[test]
     fn http2_codes_have_their_names() {
-        let code = |code: u32| failed(wrapped(h2::Error::from(h2::Reason::from(code)).into()), true);
+        let code = |code: u32| failed(wrapped(h2::Error::from(h2::Reason::from(code)).into()), true).error;
         assert_eq!(
             code(11).cause().unwrap().to_string(),
             "the exchange was not completed: HTTP/2 ended it with ENHANCE_YOUR_CALM"

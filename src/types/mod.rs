@@ -21,5 +21,6 @@ pub use transport_error::TransportError;
 
 pub(crate) use digest::Digest;
 pub(crate) use extensions::{Resend, deep_clone};
+pub(crate) use random::Draw;
 pub(crate) use secret_source::{check_line, unavailable};
 pub(crate) use transport_error::{CertificateTrouble, Phase, Trouble};

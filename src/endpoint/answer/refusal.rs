@@ -9,18 +9,16 @@ use zeroize::Zeroizing;
 use super::members::{Class, Member, Members, Unreadable};
 use super::redactor::Redactor;
 use super::{GrantKind, Reader};
+use crate::token::Failed;
 use crate::types::{TokenError, TokenErrorKind, events};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.
-    pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<TokenError> {
+    pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<Failed> {
         let named = named(members)?;
         let dead = self.asking == GrantKind::RefreshToken && self.is_dead_refresh_code(&named.code);
         let kind = if dead { TokenErrorKind::SignInAgain } else { kind(status, &named.code) };
         let mut error = TokenError::new(kind);
-        error.refresh_token_dead = dead;
-        // A server error may have come after the refresh token was spent; a named refusal came instead.
-        error.refresh_answer_lost = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
         let is_known = is_registered(&named.code) || self.dead_refresh_codes.contains(&named.code);
         if let Some(code) = self.sent.code(&named.code, is_known) {
             error = error.with_code(code);
@@ -33,11 +31,17 @@ impl Reader<'_> {
         if kind == TokenErrorKind::EndpointNotFound {
             error = error.with_detail(self.suspect());
         }
-        Some(error)
+        // A server error may have come after the refresh token was spent; a named refusal came instead.
+        let maybe_spent = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
+        Some(match (dead, maybe_spent) {
+            (true, _) => Failed::dead(error),
+            (false, true) => Failed::maybe_spent(error),
+            (false, false) => error.into(),
+        })
     }
 
     /// The error of an answer that names none.
-    pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> TokenError {
+    pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> Failed {
         let class = unreadable.as_ref().map(|unreadable| unreadable.class);
         let kind = match (kind(status, ""), class) {
             (TokenErrorKind::EndpointNotFound, _) => TokenErrorKind::EndpointNotFound,
@@ -46,16 +50,16 @@ impl Reader<'_> {
             (TokenErrorKind::Refused, Some(Class::AuxiliaryEndpoint)) => TokenErrorKind::Unavailable,
             (kind, _) => kind,
         };
-        let mut error = TokenError::new(kind);
-        error.refresh_answer_lost = self.may_have_spent(status);
-        match unreadable {
+        let error = TokenError::new(kind);
+        let error = match unreadable {
             Some(unreadable) if class == Some(Class::Page) || kind == TokenErrorKind::EndpointNotFound => {
                 error.with_detail(format!("{}; {}", unreadable.detail, self.suspect()))
             }
             None if kind == TokenErrorKind::EndpointNotFound => error.with_detail(self.suspect()),
             Some(unreadable) if class != Some(Class::Empty) => error.with_detail(unreadable.detail),
             _ => error,
-        }
+        };
+        if self.may_have_spent(status) { Failed::maybe_spent(error) } else { error.into() }
     }
 
     /// The URL that was asked, without its query, where it may be the wrong one.
