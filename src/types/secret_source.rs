@@ -84,6 +84,11 @@ impl SecretSource {
         }
     }
 
+    /// Whether nothing but the function itself knows whose secret it gives.
+    pub(crate) fn is_provider(&self) -> bool {
+        matches!(self.0, Kind::Provider(_))
+    }
+
     /// Whether both read from the same place; values are not compared, and functions cannot be.
     pub(crate) fn is_like(&self, other: &SecretSource) -> bool {
         match (&self.0, &other.0) {

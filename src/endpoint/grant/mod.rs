@@ -79,6 +79,16 @@ impl Grant {
         }
     }
 
+    /// Whether nothing in it says whose tokens it brings: a person who signs in, or whoever a function makes an assertion of.
+    pub(crate) fn is_nameless(&self) -> bool {
+        match self {
+            Grant::ClientCredentials | Grant::RefreshToken => false,
+            Grant::AuthorizationCode(_) | Grant::Device => true,
+            Grant::JwtBearer(assertion) => assertion.is_provider(),
+            Grant::TokenExchange(exchange) => exchange.is_provided(),
+        }
+    }
+
     /// Whether an answer must say what kind of token it is.
     pub(crate) fn names_issued_type(&self) -> bool {
         matches!(self, Grant::TokenExchange(_))
