@@ -392,6 +392,7 @@ pub struct AuthConfigBuilder {
     resources: Vec<String>,
     audiences: Vec<String>,
     assertion_audience: Option<String>,
+    account: Option<String>,
     params: Vec<(String, Secret<String>)>,
     token_headers: Vec<(String, Secret<String>)>,
     /// Changes to the endpoint's settings, made once the URL has been parsed.
@@ -496,6 +497,30 @@ impl AuthConfigBuilder {
     /// that URL, and newer servers take nothing but the issuer.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.assertion_audience = Some(audience.into());
+        self
+    }
+
+    /// Whose tokens these are, for a store: the account of who signs in, or of whom a function makes assertions. It is not
+    /// sent; tokens of two accounts are kept apart.
+    ///
+    /// Where people sign in ([`authorization_code`](AuthConfig::authorization_code), [`device`](AuthConfig::device)) or a
+    /// function makes assertions ([`SecretSource::provider`]), nothing else in a configuration says whose its tokens are, and
+    /// the next person would get the last one's. With a store it is needed there, unless each tenant has its own tokens.
+    /// Without a store it means nothing.
+    ///
+    /// ```
+    /// use tower_oauth2_client::{AuthConfig, ClientAuth};
+    ///
+    /// # let signed_in_here = "anna";
+    /// let cfg = AuthConfig::device("https://auth.example.com/token", ClientAuth::none("my-tool"))
+    ///     .device_authorization_url("https://auth.example.com/device")
+    ///     .account(signed_in_here)
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.account = Some(account.into());
         self
     }
 
@@ -884,6 +909,7 @@ impl AuthConfigBuilder {
             resources: Vec::new(),
             audiences: Vec::new(),
             assertion_audience: None,
+            account: None,
             params: Vec::new(),
             token_headers: Vec::new(),
             endpoint_edits: Vec::new(),
@@ -993,6 +1019,8 @@ impl AuthConfigBuilder {
         for (name, value) in &self.token_headers {
             settings.headers.push(token_header(name, value)?);
         }
+        settings.account.clone_from(&self.account);
+        settings.per_tenant = tenant.is_some_and(TenantPolicy::has_own_tokens);
         settings.tenant_header = tenant.and_then(TenantPolicy::token_header).cloned();
         settings.tenant_param = tenant.and_then(TenantPolicy::token_param).map(str::to_owned);
         settings.answer.token_types.clone_from(&self.token_types);
@@ -1044,6 +1072,18 @@ impl AuthConfigBuilder {
                 "name the client, for example with `ClientAuth::none(id)` if it has no secret",
             ));
         }
+        if client_auth.is_public() && !code.has_pkce() {
+            return Err(ConfigError::new(
+                "a client without a secret signs people in without PKCE (RFC 9700 §2.1.1)",
+                "leave `without_pkce` out, or register a client with a secret",
+            ));
+        }
+        if code.authorize_url().is_none() && !self.token_url.is_discovered() {
+            return Err(ConfigError::new(
+                "the authorization endpoint is to be found, and the token endpoint is not",
+                "give a `Discovery` in the place of the token URL, or use `AuthorizationCode::new`",
+            ));
+        }
         code.browser_urls().try_for_each(|url| parse_endpoint_url(url, self.allow_http).map(drop))
     }
 
@@ -1056,6 +1096,7 @@ impl AuthConfigBuilder {
             || !self.resources.is_empty()
             || !self.audiences.is_empty()
             || self.assertion_audience.is_some()
+            || self.account.is_some()
             || !self.params.is_empty()
             || !self.token_headers.is_empty()
             || !self.endpoint_edits.is_empty()

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
-use bytes::Bytes;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
@@ -678,6 +678,22 @@ mod tests {
         for good in [ClientAuth::basic("id:x", "a b"), ClientAuth::body("id", "+%=&é"), ClientAuth::none("id")] {
             assert!(good.validate().is_ok());
         }
+    }
+
+    /// Behaviour 154.
+    #[cfg(feature = "jwt-rust-crypto")]
+    #[tokio::test]
+    async fn a_secret_that_can_be_guessed_signs_nothing() {
+        let short = "canary-of-thirty-one-characters";
+        assert_eq!(short.len(), 31);
+        let error = ClientAuth::client_secret_jwt("id", short).validate().unwrap_err().to_string();
+        assert!(error.contains("256 bits") && !error.contains("canary"), "{error}");
+        let later = SecretSource::provider(move || async move { Ok::<_, std::io::Error>(Secret::from(short)) });
+        let auth = ClientAuth::client_secret_jwt("id", later);
+        auth.validate().unwrap();
+        let error = auth.present("", SystemTime::UNIX_EPOCH).await.err().unwrap().to_string();
+        assert!(error.contains("256 bits") && !error.contains("canary"), "{error}");
+        assert!(ClientAuth::client_secret_jwt("id", format!("{short}+")).validate().is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use super::endpoints::AuxiliaryEndpoint;
+use super::endpoints::{AuxiliaryEndpoint, Endpoints};
 use super::exchange::Answer;
 use super::grant::{GrantKind, GrantParams};
 use super::settings::EndpointSettings;
@@ -31,6 +31,9 @@ pub(crate) trait Direct: Send + Sync {
     ///
     /// A failure says `MaybeSpent` if what was brought may be.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
+
+    /// The endpoints, found first if they are to be.
+    fn endpoints(&self) -> BoxReply<'_, Endpoints>;
 
     /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their
     /// `grant_type` may be empty.
@@ -72,6 +75,13 @@ where
                 result = call.exchange(GrantKind::Once, &material).await;
             }
             result.map(drop_refresh_token)
+        })
+    }
+
+    fn endpoints(&self) -> BoxReply<'_, Endpoints> {
+        Box::pin(async move {
+            let call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            Ok(call.locate(&self.credentials().load()).await?)
         })
     }
 

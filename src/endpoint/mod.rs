@@ -18,6 +18,8 @@ use tower_service::Service;
 
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
@@ -129,7 +131,9 @@ impl Shared {
 fn origin_of(url: &Uri) -> String {
     // Both are there: the URL was checked when it was parsed.
     let authority = url.authority().map_or("", |authority| authority.as_str());
-    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
+    let written = format!("{}://{authority}", url.scheme_str().unwrap_or("https"));
+    // As servers normalise it to compare (RFC 9449 §4.3).
+    Origin::parse(&written).map_or(written, |origin| origin.to_string())
 }
 
 impl<C> TokenEndpoint<C> {

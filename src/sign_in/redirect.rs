@@ -42,6 +42,22 @@ impl Redirect {
         Ok(redirect)
     }
 
+    /// Whether it belongs to the sign-in. Before that nothing in it is anybody's word.
+    ///
+    /// # Errors
+    /// `WrongState`.
+    pub(super) fn check_state(&self, expected: &Secrets) -> Result<(), SignInError> {
+        let Some(state) = &self.state else {
+            return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
+        };
+        // Whoever may try often and measure must not find it out byte by byte; its length is no secret.
+        if bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
+            Ok(())
+        } else {
+            Err(SignInError::new(SignInErrorKind::WrongState))
+        }
+    }
+
     /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
     ///
     /// `client_secret`: what the server knows besides, and could send along in the words of an error.
@@ -51,13 +67,7 @@ impl Redirect {
         issuer: &Issuer,
         client_secret: Option<&Secret<String>>,
     ) -> Result<Secret<String>, SignInError> {
-        let Some(state) = &self.state else {
-            return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
-        };
-        // Whoever may try often and measure must not find it out byte by byte; its length is no secret.
-        if !bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
-            return Err(SignInError::new(SignInErrorKind::WrongState));
-        }
+        self.check_state(expected)?;
         self.check_issuer(issuer)?;
         if let Some(error) = &self.error {
             return Err(self.refused(error.expose(), expected, client_secret));
@@ -94,13 +104,21 @@ impl Redirect {
     }
 }
 
-/// Everything after the first question mark, unless parameters came before it; without a fragment.
+/// Everything after the first question mark of a URI or a path; the whole of what is a query alone, which may have one in a
+/// value. Without a fragment.
 fn query(text: &str) -> &str {
     let text = text.split('#').next().unwrap_or_default();
     match text.split_once('?') {
-        Some((before, query)) if !before.contains('=') => query,
+        Some((before, query)) if is_place(before) => query,
         _ => text,
     }
+}
+
+/// A scheme and a colon, or a path; a query begins with the name of a parameter.
+fn is_place(text: &str) -> bool {
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let has_scheme = text.split_once(':').is_some_and(|(scheme, _)| scheme.bytes().all(in_scheme));
+    has_scheme || text.starts_with('/') || !text.contains('=')
 }
 
 /// What is not UTF-8 is made so: a description may be in any encoding, and a code that is not ASCII is none (RFC 6749
@@ -150,6 +168,23 @@ mod tests {
             assert_eq!(code_of(&redirect, &Issuer::Unknown).unwrap(), "a+b c", "{redirect}");
         }
         assert_eq!(code_of(&format!("code=a?b&state={STATE}"), &Issuer::Unknown).unwrap(), "a?b");
+    }
+
+    /// Behaviour 152.
+    #[test]
+    fn a_redirect_uri_may_have_parameters_of_its_own_in_its_path() {
+        let query = format!("code=a%3Fb&state={STATE}");
+        for place in [
+            "https://app.example.com/back;tenant=x",
+            "/back=1",
+            "/a=b/c",
+            "com.example.app:/back;v=1",
+            "http://[::1]:80/x=y",
+        ] {
+            assert_eq!(code_of(&format!("{place}?{query}"), &Issuer::Unknown).unwrap(), "a?b", "{place}");
+        }
+        let alone = format!("iss=https://a.example/?x&code=a?b&state={STATE}");
+        assert_eq!(code_of(&alone, &Issuer::Unknown).unwrap(), "a?b", "a query alone");
     }
 
     #[test]

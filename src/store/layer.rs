@@ -17,7 +17,7 @@ use super::fetch::{self, Fetch, NotStored};
 use super::record::Record;
 use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
-use crate::types::{Clock, Secret, TenantId, TokenError, events};
+use crate::types::{Clock, ConfigError, Secret, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
@@ -129,6 +129,7 @@ impl<St: TokenStore> StoreLayer<St> {
         request: &TokenRequest,
         make: impl FnOnce(Option<Record>) -> Record,
     ) -> Result<Record, StoreError> {
+        self.0.identity.check().map_err(refused)?;
         let context = request.context();
         let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
         let lease_guard = timeout_at(context.deadline, self.lease_guard(&key, &*context.clock));
@@ -201,7 +202,10 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let (access, source) = (self.access.clone(), self.source.clone());
-        Box::pin(async move { Fetch::new(&access, &*source, request).run().await })
+        Box::pin(async move {
+            access.identity.check().map_err(TokenError::permanent)?;
+            Fetch::new(&access, &*source, request).run().await
+        })
     }
 }
 
@@ -240,6 +244,10 @@ pub(crate) struct StoredToken {
     pub(crate) owner: RefreshOwner,
 }
 
+fn refused(error: ConfigError) -> StoreError {
+    StoreError::new(StoreErrorKind::Refused).caused_by(error)
+}
+
 pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
@@ -267,6 +275,7 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
 
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
+            self.0.identity.check().map_err(refused)?;
             let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
             let record = self.0.load(&*request.context().clock, &key).await?.record.unwrap_or_default();
             Ok((record.refresh_token, record.token))

@@ -15,6 +15,10 @@ pub(crate) struct Metadata {
     /// For clients known by their certificate; they come first (RFC 8705 §5).
     mtls: Urls,
     auth_methods: Option<Vec<String>>,
+    /// Where people sign in (RFC 6749 §3.1).
+    pub(crate) authorization: Option<Uri>,
+    /// Each answer to a person's browser says who it is from (RFC 9207 §3).
+    pub(crate) names_itself: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,6 +53,12 @@ impl Metadata {
             mtls: read(document.mtls_endpoint_aliases.unwrap_or_default())?,
             issuer: document.issuer,
             auth_methods: document.token_endpoint_auth_methods_supported,
+            authorization: document
+                .authorization_endpoint
+                .map(|url| directory.parse(&url))
+                .transpose()
+                .map_err(|_| bad("`authorization_endpoint` is no secure URL".to_owned()))?,
+            names_itself: document.authorization_response_iss_parameter_supported.unwrap_or_default(),
         })
     }
 
@@ -102,6 +112,8 @@ struct Document {
     device_authorization_endpoint: Option<String>,
     mtls_endpoint_aliases: Option<Endpoints>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    authorization_endpoint: Option<String>,
+    authorization_response_iss_parameter_supported: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
