@@ -107,9 +107,9 @@ async fn byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_public_client_names_itself_and_pkce_can_be_left_out() {
+async fn a_client_with_a_secret_can_leave_pkce_out() {
     let server = AuthServer::new(TestClock::new());
-    let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::none("i d"), code().without_pkce())
+    let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::body("i d", "s"), code().without_pkce())
         .origin("https://api.example.com");
     let sign_in = layer(&server, cfg).handle().sign_in().unwrap();
     let state = url_param(sign_in.url(), "state").to_owned();

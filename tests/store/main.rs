@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "here a panic is the report")]
 
 mod accounts;
+mod conformance;
 mod failures;
 mod files;
 mod fleet;
