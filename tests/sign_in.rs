@@ -127,7 +127,7 @@ async fn a_client_with_a_secret_can_leave_pkce_out() {
         body(request),
         format!(
             "grant_type=authorization_code&code={code}\
-             &redirect_uri=http%3A%2F%2F127.0.0.1%3A8976%2Fcallback&client_id=i%20d"
+             &redirect_uri=http%3A%2F%2F127.0.0.1%3A8976%2Fcallback&client_id=i%20d&client_secret=s"
         )
     );
 }
