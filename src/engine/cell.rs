@@ -13,11 +13,9 @@
 //! while the other cells, of which there may be a million, compare its coarse time with the moment until which they are
 //! good. So no cell has a timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
 
 use super::coarse_clock::{MAX_AGE, millis};
 use super::current::{CHECK_CLOCK, Current, KNOWN_INVALID, word_of};
@@ -26,6 +24,7 @@ use super::env::Env;
 use super::key::{CompactKey, Partition};
 use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
 use super::rejection_limiter::RejectionLimiter;
+use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshFate, RefreshOwner,
     RefreshToken, Token, TokenRequest, lifetime_of,
@@ -245,7 +244,7 @@ impl Cell {
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
-                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter_count(&waiter) > max) => {
+                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter.count() > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
@@ -747,11 +746,6 @@ impl Afterwards {
             prepared.spawn();
         }
     }
-}
-
-/// How many wait for a refresh, the holder of this waiter included; the cell holds one that waits for nothing.
-fn waiter_count(waiter: &RefreshWaiter) -> usize {
-    waiter.strong_count().unwrap_or(0).saturating_sub(1)
 }
 
 #[cfg(test)]

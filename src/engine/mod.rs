@@ -9,9 +9,13 @@ mod current;
 mod decision;
 mod env;
 mod key;
+#[cfg(all(test, model))]
+mod model;
 mod refresh;
 mod rejection_limiter;
+mod rt;
 mod shards;
+mod sync;
 mod table;
 
 pub(crate) use cell::{Cell, Read, Rejection};

@@ -66,7 +66,7 @@ struct Candidate {
 
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
-        let key = access.identity.key_of(&request);
+        let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
         let context = request.context();
         // What is sent is decided here.
         context.report.begin();

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::StoreKey;
-use crate::token::TokenRequest;
 use crate::types::{ConfigError, Digest, Scopes, TenantId};
 
 /// Whose tokens they are: one configuration's, among all that share a store.
@@ -87,16 +86,6 @@ impl StoreIdentity {
         StoreKey::new(digest.finish())
     }
 
-    /// The same for a request, with everything in which it differs from others: on behalf of whom it is, and what for.
-    pub(crate) fn key_of(&self, request: &TokenRequest) -> StoreKey {
-        let key = self.key(request.tenant.as_ref(), request.scopes.as_ref());
-        let Some(params) = &request.params else { return key };
-        let mut digest = Digest::new("key with params");
-        digest.field("key", key.as_bytes());
-        digest.field("params", params.digest());
-        StoreKey::new(digest.finish())
-    }
-
     /// Tells tokens apart that were made with one secret and with another; `None` where the secret is not known.
     pub(crate) fn made_by(&self) -> Option<String> {
         let digest = self.client.as_ref()?.credentials()?.finish();
@@ -126,25 +115,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Behaviours 148 and 181.
-    #[test]
-    fn on_behalf_of_whom_a_request_is_makes_another_key() {
-        use crate::types::{SubjectToken, TokenParams};
-        let identity = StoreIdentity::named("gateway");
-        let of = |params: Option<TokenParams>| identity.key_of(&TokenRequest { params, ..TokenRequest::default() });
-        let subject = |token: &str| TokenParams::new().subject(SubjectToken::access_token(token).unwrap());
-        let keys = [
-            of(None),
-            of(Some(subject("anna"))),
-            of(Some(subject("berta"))),
-            of(Some(subject("anna").audience("orders").unwrap())),
-            of(Some(TokenParams::new().audience("orders").unwrap())),
-        ];
-        assert_eq!(keys[0], identity.key(None, None));
-        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
-        assert_eq!(of(Some(subject("anna"))), keys[1]);
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]

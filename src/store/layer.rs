@@ -131,7 +131,7 @@ impl<St: TokenStore> StoreLayer<St> {
     ) -> Result<Record, StoreError> {
         self.0.identity.check().map_err(refused)?;
         let context = request.context();
-        let key = self.0.identity.key_of(request);
+        let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
         let lease_guard = timeout_at(context.deadline, self.lease_guard(&key, &*context.clock));
         let mut lease_guard = lease_guard.await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
         let found = self.0.load(&*context.clock, &key).await?;
@@ -204,6 +204,10 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
         let (access, source) = (self.access.clone(), self.source.clone());
         Box::pin(async move {
             access.identity.check().map_err(TokenError::permanent)?;
+            if request.params.is_some() {
+                // One person's, or made for one request: no key tells such tokens apart, and nobody looks for them.
+                return source.fetch(request).await;
+            }
             Fetch::new(&access, &*source, request).run().await
         })
     }
@@ -276,7 +280,7 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
             self.0.identity.check().map_err(refused)?;
-            let key = self.0.identity.key_of(&request);
+            let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
             let record = self.0.load(&*request.context().clock, &key).await?.record.unwrap_or_default();
             Ok((record.refresh_token, record.token))
         })
