@@ -365,6 +365,7 @@ impl Cell {
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
+    #[cfg(test)]
     pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
         // Only a token that a store has says when it was asked for; its refresh token is a copy.
         let owner = match token.asked_at {

@@ -18,7 +18,7 @@ mod shards;
 mod sync;
 mod table;
 
-pub(crate) use cell::{Cell, Read, Rejection};
+pub(crate) use cell::{Cell, Read, Rejection, Revocable};
 pub(crate) use current::Current;
 pub(crate) use env::{EnginePolicy, Env};
 pub(crate) use key::Partition;

@@ -1,9 +1,9 @@
 //! `StoreIdentity`: what makes the tokens of one configuration differ from all others in a store, as a digest.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
-use super::StoreKey;
+use super::{StoreAccess, StoreKey};
 use crate::types::{ConfigError, Digest, Scopes, TenantId};
 
 /// Whose tokens they are: one configuration's, among all that share a store.
@@ -36,6 +36,18 @@ pub struct StoreIdentity {
     client: Option<Arc<dyn Client>>,
     /// Nothing in it says whose tokens they are.
     nameless: bool,
+    /// Where a store around this endpoint makes itself known.
+    known_to: Weak<StoreSlot>,
+}
+
+/// The store around a token endpoint, wherever it was put: the handle of the layer finds it here.
+#[derive(Default)]
+pub(crate) struct StoreSlot(OnceLock<Arc<dyn StoreAccess>>);
+
+impl StoreSlot {
+    pub(crate) fn get(&self) -> Option<Arc<dyn StoreAccess>> {
+        self.0.get().cloned()
+    }
 }
 
 impl StoreIdentity {
@@ -43,7 +55,7 @@ impl StoreIdentity {
     pub fn named(name: impl AsRef<str>) -> Self {
         let mut digest = Digest::new("named");
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: None, nameless: false }
+        Self { fixed: digest.finish(), client: None, nameless: false, known_to: Weak::new() }
     }
 
     /// The same, told apart by one more name, such as the account that a person signed in to.
@@ -51,11 +63,23 @@ impl StoreIdentity {
         let mut digest = Digest::new("and");
         digest.field("before", self.fixed);
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: self.client.clone(), nameless: false }
+        Self { fixed: digest.finish(), client: self.client.clone(), nameless: false, known_to: self.known_to.clone() }
     }
 
-    pub(crate) fn of_client(settings: Digest, client: Arc<dyn Client>, nameless: bool) -> Self {
-        Self { fixed: settings.finish(), client: Some(client), nameless }
+    pub(crate) fn of_client(
+        settings: Digest,
+        client: Arc<dyn Client>,
+        nameless: bool,
+        known_to: &Arc<StoreSlot>,
+    ) -> Self {
+        Self { fixed: settings.finish(), client: Some(client), nameless, known_to: Arc::downgrade(known_to) }
+    }
+
+    /// This store keeps the endpoint's tokens; of several the innermost one counts.
+    pub(super) fn announce(&self, store: impl StoreAccess + 'static) {
+        if let Some(slot) = self.known_to.upgrade() {
+            slot.0.get_or_init(|| Arc::new(store));
+        }
     }
 
     /// # Errors

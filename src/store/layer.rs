@@ -164,6 +164,7 @@ impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
     type Service = StoreService<T, St>;
 
     fn layer(&self, source: T) -> StoreService<T, St> {
+        self.0.identity.announce(self.clone());
         StoreService { source: Arc::new(source), access: self.0.clone() }
     }
 }
@@ -256,6 +257,10 @@ pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreErro
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait StoreAccess: Send + Sync {
+    /// # Errors
+    /// Nothing says whose the tokens are.
+    fn check(&self) -> Result<(), ConfigError>;
+
     /// Stores a token in place of what is stored.
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken>;
 
@@ -269,6 +274,10 @@ pub(crate) trait StoreAccess: Send + Sync {
 }
 
 impl<St: TokenStore> StoreAccess for StoreLayer<St> {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.0.identity.check()
+    }
+
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken> {
         Box::pin(self.keep_for_request(request, token))
     }

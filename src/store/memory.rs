@@ -28,7 +28,7 @@ use crate::types::{Clock, Secret, SystemClock};
 ///     .build()?;
 /// let store = MemoryStore::new();
 /// for _ in 0..2 {
-///     let layer = AuthLayer::with_client_and_store(cfg.clone(), http_client.clone(), store.clone());
+///     let layer = AuthLayer::builder(cfg.clone()).http_client(http_client.clone()).store(store.clone()).build()?;
 ///     layer.handle().warm_up().await?;
 /// }
 /// assert_eq!(http_client.token_requests(), 1);

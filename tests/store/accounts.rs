@@ -1,10 +1,11 @@
 //! Whose token it is: people with one client registration and one store do not get each other's.
 
-use tower_oauth2_client::store::MemoryStore;
+use tower::{Layer, Service};
+use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 use tower_oauth2_client::test_util::{AuthServer, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthorizationCode, ClientAuth, Secret, SecretSource, Tenant,
-    TenantId, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthorizationCode, ClientAuth, ConfigError, Secret,
+    SecretSource, Tenant, TenantId, TokenEndpoint, TokenErrorKind, TokenRequest,
 };
 
 use crate::world::{API, TOKEN_URL};
@@ -42,8 +43,12 @@ impl Shared {
     }
 
     fn handle(&self, cfg: AuthConfigBuilder) -> AuthHandle {
+        self.build(cfg).unwrap().handle()
+    }
+
+    fn build(&self, cfg: AuthConfigBuilder) -> Result<AuthLayer, ConfigError> {
         let cfg = cfg.clock(self.server.clock().clone()).build().unwrap();
-        AuthLayer::with_client_and_store(cfg, self.server.clone(), self.store.clone()).handle()
+        AuthLayer::builder(cfg).http_client(self.server.clone()).store(self.store.clone()).build()
     }
 
     async fn sign_in(&self, handle: &AuthHandle) {
@@ -84,15 +89,19 @@ async fn assertions_of_two_people_bring_two_tokens() {
 async fn without_a_name_nothing_is_stored_or_found() {
     for cfg in [by_code(), by_device(), by_assertion("eyJ.anna.x")] {
         let shared = Shared::new();
-        let error = shared.handle(cfg.clone()).token().await.unwrap_err();
-        let told = error.cause().unwrap().to_string();
-        assert_eq!(error.kind(), TokenErrorKind::SourcePermanent);
+        let told = shared.build(cfg.clone()).unwrap_err().to_string();
         assert!(told.contains("`.account(..)`"), "{told}");
+        // In a layer of one's own around the endpoint too.
+        let by_hand = cfg.clone().build().unwrap();
+        let endpoint = TokenEndpoint::new(&by_hand, shared.server.clone());
+        let mut stored = StoreLayer::new(shared.store.clone(), endpoint.identity()).layer(endpoint);
+        let error = stored.call(TokenRequest::default()).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::SourcePermanent);
         assert_eq!(shared.server.token_requests(), 0);
         // Where each tenant has its own, the tenant says whose.
         let handle = shared.handle(cfg.tenant(Tenant::header("x-tenant").per_tenant_tokens()));
         let tenant = TenantId::new("anna").unwrap();
-        let kind = handle.tenant_token(&tenant).await.err().map(|error| error.kind());
+        let kind = handle.for_tenant(&tenant).token().await.err().map(|error| error.kind());
         assert!(matches!(kind, None | Some(TokenErrorKind::SignInAgain)), "{kind:?}");
     }
 }

@@ -10,7 +10,8 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::store::StoreLayer;
 use tower_oauth2_client::test_util::{AuthServer, Fault};
 use tower_oauth2_client::{
-    AuthConfigBuilder, AuthLayer, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind, TokenRequest,
+    AuthConfigBuilder, AuthLayer, External, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind,
+    TokenRequest,
 };
 
 use crate::world::{Call, HOUR, Process, SECOND, Trouble, World};
@@ -40,12 +41,7 @@ enum End {
 impl World {
     /// The token endpoint of a configuration.
     fn endpoint(&self, cfg: AuthConfigBuilder) -> TokenEndpoint<AuthServer> {
-        let mut endpoint = None;
-        AuthLayer::with_endpoint(cfg.build().unwrap(), self.auth.clone(), |made| {
-            endpoint = Some(made.clone());
-            made
-        });
-        endpoint.unwrap()
+        TokenEndpoint::new(&cfg.build().unwrap(), self.auth.clone())
     }
 
     /// A process that gets the lease, and ends at that stage.
@@ -190,9 +186,13 @@ async fn a_dead_refresh_token_is_not_the_end_while_the_store_has_another() {
     let first = world.auth.sign_in("id", "");
     let process = world.process(world.signed_in(&first));
     process.token().await;
-    // What is handed in turns out dead; what the store has is good.
-    let dead = Token::bearer("handed-in").unwrap().expires_in(HOUR);
-    process.handle.hand_in(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).unwrap();
+    // A token is set while the store fails. Its refresh token turns out dead; what the store has is good.
+    let dead = Token::bearer("set").unwrap().expires_in(HOUR);
+    world.store.down(Trouble::Fail);
+    let set = process.handle.set_token(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).await;
+    assert_eq!(set.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(2 * SECOND).await;
     process.handle.invalidate();
     process.token().await;
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
@@ -225,7 +225,7 @@ async fn the_store_is_read_again_before_a_refresh_token_is_forgotten() {
                 let result = endpoint.oneshot(request).await;
                 if result.is_err() {
                     // It waits until this lease has ended.
-                    elsewhere.handle.keep(signed_in).await.unwrap();
+                    elsewhere.handle.set_token(signed_in).await.unwrap();
                     sleep(5 * SECOND).await;
                 }
                 result
@@ -244,7 +244,7 @@ async fn the_store_is_read_again_before_a_refresh_token_is_forgotten() {
     }
 }
 
-fn external(world: &World) -> tower_oauth2_client::AuthConfig {
+fn external(world: &World) -> tower_oauth2_client::AuthConfig<External> {
     let cfg = tower_oauth2_client::AuthConfig::external().origin(crate::world::API).clock(world.clock.clone());
     cfg.refresh_deadline(120 * SECOND).build().unwrap()
 }

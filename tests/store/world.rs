@@ -47,7 +47,11 @@ impl World {
     }
 
     pub(crate) fn process(&self, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::with_client_and_store(cfg.build().unwrap(), self.auth.clone(), self.store.clone());
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store(self.store.clone())
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 

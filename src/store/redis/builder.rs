@@ -95,7 +95,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     /// As [`build`](RedisStoreBuilder::build).
-    pub fn build_without_encryption_so_that_redis_sees_every_token(self) -> Result<RedisStore, ConfigError> {
+    pub fn danger_without_encryption(self) -> Result<RedisStore, ConfigError> {
         Ok(RedisStore(Kept::Clear(self.hashes()?)))
     }
 
