@@ -419,6 +419,10 @@ where
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let carried = self.request.refresh_token.as_ref().filter(|_| asking == GrantKind::RefreshToken);
         if let Some(refresh_token) = carried {
+            if !self.context.may_send() {
+                let error = TokenError::new(TokenErrorKind::Aborted);
+                return Err(error.with_detail("the lease ended before the refresh token was sent").into());
+            }
             self.context.report.sending(refresh_token);
         }
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;

@@ -230,6 +230,7 @@ impl Cell {
         let decision = classify(state.situation(current.as_deref(), &now));
         let read = match (decision, current) {
             (Decision::Go, Some(current)) => Read::Ready(current),
+            (Decision::GoAndRefresh, Some(current)) if env.is_closing() => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
                 let _ = self.join_or_start(&mut state, env, &now, false, &mut after);

@@ -392,15 +392,33 @@ impl AuthHandle {
         stats
     }
 
-    /// Waits until the token requests in flight have ended, of all partitions, so that a rotated refresh token is not lost
-    /// with the process.
+    /// Waits until the token requests in flight have ended, of all partitions, and what they brought is in the store, so that
+    /// a refresh token that was replaced is not lost with the process.
     ///
-    /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
-    /// starts another. Call it when no more requests come.
+    /// Await it at the end of `main`, after the last request: a renewal in the background may have begun with a request that
+    /// returned long ago. From then on no other begins in the background; a request that needs a token still asks for one.
+    /// It ends within twice the deadline of a token request (30 s by default). Nothing else waits: dropping a layer or a
+    /// handle never blocks.
+    ///
+    /// ```no_run
+    /// # use tower_oauth2_client::AuthHandle;
+    /// # async fn run(_: &AuthHandle) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+    /// # async fn main(auth: AuthHandle) -> Result<(), Box<dyn std::error::Error>> {
+    /// let result = run(&auth).await; // everything the program does
+    /// auth.shutdown().await; // also after an error
+    /// result
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
-        let waiters: Vec<_> = self.setup.table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
+        let table = &self.setup.table;
+        table.env().close();
+        let waiters: Vec<_> = table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
         for waiter in waiters {
             waiter.await;
+        }
+        if let Some(store) = &self.setup.store {
+            // What is not stored by then is lost; the event that told of it has said so.
+            let _ = tokio::time::timeout(table.env().policy.refresh_deadline, store.all_saved()).await;
         }
     }
 

@@ -110,6 +110,11 @@ impl StoreIdentity {
         StoreKey::new(digest.finish())
     }
 
+    /// Whether credentials are used of which nobody knows which they are: they come from a file or a function.
+    pub(crate) fn has_unknown_credentials(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.credentials().is_none())
+    }
+
     /// Tells tokens apart that were made with one secret and with another; `None` where the secret is not known.
     pub(crate) fn made_by(&self) -> Option<String> {
         let digest = self.client.as_ref()?.credentials()?.finish();

@@ -8,5 +8,7 @@ mod failures;
 mod files;
 mod fleet;
 mod holders;
+mod order;
 mod secrets;
+mod sick;
 mod world;

@@ -110,7 +110,11 @@ impl RedisStoreBuilder {
             return Err(ConfigError::new("the timeout of the Redis store is zero", "give at least some milliseconds"));
         }
         let server = self.server()?;
-        Ok(Hashes { link: Arc::new(Link::new(server, self.timeout)), prefix: self.prefix.into() })
+        Ok(Hashes {
+            link: Arc::new(Link::new(server, self.timeout)),
+            prefix: self.prefix.into(),
+            heard_over: Arc::default(),
+        })
     }
 
     fn server(&self) -> Result<Server, ConfigError> {
