@@ -24,7 +24,7 @@ use crate::engine::{EnginePolicy, Table};
 use crate::request::{Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, TenantPolicy};
 #[cfg(feature = "dpop")]
 use crate::request::{Origin, ProofOrigin};
-use crate::response::RejectionPolicy;
+use crate::response::{HeldResponses, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
 use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
@@ -420,6 +420,7 @@ impl<E> AuthConfig<E> {
                 proof_origin: self.binding.map(|binding| ProofOrigin { assumed: binding.assumed }),
             },
             rejection: self.rejection,
+            held: HeldResponses::default(),
             endpoint,
             store,
         }

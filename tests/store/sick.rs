@@ -24,7 +24,12 @@ impl World {
                 auth.oneshot(request).await.map_err(BoxError::from)
             }
         });
-        AuthLayer::builder(self.config().build().unwrap()).http_client(client).store(self.store.clone()).build().unwrap().handle()
+        AuthLayer::builder(self.config().build().unwrap())
+            .http_client(client)
+            .store(self.store.clone())
+            .build()
+            .unwrap()
+            .handle()
     }
 }
 

@@ -106,7 +106,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                 Some(current) if cell.word() == current.word() => Read::Ready(current),
                 _ => cell.read(table.env()),
             };
-            match (read, fallback.take()) {
+            // A token that the refresh did not replace is good until its end, and while nobody takes it back.
+            let usable = |current: &Arc<Current>| {
+                Current::generation_of(cell.word()) == current.generation
+                    && current.lifetime.is_alive(&table.env().clock.now())
+            };
+            match (read, fallback.take().filter(usable)) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
                 (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
