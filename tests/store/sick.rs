@@ -62,7 +62,7 @@ async fn who_failed_stands_back() {
             sleep(SECOND / 10).await;
         }
     });
-    let (mut longest, mut begin) = (Duration::ZERO, Instant::now());
+    let (mut longest, mut begin) = (std::time::Duration::ZERO, Instant::now());
     for _ in 0..2 * 36_000 {
         for process in &healthy {
             if process.handle.token().await.is_err() {
