@@ -132,8 +132,10 @@ async fn status(client: &Auth<impl Client>, request: Request<Full<Bytes>>) -> u1
     client.clone().oneshot(request).await.unwrap().status().as_u16()
 }
 
+/// `ON_BEHALF_OF_USERS` says another number.
 fn users() -> usize {
-    if cfg!(debug_assertions) { 2_000 } else { 100_000 }
+    let said = std::env::var("ON_BEHALF_OF_USERS").ok().and_then(|users| users.parse().ok());
+    said.unwrap_or(if cfg!(debug_assertions) { 2_000 } else { 100_000 })
 }
 
 /// Behaviour 185.
@@ -276,4 +278,32 @@ async fn a_service_can_bring_the_parameters_of_all_its_requests() {
     let contradicting = annas.oneshot(request("berta", "stock")).await.unwrap_err();
     assert!(matches!(contradicting, Error::Subject { .. }));
     assert_eq!(world.mix_ups(), 0);
+}
+
+/// A user who is idle costs their subject token, their token and a partition.
+///
+/// Behaviour 185.
+#[test]
+fn an_idle_user_is_small() {
+    const SUBJECT: usize = 1024;
+    let users = 1_000;
+    let world = World::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let client = runtime.block_on(async { world.client(cfg()) });
+    let call = |user: usize| {
+        let user = format!("{user:0SUBJECT$}");
+        runtime.block_on(async { assert_eq!(status(&client, request(&user, "orders")).await, 200) });
+    };
+    // What is made once.
+    (0..200).for_each(call);
+    world.0.exchanges.lock().unwrap().reserve(10 * users);
+    let measured = allocation_counter::measure(|| (1_000..1_000 + users).for_each(call));
+    // The server of the test remembers each subject, too.
+    let server: usize =
+        world.0.exchanges.lock().unwrap().keys().map(String::capacity).sum::<usize>() * users / (users + 200);
+    let bytes = (usize::try_from(measured.bytes_current).unwrap() - server) / users;
+    // The token is as long as the subject, in this world.
+    println!("an idle user: {bytes} bytes, {SUBJECT} of them the subject token, {SUBJECT} the token");
+    // Besides: a cell, the parameters, and the members of the answer that are kept (`Token::extra`).
+    assert!(bytes < 2 * SUBJECT + 1700, "{bytes}");
 }

@@ -19,6 +19,8 @@ use tower_service::Service;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
 use crate::engine::{EnginePolicy, Env, Table};
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
 use crate::store::{StoreAccess, StoreSlot};
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
@@ -29,6 +31,7 @@ mod client;
 mod client_auth;
 mod device;
 mod direct;
+mod directory;
 mod discovery;
 mod encode;
 mod endpoints;
@@ -47,6 +50,7 @@ mod wire;
 #[cfg(feature = "reqwest")]
 pub use client::{BuiltInClient, ReqwestClient};
 pub use client_auth::ClientAuth;
+pub use directory::{Authority, Directory};
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
@@ -57,6 +61,7 @@ pub(crate) use client::BuiltInClientSettings;
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
+pub(crate) use directory::DirectorySettings;
 pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
@@ -105,15 +110,15 @@ struct Shared {
     settings: Arc<EndpointSettings>,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
-    metadata: MetadataCache,
+    metadata: Arc<MetadataCache>,
     /// Where the assertions of the grant come from, if they do.
     assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
-    warned: AtomicBool,
+    warned: Arc<AtomicBool>,
     /// The store around this endpoint, if there is one.
     store: Arc<StoreSlot>,
     #[cfg(feature = "dpop")]
-    prover: Option<Prover>,
+    prover: Option<Arc<Prover>>,
 }
 
 impl Shared {
@@ -154,7 +159,9 @@ impl Shared {
 fn origin_of(url: &Uri) -> String {
     // Both are there: the URL was checked when it was parsed.
     let authority = url.authority().map_or("", |authority| authority.as_str());
-    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
+    let written = format!("{}://{authority}", url.scheme_str().unwrap_or("https"));
+    // As servers normalise it to compare (RFC 9449 §4.3).
+    Origin::parse(&written).map_or(written, |origin| origin.to_string())
 }
 
 impl<C> TokenEndpoint<C> {
@@ -166,13 +173,13 @@ impl<C> TokenEndpoint<C> {
     ) -> Self {
         let shared = Shared {
             #[cfg(feature = "dpop")]
-            prover: settings.dpop.clone().map(Prover::new),
+            prover: settings.dpop.clone().map(Prover::new).map(Arc::new),
             settings,
             credentials,
             clock,
-            metadata: MetadataCache::default(),
+            metadata: Arc::default(),
             assertions: OnceLock::new(),
-            warned: AtomicBool::new(false),
+            warned: Arc::default(),
             store: Arc::default(),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
@@ -233,8 +240,9 @@ where
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
         // What has to be waited for may need the place that a ready client holds.
-        let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
-        let mut call = Call::new(client, is_ready, self.shared.clone(), request);
+        let shared = directory::endpoint_of(&request, &self.shared);
+        let (client, is_ready) = if shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let mut call = Call::new(client, is_ready, shared, request);
         Box::pin(async move { call.run().await.map_err(|failed| failed.error) })
     }
 }
@@ -286,7 +294,7 @@ impl<C> Call<C> {
         Ok(Material { proof, ..material })
     }
 
-    fn reader<'a>(&'a self, asking: GrantKind, sent: Redactor<'a>) -> Reader<'a> {
+    fn reader<'a>(&'a self, asking: GrantKind, url: &'a Uri, sent: Redactor<'a>) -> Reader<'a> {
         let Shared { settings, clock, warned, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
@@ -296,6 +304,7 @@ impl<C> Call<C> {
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
             require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
+            url,
             sent,
             now: clock.now().wall,
             warned,
@@ -397,6 +406,10 @@ where
     /// Where to go; a secret is read after that.
     async fn locate(&self, auth: &ClientAuth) -> Result<Endpoints, TokenError> {
         let Shared { settings, clock, metadata, .. } = &*self.shared;
+        if settings.directory.is_some() {
+            let detail = "each tenant has an authority of its own, which is found for token requests only";
+            return Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail));
+        }
         let directory = match &settings.url {
             TokenAt::Url(url) => return Ok(Endpoints::configured(settings, url)),
             TokenAt::Discovered(directory) => directory.clone(),
@@ -423,7 +436,7 @@ where
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let asked_at = material.endpoints.token_url(asking);
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
-        let reader = self.reader(asking, outgoing.sent);
+        let reader = self.reader(asking, asked_at, outgoing.sent);
         let result = answer.and_then(|answer| reader.read(&answer)).map(|token| self.end_with_subject(token));
         let fate = result.as_ref().map_or_else(|failed| failed.refresh, |_| RefreshFate::Untouched);
         match asking {

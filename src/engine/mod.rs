@@ -1,7 +1,7 @@
 //! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
 //!
-//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `coarse_clock`, `env`,
-//! `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*, *reject*, *accepted*.
+//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `os_clock`, `coarse_clock`, `env`,
+//! `refresh_token`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*, *reject*, *accepted*.
 
 mod cell;
 mod coarse_clock;
@@ -11,7 +11,9 @@ mod env;
 mod key;
 #[cfg(all(test, model))]
 mod model;
+mod os_clock;
 mod refresh;
+mod refresh_token;
 mod rejection_limiter;
 mod rt;
 mod shards;

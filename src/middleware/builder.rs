@@ -168,11 +168,12 @@ where
     /// Makes the layer, and the HTTP client with it: it reads the system's certificates, once in a process.
     ///
     /// # Errors
-    /// The HTTP client cannot be made, as in an image without CA certificates.
+    /// The HTTP client cannot be made, as in an image without CA certificates. There is a store, and nothing says whose the
+    /// tokens in it are (see [`account`](crate::AuthConfigBuilder::account)).
     pub fn build(self) -> Result<AuthLayer, ConfigError> {
         let client = self.cfg.built_in_client();
         client.prepare()?;
-        Ok(self.assemble(client))
+        self.assemble(client).with_checked_store()
     }
 }
 
@@ -192,11 +193,12 @@ where
     /// Makes the layer.
     ///
     /// # Errors
-    /// The configuration sets what only the built-in client obeys: a proxy, root certificates, the connect timeout.
+    /// The configuration sets what only the built-in client obeys: a proxy, root certificates, the connect timeout. There is a
+    /// store, and nothing says whose the tokens in it are (see [`account`](crate::AuthConfigBuilder::account)).
     pub fn build(self) -> Result<AuthLayer, ConfigError> {
         self.cfg.check_own_client()?;
         let Self { cfg, client: OwnClient(client), token_layer, store } = self;
-        Ok(AuthLayerBuilder { cfg, client: (), token_layer, store }.assemble(client))
+        AuthLayerBuilder { cfg, client: (), token_layer, store }.assemble(client).with_checked_store()
     }
 }
 
@@ -215,6 +217,7 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
     {
         let endpoint = TokenEndpoint::new(&self.cfg, client);
         let source = self.store.around(self.token_layer.layer(endpoint.clone()), endpoint.identity());
+        let source = endpoint.in_directory(source);
         // Wherever it is: a store in one of the token layers is found too.
         let store = endpoint.store();
         let refresh_token = self.cfg.initial_refresh_token();

@@ -18,30 +18,33 @@ use super::lease_guard::LeaseGuard;
 use super::record::Record;
 use super::{Fence, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
-use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
+use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
-/// [`AuthLayer::with_store`](crate::AuthLayer::with_store) makes one. By hand it is a tower layer like any other, for a
+/// [`AuthLayerBuilder::store`](crate::AuthLayerBuilder::store) makes one. By hand it is a tower layer like any other, for a
 /// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`:
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
 /// use std::time::Duration;
+/// use tower::layer::layer_fn;
 /// use tower::{Layer, ServiceBuilder};
 /// use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
-/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenEndpoint};
 ///
 /// # tokio_test::block_on(async {
 /// let http_client = AuthServer::new(TestClock::new());
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
-///     let store = StoreLayer::new(MemoryStore::new(), endpoint.identity()).timeout(Duration::from_millis(200));
+/// let store = MemoryStore::new();
+/// let layered = layer_fn(move |endpoint: TokenEndpoint<_>| {
+///     let store = StoreLayer::new(store.clone(), endpoint.identity()).timeout(Duration::from_millis(200));
 ///     ServiceBuilder::new().layer(store).concurrency_limit(10).service(endpoint)
 /// });
+/// let layer = AuthLayer::builder(cfg).http_client(http_client).token_layer(layered).build()?;
 /// layer.handle().warm_up().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
@@ -75,8 +78,9 @@ impl<St: TokenStore> StoreLayer<St> {
         self
     }
 
-    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Hand in what it returns
-    /// ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)), so that this process uses it at once.
+    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Pass what it returns
+    /// to [`AuthHandle::set_token`](crate::AuthHandle::set_token), so that this process uses it at once; a handle whose layer
+    /// has this store around its token endpoint does both.
     ///
     /// `tenant`: whose token it is, where the configuration knows tenants, a fixed one among them.
     ///
@@ -153,6 +157,7 @@ impl<St: TokenStore> StoreLayer<St> {
         request: &TokenRequest,
         make: impl FnOnce(Option<Record>, Fence) -> Record,
     ) -> Result<Record, StoreError> {
+        self.0.identity.check().map_err(refused)?;
         let (context, key) = (request.context(), self.key_of(request));
         let clock = &*context.clock;
         let taken = async {
@@ -237,8 +242,10 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let (access, source) = (self.access.clone(), self.source.clone());
         Box::pin(async move {
-            if request.params.is_some() {
-                // One person's, or made for one request: no key tells such tokens apart, and nobody looks for them.
+            access.identity.check().map_err(TokenError::permanent)?;
+            if request.params.is_some() || request.authority.is_some() {
+                // One person's, made for one request, or of a server that only this process knows: no key tells such tokens
+                // apart.
                 return source.fetch(request).await;
             }
             Fetch::new(&access, &*source, request).run().await
@@ -281,10 +288,18 @@ pub(crate) struct StoredToken {
     pub(crate) owner: RefreshOwner,
 }
 
+fn refused(error: ConfigError) -> StoreError {
+    StoreError::new(StoreErrorKind::Refused).caused_by(error)
+}
+
 pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait StoreAccess: Send + Sync {
+    /// # Errors
+    /// Nothing says whose the tokens are.
+    fn check(&self) -> Result<(), ConfigError>;
+
     /// Stores a token in place of what is stored.
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken>;
 
@@ -301,6 +316,10 @@ pub(crate) trait StoreAccess: Send + Sync {
 }
 
 impl<St: TokenStore> StoreAccess for StoreLayer<St> {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.0.identity.check()
+    }
+
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken> {
         Box::pin(self.keep_for_request(request, token))
     }
@@ -320,6 +339,7 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
 
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
+            self.0.identity.check().map_err(refused)?;
             let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
             let record = self.0.load(&*request.context().clock, &key).await?.record.unwrap_or_default();
             Ok((record.refresh_token, record.token))

@@ -1,5 +1,6 @@
 //! `TokenSource`: where tokens come from, and what it is asked.
 
+use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -40,6 +41,10 @@ pub struct TokenRequest {
     pub(crate) previous: Option<Token>,
     /// A store had that token.
     pub(crate) previous_from_store: bool,
+    /// The token endpoint, where that is not the one of the configuration.
+    pub(crate) endpoint: Option<Arc<str>>,
+    /// The tenant's own authorization server, found in a directory: known to the endpoint only.
+    pub(crate) authority: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: no engine asks.
     pub(crate) context: Option<Arc<RefreshContext>>,
 }

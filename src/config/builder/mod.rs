@@ -128,12 +128,14 @@ impl AuthConfigBuilder {
     /// # Errors
     /// The first thing that is wrong, and how to mend it. No secret is quoted.
     pub fn build(self) -> Result<AuthConfig, ConfigError> {
-        self.check(|builder, tenant| {
+        let mut cfg = self.check(|builder, tenant| {
             let endpoint = builder.endpoint(tenant)?;
             let subject =
                 if endpoint.settings.grant.needs_subject() { SubjectPolicy::Required } else { SubjectPolicy::Unused };
             Ok((endpoint, subject))
-        })
+        })?;
+        cfg.engine.has_primary_grant = cfg.endpoint.settings.grant.is_primary();
+        Ok(cfg)
     }
 }
 
