@@ -47,7 +47,11 @@ impl<S> Shared<S> {
     /// Says once that requests with bodies of this type are never sent twice.
     pub(crate) fn warn_of_body(&self, name: &'static str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            if is_known_by_name(name) { events::body_of_another_version(name) } else { events::body_not_replayable(name) }
+            if is_known_by_name(name) {
+                events::body_of_another_version(name)
+            } else {
+                events::body_not_replayable(name)
+            }
         }
     }
 
