@@ -26,7 +26,7 @@ use super::key::{CompactKey, Partition};
 use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
 use super::rejection_limiter::RejectionLimiter;
 use crate::token::{
-    Custody, Freshness, Lifetime, MIN_INTERVAL, NoLifetime, RefreshToken, Token, TokenRequest, lifetime_of,
+    Asker, Custody, Freshness, Lifetime, MIN_INTERVAL, NoLifetime, RefreshToken, Token, TokenRequest, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -108,6 +108,9 @@ struct State {
     refresh_answer_lost: bool,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
+    /// How many refreshes began.
+    refreshes: u64,
+    /// Of those that have ended, how many were not held back by the bounds of the token endpoint.
     token_requests: u64,
     trouble: Option<Box<Trouble>>,
 }
@@ -134,6 +137,8 @@ struct Refresh {
     started: Instant,
     waiter: RefreshWaiter,
     sender: ResultSender,
+    /// It is not held back.
+    sent: Arc<AtomicBool>,
     /// Started by a rejection: its end arms the rejection limiter.
     after_rejection: bool,
 }
@@ -210,6 +215,7 @@ impl Cell {
                 refresh_token,
                 refresh_answer_lost: false,
                 invalidated: None,
+                refreshes: 0,
                 token_requests: 0,
                 trouble: None,
             }),
@@ -374,6 +380,9 @@ impl Cell {
             return;
         };
         state.known_invalid = false;
+        if !result.as_ref().is_err_and(TokenError::is_held_back) {
+            state.token_requests += 1;
+        }
         let result = match result {
             Ok(token) => self.publish(&mut state, engine, token, asked, arrived),
             Err(error) => RefreshResult::Failed(state.fail(engine, error, arrived)),
@@ -455,7 +464,7 @@ impl Cell {
         let state = self.lock();
         CellStats {
             current: self.current.load_full(),
-            token_requests: state.token_requests,
+            token_requests: state.token_requests(),
             failures: state.trouble.as_ref().map_or(0, |trouble| trouble.failures),
             suppressed: state.trouble.as_ref().map_or(0, |trouble| trouble.suppressed),
             last_error: state.trouble.as_ref().and_then(|trouble| trouble.last_error.clone()),
@@ -472,7 +481,7 @@ impl Cell {
         let state = self.lock();
         let (failures, suppressed) =
             state.trouble.as_ref().map_or((0, 0), |trouble| (trouble.failures, trouble.suppressed));
-        (state.token_requests, failures, suppressed)
+        (state.token_requests(), failures, suppressed)
     }
 
     /// Notes for the eviction when the cell was used. Writes only when that is news.
@@ -579,15 +588,17 @@ impl Cell {
             refresh_token: state.refresh_token.clone(),
             refresh_answer_lost: state.refresh_answer_lost,
             custody: state.custody,
+            asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
             previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
             ..engine.request(&self.partition.whole())
         };
-        let id = RefreshId { number: state.token_requests + 1, lineage: state.lineage };
+        let id = RefreshId { number: state.refreshes + 1, lineage: state.lineage };
+        let sent = request.sent.clone();
         let (prepared, sender, waiter) = refresh::prepare(engine, self, id, request, after_rejection)?;
         after.prepared = Some(prepared);
-        state.token_requests = id.number;
+        state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
-        let refresh = Refresh { id, started: now.monotonic, waiter: waiter.clone(), sender, after_rejection };
+        let refresh = Refresh { id, started: now.monotonic, waiter: waiter.clone(), sender, sent, after_rejection };
         state.refresh = Some(Box::new(refresh));
         Ok(waiter)
     }
@@ -646,6 +657,16 @@ impl State {
         self.trouble.as_ref()?.failure.as_ref()
     }
 
+    /// The one under way among them once it is certain that it is sent.
+    fn token_requests(&self) -> u64 {
+        let sent = self.refresh.as_ref().is_some_and(|refresh| refresh.sent.load(Ordering::Relaxed));
+        self.token_requests + u64::from(sent)
+    }
+
+    fn last_timed_out(&self) -> bool {
+        self.failure().is_some_and(|failure| failure.error.kind() == TokenErrorKind::Timeout)
+    }
+
     fn is_watching(&self, now: Instant) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
@@ -661,6 +682,9 @@ impl State {
             self.refresh_token = None;
         }
         self.refresh_answer_lost = error.refresh_answer_lost;
+        if error.is_held_back() {
+            return self.hold_back(engine, error, now);
+        }
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
         let pause = engine.policy.pause_after(&error, in_a_row, (engine.draw)());
         if let Some(pause) = pause {
@@ -675,6 +699,20 @@ impl State {
             until: now.monotonic + pause,
             in_a_row: in_a_row.saturating_add(1),
         });
+        error
+    }
+
+    /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
+    fn hold_back(&mut self, engine: &Engine, error: TokenError, now: Now) -> Arc<TokenError> {
+        let error = Arc::new(error);
+        let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
+        let pause = engine.policy.pause_after(&error, 0, 0.0);
+        let trouble = self.trouble();
+        trouble.last_error = Some(error.clone());
+        if let Some(pause) = pause {
+            let until = now.monotonic.checked_add(pause).unwrap_or(now.monotonic);
+            trouble.failure = Some(Failure { error: error.clone(), until, in_a_row });
+        }
         error
     }
 
@@ -695,6 +733,9 @@ impl State {
     fn supersede_refresh(&mut self) -> Option<Box<Refresh>> {
         self.known_invalid = false;
         let refresh = self.refresh.take();
+        if refresh.is_some() {
+            self.token_requests += 1;
+        }
         // It may have redeemed the refresh token, and its answer is not in yet.
         self.refresh_answer_lost |= refresh.is_some() && self.refresh_token.is_some();
         refresh

@@ -3,6 +3,7 @@
 mod cell;
 mod coarse_clock;
 mod decision;
+mod endpoint_limits;
 mod env;
 mod key;
 mod refresh;
@@ -10,6 +11,7 @@ mod rejection_limiter;
 mod table;
 
 pub(crate) use cell::{Cell, Current, Read, Rejection};
+pub(crate) use endpoint_limits::{EndpointLimits, Limited};
 pub(crate) use env::{Engine, EnginePolicy};
 pub(crate) use key::Partition;
 pub(crate) use refresh::{RefreshResult, RefreshWaiter};

@@ -105,6 +105,7 @@ impl AuthHandle {
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
     /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
     pub fn invalidate(&self) {
+        self.setup.limits.probe_now();
         self.setup.engine.all_cells().iter().for_each(|cell| cell.invalidate());
     }
 
@@ -142,6 +143,7 @@ impl AuthHandle {
             ));
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
+        self.setup.limits.credentials_replaced();
         self.setup.engine.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
         Ok(())
     }

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::service::Auth;
 use crate::config::AuthConfig;
 use crate::endpoint::{Direct, TokenEndpoint};
-use crate::engine::Engine;
+use crate::engine::{EndpointLimits, Engine, Limited};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
@@ -120,7 +120,9 @@ impl AuthLayer {
     {
         let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
         let direct = Arc::new(endpoint.clone());
-        Self::assemble(cfg, erase(wrap(endpoint)), Some(direct), None)
+        let limits = cfg.endpoint_limits();
+        let source = erase(Limited::new(wrap(endpoint), limits.clone()));
+        Self::assemble(cfg, source, limits, Some(direct), None)
     }
 
     /// As [`new`](AuthLayer::new), with tokens kept in a store outside the process: they survive restarts, and all
@@ -161,8 +163,9 @@ impl AuthLayer {
     {
         let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
         let store = StoreLayer::new(store, endpoint.identity());
-        let source = erase(store.layer(endpoint.clone()));
-        Self::assemble(cfg, source, Some(Arc::new(endpoint)), Some(Arc::new(store)))
+        let limits = cfg.endpoint_limits();
+        let source = erase(store.layer(Limited::new(endpoint.clone(), limits.clone())));
+        Self::assemble(cfg, source, limits, Some(Arc::new(endpoint)), Some(Arc::new(store)))
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -180,7 +183,8 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig, source: impl TokenSource) -> Self {
-        Self::assemble(cfg, erase(source), None, None)
+        let limits = cfg.endpoint_limits();
+        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -251,6 +255,7 @@ impl AuthLayer {
     fn assemble(
         cfg: AuthConfig,
         source: Arc<dyn DynTokenSource>,
+        limits: Arc<EndpointLimits>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
@@ -261,7 +266,7 @@ impl AuthLayer {
             cfg.initial_refresh_token(),
             cfg.fixed_token_tenant().cloned(),
         );
-        let setup = cfg.into_setup(Arc::new(engine), endpoint, store);
+        let setup = cfg.into_setup(Arc::new(engine), limits, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::endpoint::Direct;
-use crate::engine::Engine;
+use crate::engine::{EndpointLimits, Engine};
 use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
 use crate::response::RejectionPolicy;
 use crate::store::StoreAccess;
@@ -11,6 +11,7 @@ use crate::store::StoreAccess;
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) limits: Arc<EndpointLimits>,
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
     pub(crate) injection: Injection,

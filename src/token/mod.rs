@@ -13,5 +13,5 @@ pub use value::{Extra, RefreshToken, Token};
 pub(crate) use lifetime::{
     Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, elapsed, lifetime_of, useful_for,
 };
-pub(crate) use source::{DynTokenSource, RefreshContext, erase};
+pub(crate) use source::{Asker, DynTokenSource, RefreshContext, erase};
 pub(crate) use value::Custody;

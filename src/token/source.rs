@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +33,12 @@ pub struct TokenRequest {
     /// Who keeps that refresh token.
     pub(crate) custody: Custody,
     pub(crate) previous: Option<Token>,
+    /// What the bounds of the token endpoint must know of who asks.
+    pub(crate) asker: Asker,
+    /// The token endpoint, where that is not the one of the configuration.
+    pub(crate) endpoint: Option<Arc<str>>,
+    /// Set once it is certain that the request is not held back.
+    pub(crate) sent: Arc<AtomicBool>,
     /// `None`: no engine asks.
     pub(crate) context: Option<Arc<RefreshContext>>,
 }
@@ -63,6 +70,15 @@ impl Default for RefreshContext {
         let deadline = Instant::now() + Duration::from_secs(30);
         Self { clock: Arc::new(SystemClock), lifetime: LifetimePolicy::default(), deadline }
     }
+}
+
+/// What a partition's past says about its token request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// The partition never had a token.
+    pub(crate) first: bool,
+    /// Its last request timed out.
+    pub(crate) slow: bool,
 }
 
 impl fmt::Debug for TokenRequest {
