@@ -16,7 +16,7 @@ use crate::endpoint::{
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
-use crate::engine::{EndpointLimits, Engine, EnginePolicy};
+use crate::engine::{EndpointLimits, EnginePolicy, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 #[cfg(feature = "reqwest")]
@@ -28,7 +28,7 @@ use crate::request::{
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
-use crate::token::{ExpirySource, UnknownExpiry};
+use crate::token::{Backoff, ExpirySource, UnknownExpiry};
 use crate::types::{Clock, ConfigError, Replay, Scopes, Secret, SecretSource, SystemClock, TenantId};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
@@ -312,7 +312,7 @@ impl AuthConfig {
     }
 
     pub(crate) fn endpoint_limits(&self) -> Arc<EndpointLimits> {
-        Arc::new(EndpointLimits::new(self.engine_policy(), self.clock(), fastrand::f64))
+        Arc::new(EndpointLimits::new(self.engine_policy(), self.clock()))
     }
 
     pub(crate) fn initial_refresh_token(&self) -> Option<Secret<String>> {
@@ -344,14 +344,14 @@ impl AuthConfig {
 
     pub(crate) fn into_setup(
         self,
-        engine: Arc<Engine>,
+        table: Arc<Table>,
         limits: Arc<EndpointLimits>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             proofs: self.proofs(),
-            engine,
+            table,
             limits,
             origins: self.origins,
             tenant: self.tenant,
@@ -690,14 +690,14 @@ impl AuthConfigBuilder {
     /// The first and the longest pause after a failure that may pass; doubled each time, and drawn between zero and
     /// that. Default: 0.5 s and 60 s; never less than 0.1 s. A `Retry-After` of the server counts instead.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.backoff = (first, longest);
+        self.engine.backoff = Backoff { first, longest, ..self.engine.backoff };
         self
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
     /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
-        self.engine.permanent_pause = (first, longest);
+        self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
     }
 

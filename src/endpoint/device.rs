@@ -8,7 +8,7 @@ use super::Direct;
 use super::answer::DeviceCodes;
 use super::endpoints::AuxiliaryEndpoint;
 use super::grant::GrantParams;
-use crate::token::Token;
+use crate::token::{Failed, Token};
 use crate::types::{Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
 /// A sign-in that the server waits for.
@@ -33,7 +33,9 @@ impl DeviceAuthorization {
         }
         // The server counts from its answer: what is on the way is lost to us, never gained.
         let asked = Instant::now();
-        let codes = DeviceCodes::read(&endpoint.post(AuxiliaryEndpoint::DeviceAuthorization, params, tenant).await?)?;
+        let answer = endpoint.post(AuxiliaryEndpoint::DeviceAuthorization, params, tenant).await;
+        // Nothing was sent that could be lost.
+        let codes = DeviceCodes::read(&answer.map_err(|failed| failed.error)?)?;
         Ok(Self { expires: asked + codes.expires_in, codes })
     }
 
@@ -47,17 +49,17 @@ impl DeviceAuthorization {
             if Instant::now() >= self.expires {
                 return Err(DeviceError::Expired { trouble });
             }
-            let error = match endpoint.exchange(grant(&self.codes.device_code), tenant.clone()).await {
+            let failed = match endpoint.exchange(grant(&self.codes.device_code), tenant.clone()).await {
                 Ok(token) => return Ok(token),
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            match pace.after(&error) {
+            match pace.after(&failed.error) {
                 Next::Ask { slower, after } => (pace, pause) = (slower, after),
-                Next::Stop(End::Denied) => return Err(DeviceError::Denied(error)),
+                Next::Stop(End::Denied) => return Err(DeviceError::Denied(failed.error)),
                 Next::Stop(End::Expired) => return Err(DeviceError::Expired { trouble: None }),
-                Next::Stop(End::Failed) => return Err(DeviceError::Failed(error)),
+                Next::Stop(End::Failed) => return Err(DeviceError::Failed(failed)),
             }
-            trouble = pace.in_trouble().then_some(error);
+            trouble = pace.in_trouble().then_some(failed.error);
         }
     }
 }
@@ -70,7 +72,7 @@ pub(crate) enum DeviceError {
     /// The person did not answer in time, or in the end the server did not.
     Expired { trouble: Option<TokenError> },
     /// GrantKind on would change nothing.
-    Failed(TokenError),
+    Failed(Failed),
 }
 
 fn grant(device_code: &Secret<String>) -> GrantParams {

@@ -14,10 +14,10 @@ use super::exchange::Answer;
 use super::grant::{GrantKind, GrantParams};
 use super::settings::EndpointSettings;
 use super::{Call, Credentials, TokenEndpoint, drop_refresh_token, wire};
-use crate::token::{Token, TokenRequest};
-use crate::types::{BoxError, TenantId, TokenError};
+use crate::token::{Failed, Token, TokenRequest};
+use crate::types::{BoxError, TenantId};
 
-pub(crate) type BoxReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
+pub(crate) type BoxReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failed>> + Send + 'a>>;
 
 /// A token endpoint behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait Direct: Send + Sync {
@@ -29,7 +29,7 @@ pub(crate) trait Direct: Send + Sync {
     /// that the server wants in the proof the exchange is made again, since it has looked at nothing else (RFC 9449 §8). A
     /// refresh token of an earlier grant does not go with this token, which may be somebody else's.
     ///
-    /// An error has `refresh_answer_lost` set if what was brought may be spent.
+    /// A failure says `MaybeSpent` if what was brought may be.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
 
     /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
+use crate::token::Failed;
 use crate::types::{BoxError, TokenError, TokenErrorKind};
 
 /// What the token endpoint answered, read to its end.
@@ -42,13 +43,13 @@ impl<C> Exchanger<C> {
         self.client.clone()
     }
 
-    /// Sends and reads. An error has `refresh_answer_lost` set if the request may have reached the server.
+    /// Sends and reads. A failure says `MaybeSpent` if the request may have reached the server.
     pub(crate) async fn exchange<RB>(
         &mut self,
         request: Request<Full<Bytes>>,
         timeout: Duration,
         max_body: usize,
-    ) -> Result<Answer, TokenError>
+    ) -> Result<Answer, Failed>
     where
         C: Service<Request<Full<Bytes>>, Response = Response<RB>>,
         C::Error: Into<BoxError>,
@@ -68,24 +69,22 @@ impl<C> Exchanger<C> {
         match tokio::time::timeout(timeout, work).await {
             Ok(result) => result,
             Err(_) => {
-                let mut error =
+                let error =
                     TokenError::new(TokenErrorKind::Timeout).with_detail(format!("not complete after {timeout:?}"));
-                error.refresh_answer_lost = sent;
-                Err(error)
+                Err(if sent { Failed::maybe_spent(error) } else { error.into() })
             }
         }
     }
 }
 
 /// An error of the HTTP service.
-pub(crate) fn failed(error: BoxError, sent: bool) -> TokenError {
+pub(crate) fn failed(error: BoxError, sent: bool) -> Failed {
     let timed_out = io_errors(&*error).any(|error| error.kind() == io::ErrorKind::TimedOut)
         || chain(&*error).any(|error| error.is::<tokio::time::error::Elapsed>());
     let answer_lost = sent && !is_connect(&*error);
     let kind = if timed_out { TokenErrorKind::Timeout } else { TokenErrorKind::Unreachable };
-    let mut error = TokenError::new(kind).caused_by(error);
-    error.refresh_answer_lost = answer_lost;
-    error
+    let error = TokenError::new(kind).caused_by(error);
+    if answer_lost { Failed::maybe_spent(error) } else { error.into() }
 }
 
 /// Whether the connection was never made, so that nothing was sent. When in doubt it was.
@@ -106,7 +105,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
-async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, TokenError>
+async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, Failed>
 where
     RB: Body,
     RB::Error: Into<BoxError>,
@@ -120,20 +119,19 @@ where
         Ok(()) => Ok(answer),
         // The status alone tells enough of a refusal.
         Err(_) if !answer.status.is_success() => Ok(answer),
-        Err(error) => Err(error.with_status(answer.status)),
+        Err(failed) => Err(failed.map(|error| error.with_status(answer.status))),
     }
 }
 
-async fn collect<RB>(body: RB, max: usize, into: &mut Vec<u8>) -> Result<(), TokenError>
+async fn collect<RB>(body: RB, max: usize, into: &mut Vec<u8>) -> Result<(), Failed>
 where
     RB: Body,
     RB::Error: Into<BoxError>,
 {
     let too_long = || {
-        let mut error =
+        let error =
             TokenError::new(TokenErrorKind::Malformed).with_detail(format!("the body is longer than {max} bytes"));
-        error.refresh_answer_lost = true;
-        error
+        Failed::maybe_spent(error)
     };
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if expected > max {

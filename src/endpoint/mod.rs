@@ -18,7 +18,7 @@ use tower_service::Service;
 
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
-use crate::token::{RefreshToken, Token, TokenRequest};
+use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
 mod answer;
@@ -170,7 +170,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
-        self.client.poll_ready(cx).map_err(|error| exchange::failed(error.into(), false))
+        self.client.poll_ready(cx).map_err(|error| exchange::failed(error.into(), false).error)
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
@@ -179,7 +179,7 @@ where
         // What has to be waited for may need the place that a ready client holds.
         let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
         let mut call = Call::new(client, is_ready, self.shared.clone(), request);
-        Box::pin(async move { call.run().await })
+        Box::pin(async move { call.run().await.map_err(|failed| failed.error) })
     }
 }
 
@@ -188,6 +188,8 @@ struct Call<C> {
     exchanger: Exchanger<C>,
     shared: Arc<Shared>,
     request: TokenRequest,
+    /// Told what becomes of the refresh token.
+    context: Arc<RefreshContext>,
     /// The secret was read a second time.
     read_again: bool,
     /// The last answer brought it.
@@ -196,13 +198,15 @@ struct Call<C> {
 
 impl<C> Call<C> {
     fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
-        Self { exchanger: Exchanger::new(client, is_ready), shared, request, read_again: false, nonce: None }
+        let (exchanger, context) = (Exchanger::new(client, is_ready), request.context());
+        context.report.begin();
+        Self { exchanger, shared, request, context, read_again: false, nonce: None }
     }
 
     /// The nonce that the last answer brought, if it is wanted in the proof: nothing else was looked at (RFC 9449 §8).
-    fn nonce_wanted(&mut self, result: &Result<Token, TokenError>) -> Option<Box<str>> {
+    fn nonce_wanted(&mut self, result: &Result<Token, Failed>) -> Option<Box<str>> {
         let nonce = self.nonce.take();
-        nonce.filter(|_| matches!(result, Err(error) if wants_nonce(error)))
+        nonce.filter(|_| matches!(result, Err(failed) if wants_nonce(&failed.error)))
     }
 
     /// How the client says who it is, for one exchange of a grant that is at hand.
@@ -250,39 +254,32 @@ where
     RB::Data: Send,
     RB::Error: Into<BoxError>,
 {
-    async fn run(&mut self) -> Result<Token, TokenError> {
+    async fn run(&mut self) -> Result<Token, Failed> {
         let has_primary = self.shared.settings.grant.is_primary();
         if self.request.refresh_token.is_none() {
-            return if has_primary { self.ask(GrantKind::Primary).await } else { Err(no_refresh_token()) };
+            return if has_primary { self.ask(GrantKind::Primary).await } else { Err(no_refresh_token().into()) };
         }
         if has_primary && self.request.refresh_answer_lost {
             // It may be spent, and a second use of a spent one revokes what descends from it (RFC 9700 §4.14.2).
-            let result = self.ask(GrantKind::Primary).await;
-            return result.map(drop_refresh_token).map_err(|error| self.unsent(error));
+            return self.ask(GrantKind::Primary).await.map(drop_refresh_token);
         }
         match self.ask(GrantKind::RefreshToken).await {
-            Err(error) if has_primary && error.refresh_token_dead => self.after_dead_refresh_token().await,
-            Err(error) if has_primary && self.is_refresh_url_missing(&error) => self.ask(GrantKind::Primary).await,
-            result => result,
-        }
-    }
-
-    async fn after_dead_refresh_token(&mut self) -> Result<Token, TokenError> {
-        match self.ask(GrantKind::Primary).await {
-            Ok(token) => Ok(drop_refresh_token(token)),
-            Err(mut error) => {
-                error.refresh_token_dead = true;
-                Err(error)
+            Err(failed) if has_primary && failed.refresh == RefreshFate::Dead => {
+                self.ask(GrantKind::Primary).await.map(drop_refresh_token)
             }
+            Err(failed) if has_primary && self.is_refresh_url_missing(&failed.error) => {
+                self.ask(GrantKind::Primary).await
+            }
+            result => result,
         }
     }
 
     /// One exchange; another if the server wants its nonce in the proof, and another if it refuses the client and its
     /// secret is another by now.
-    async fn ask(&mut self, asking: GrantKind) -> Result<Token, TokenError> {
+    async fn ask(&mut self, asking: GrantKind) -> Result<Token, Failed> {
         // Loaded for each exchange, so that replaced credentials count at once.
         let auth = self.shared.credentials.load();
-        let material = self.gather(asking, &auth, None).await.map_err(|error| self.unsent(error))?;
+        let material = self.gather(asking, &auth, None).await?;
         let mut result = self.exchange(asking, &material).await;
         if let Some(nonce) = self.nonce_wanted(&result) {
             result = match self.gather(asking, &auth, Some(nonce)).await {
@@ -290,7 +287,7 @@ where
                 Err(_) => result,
             };
         }
-        let refused = matches!(&result, Err(error) if error.kind() == TokenErrorKind::BadCredentials);
+        let refused = matches!(&result, Err(failed) if failed.error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
         }
@@ -330,23 +327,25 @@ where
         Endpoints::found(settings, &*metadata.get(now.monotonic, fetch).await?, auth)
     }
 
-    /// Of a failure with which the refresh token was not sent: what is known of it stays known.
-    fn unsent(&self, mut error: TokenError) -> TokenError {
-        error.refresh_answer_lost = self.request.refresh_answer_lost;
-        error
-    }
-
-    async fn exchange(&mut self, asking: GrantKind, material: &Material) -> Result<Token, TokenError> {
+    async fn exchange(&mut self, asking: GrantKind, material: &Material) -> Result<Token, Failed> {
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
+        let carried = self.request.refresh_token.as_ref().filter(|_| asking == GrantKind::RefreshToken);
+        if let Some(refresh_token) = carried {
+            self.context.report.sending(refresh_token);
+        }
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let asked_at = material.endpoints.token_url(asking);
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
         let reader = self.reader(asking, outgoing.sent);
-        let mut result = answer.and_then(|answer| reader.read(&answer));
-        if let (Err(error), GrantKind::Primary) = (&mut result, asking) {
-            error.refresh_answer_lost = false;
+        let result = answer.and_then(|answer| reader.read(&answer));
+        let fate = result.as_ref().map_or_else(|failed| failed.refresh, |_| RefreshFate::Untouched);
+        match asking {
+            GrantKind::RefreshToken => self.context.report.answered(fate),
+            // There is nothing to lose.
+            GrantKind::Primary => return result.map_err(|failed| Failed::from(failed.error)),
+            GrantKind::Once => {}
         }
         result
     }

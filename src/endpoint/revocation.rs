@@ -27,7 +27,8 @@ pub(crate) async fn revoke(
         Revoked::AccessToken => ("access_token", "the access token may still be good"),
     };
     let params = GrantParams::new("").secret("token", token).plain("token_type_hint", hint);
-    endpoint.post(AuxiliaryEndpoint::Revocation, params, tenant).await.map(drop).map_err(|error| {
+    endpoint.post(AuxiliaryEndpoint::Revocation, params, tenant).await.map(drop).map_err(|failed| {
+        let error = failed.error;
         let detail = error.detail().map_or(still_good.to_owned(), |detail| format!("{detail}; {still_good}"));
         error.with_detail(detail)
     })

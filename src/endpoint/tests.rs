@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
+use crate::token::{self, Granted};
 use crate::types::{Scopes, Secret, SystemClock, TenantId};
 
 #[cfg(feature = "jwt")]
@@ -46,6 +47,8 @@ struct Seen {
 struct Server {
     answers: Arc<Mutex<Vec<Answering>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// What the last failure means for the refresh token.
+    fate: Arc<Mutex<RefreshFate>>,
 }
 
 impl Server {
@@ -84,7 +87,17 @@ impl Server {
         auth: &ClientAuth,
         request: TokenRequest,
     ) -> Result<Token, TokenError> {
-        self.endpoint(clock, settings, auth).oneshot(request).await
+        match token::fetch(&self.endpoint(clock, settings, auth), request).await {
+            Ok(Granted { token, refresh, .. }) => Ok(token.with_refresh_token(refresh.into())),
+            Err(failed) => {
+                *self.fate.lock().unwrap() = failed.refresh;
+                Err(failed.error)
+            }
+        }
+    }
+
+    fn fate(&self) -> RefreshFate {
+        *self.fate.lock().unwrap()
     }
 
     fn endpoint(
@@ -431,13 +444,13 @@ mod flow {
         let server = dead().answers(503, "");
         let error = ask(&server, &spry()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Unavailable);
-        assert!(error.refresh_token_dead, "whatever became of the primary grant");
+        assert_eq!(server.fate(), RefreshFate::Dead, "whatever became of the primary grant");
 
         let only_refresh = EndpointSettings { grant: Grant::RefreshToken, ..spry() };
         let server = dead();
         let error = ask(&server, &only_refresh).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::SignInAgain);
-        assert!(error.refresh_token_dead);
+        assert_eq!(server.fate(), RefreshFate::Dead);
         assert_eq!(server.grants(), [REFRESH]);
     }
 
@@ -446,7 +459,7 @@ mod flow {
         let server = Server::default().answers(400, r#"{"error":"invalid_grant"}"#);
         let error = server.ask(&spry(), &body_auth(), TokenRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Refused);
-        assert!(!error.refresh_token_dead && !error.refresh_answer_lost);
+        assert_eq!(server.fate(), RefreshFate::Untouched);
     }
 
     #[tokio::test]
@@ -476,7 +489,7 @@ mod flow {
         for (status, body) in [(400, r#"{"error":"invalid_request"}"#), (403, "<html>"), (429, ""), (503, "")] {
             let server = Server::default().answers(status, body);
             let error = ask(&server, &spry()).await.unwrap_err();
-            assert!(!error.refresh_token_dead && !error.refresh_answer_lost, "{status}");
+            assert_eq!(server.fate(), RefreshFate::Untouched, "{status} {error}");
             assert_eq!(server.grants(), [REFRESH]);
         }
     }
@@ -493,15 +506,15 @@ mod flow {
         ];
         for server in lost {
             let error = ask(&server, &spry()).await.unwrap_err();
-            assert!(error.refresh_answer_lost && !error.refresh_token_dead, "{error:?}");
+            assert_eq!(server.fate(), RefreshFate::MaybeSpent, "{error:?}");
             assert_eq!(server.grants(), [REFRESH]);
         }
         let refused = Server::default().then(|| Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()));
-        let error = ask(&refused, &spry()).await.unwrap_err();
-        assert!(!error.refresh_answer_lost, "it was never sent");
+        ask(&refused, &spry()).await.unwrap_err();
+        assert_eq!(refused.fate(), RefreshFate::Untouched, "it was never sent");
         let primary = Server::default();
-        let error = primary.ask(&spry(), &body_auth(), TokenRequest::default()).await.unwrap_err();
-        assert!(!error.refresh_answer_lost, "there was no refresh");
+        primary.ask(&spry(), &body_auth(), TokenRequest::default()).await.unwrap_err();
+        assert_eq!(primary.fate(), RefreshFate::Untouched, "there was no refresh");
     }
 
     #[tokio::test]
@@ -511,8 +524,13 @@ mod flow {
         let token = server.ask(&spry(), &body_auth(), request()).await.unwrap();
         assert_eq!(server.grants(), [PRIMARY]);
         assert!(matches!(token.refresh_token, RefreshToken::Drop));
-        let error = Server::default().answers(503, "").ask(&spry(), &body_auth(), request()).await.unwrap_err();
-        assert!(error.refresh_answer_lost, "nor is it sent when that has failed");
+        let server = Server::default().answers(503, "");
+        server.ask(&spry(), &body_auth(), request()).await.unwrap_err();
+        assert_eq!(
+            (server.grants(), server.fate()),
+            (vec![PRIMARY.into()], RefreshFate::Untouched),
+            "nor is it sent then"
+        );
 
         let only_refresh = EndpointSettings { grant: Grant::RefreshToken, ..spry() };
         let server = Server::default().answers(200, TOKEN);

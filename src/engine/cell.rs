@@ -20,36 +20,17 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 
 use super::coarse_clock::{MAX_AGE, millis};
+use super::current::{CHECK_CLOCK, Current, KNOWN_INVALID, word_of};
 use super::decision::{Decision, Situation, classify};
-use super::env::Engine;
+use super::env::Env;
 use super::key::{CompactKey, Partition};
 use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
 use super::rejection_limiter::RejectionLimiter;
 use crate::token::{
-    Asker, Custody, Freshness, Lifetime, MIN_INTERVAL, NoLifetime, RefreshToken, Token, TokenRequest, lifetime_of,
+    Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshFate,
+    RefreshOwner, RefreshToken, Token, TokenRequest, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
-
-/// A token in its cell.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Current {
-    pub(crate) generation: u64,
-    pub(crate) token: Token,
-    pub(crate) lifetime: Lifetime,
-}
-
-impl Current {
-    /// The word of a cell in which this token is current and nothing is to be done: what the hot path compares with.
-    pub(crate) fn word(&self) -> u64 {
-        self.generation << GENERATION_SHIFT
-    }
-
-    /// The generation that such a word stands for.
-    pub(crate) fn generation_of(word: u64) -> u64 {
-        word >> GENERATION_SHIFT
-    }
-}
 
 /// What a request gets when it asks for the token.
 #[derive(Debug)]
@@ -76,10 +57,6 @@ pub(crate) enum Rejection {
     Failed(Arc<TokenError>),
 }
 
-const CHECK_CLOCK: u64 = 0b01;
-const KNOWN_INVALID: u64 = 0b10;
-const GENERATION_SHIFT: u32 = 2;
-
 /// In this order, so that what each request looks at is side by side: among a million cells none is in a cache.
 #[repr(C)]
 pub(crate) struct Cell {
@@ -103,9 +80,9 @@ struct State {
     lineage: u32,
     last_start: Option<Instant>,
     known_invalid: bool,
-    refresh_token: Option<Secret<String>>,
-    custody: Custody,
-    refresh_answer_lost: bool,
+    refresh_token: Option<HeldRefreshToken>,
+    /// The refresh token was sent and no usable answer came: it may be spent. Only a success or another one ends that.
+    maybe_spent: bool,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
     /// How many refreshes began.
@@ -145,8 +122,8 @@ struct Refresh {
 
 impl Refresh {
     /// Its own deadline has passed and it has not finished: its runtime exists but nobody drives it any more.
-    fn is_overdue(&self, engine: &Engine, now: &Now) -> bool {
-        now.monotonic.saturating_duration_since(self.started) > engine.policy.refresh_deadline + MIN_INTERVAL
+    fn is_overdue(&self, env: &Env, now: &Now) -> bool {
+        now.monotonic.saturating_duration_since(self.started) > env.policy.refresh_deadline + MIN_INTERVAL
     }
 
     /// Tells everybody who waits. After the cell's lock is released: waking may run foreign code.
@@ -211,9 +188,12 @@ impl Cell {
                 lineage: 0,
                 last_start: None,
                 known_invalid: false,
-                custody: if refresh_token.is_some() { Custody::Configuration } else { Custody::Cell },
-                refresh_token,
-                refresh_answer_lost: false,
+                refresh_token: refresh_token.map(|secret| HeldRefreshToken {
+                    secret,
+                    number: 0,
+                    owner: RefreshOwner::Configuration,
+                }),
+                maybe_spent: false,
                 invalidated: None,
                 refreshes: 0,
                 token_requests: 0,
@@ -235,10 +215,10 @@ impl Cell {
 
     /// The token if it may simply be used: no lock, no clock.
     #[inline]
-    pub(crate) fn ready(&self, engine: &Engine) -> Option<Arc<Current>> {
+    pub(crate) fn ready(&self, env: &Env) -> Option<Arc<Current>> {
         // The word first: a token published between the two reads is newer than the word, which is harmless.
         if self.word() & (CHECK_CLOCK | KNOWN_INVALID) != 0
-            || !engine.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
+            || !env.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
         {
             return None;
         }
@@ -246,11 +226,11 @@ impl Cell {
     }
 
     /// The token, or a wait, or the remembered failure.
-    pub(crate) fn read(self: &Arc<Self>, engine: &Arc<Engine>) -> Read {
-        if let Some(current) = self.ready(engine) {
+    pub(crate) fn read(self: &Arc<Self>, env: &Arc<Env>) -> Read {
+        if let Some(current) = self.ready(env) {
             return Read::Ready(current);
         }
-        let now = engine.clock.now();
+        let now = env.clock.now();
         let mut after = Afterwards::default();
         let mut state = self.lock();
         let current = self.current.load_full();
@@ -259,36 +239,34 @@ impl Cell {
             (Decision::Go, Some(current)) => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
-                let _ = self.join_or_start(&mut state, engine, &now, false, &mut after);
+                let _ = self.join_or_start(&mut state, env, &now, false, &mut after);
                 Read::Ready(current)
             }
-            (Decision::WaitOrGo, Some(current)) => {
-                match self.join_or_start(&mut state, engine, &now, false, &mut after) {
-                    Ok(waiter) => Read::Wait { waiter, fallback: Some(current) },
-                    Err(_) => Read::Ready(current),
-                }
-            }
+            (Decision::WaitOrGo, Some(current)) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
+                Ok(waiter) => Read::Wait { waiter, fallback: Some(current) },
+                Err(_) => Read::Ready(current),
+            },
             (Decision::Fail, _) => match state.failure() {
                 Some(failure) => Read::Failed(failure.told_at(&now)),
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
-            (_, _) => match self.join_or_start(&mut state, engine, &now, false, &mut after) {
-                Ok(waiter) if engine.policy.max_waiters.is_some_and(|max| waiter_count(&waiter) > max) => {
+            (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
+                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter_count(&waiter) > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
                 Err(error) => Read::Failed(Arc::new(error)),
             },
         };
-        self.rearm(&mut state, engine, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        self.rearm(&mut state, env, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
         drop(state);
         after.run();
         read
     }
 
     /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
-    pub(crate) fn reject(self: &Arc<Self>, engine: &Arc<Engine>, generation: u64, says_invalid: bool) -> Rejection {
-        let now = engine.clock.now();
+    pub(crate) fn reject(self: &Arc<Self>, env: &Arc<Env>, generation: u64, says_invalid: bool) -> Rejection {
+        let now = env.clock.now();
         let mut after = Afterwards::default();
         let mut state = self.lock();
         let current = self.current.load_full();
@@ -302,24 +280,23 @@ impl Cell {
             Some(current) => current.generation == generation,
             None => false,
         };
-        let rejection =
-            if let Some(refresh) = state.refresh.as_ref().filter(|refresh| !refresh.is_overdue(engine, &now)) {
-                let waiter = refresh.waiter.clone();
-                if is_current {
-                    state.trouble().limiter.joined();
-                }
-                Rejection::Wait { waiter, starter: false }
-            } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
-                Rejection::Failed(failure.told_at(&now))
-            } else if is_current && !state.trouble().limiter.may_refresh(now.monotonic) {
-                state.trouble().suppressed += 1;
-                Rejection::Suppressed
-            } else {
-                match self.join_or_start(&mut state, engine, &now, is_current, &mut after) {
-                    Ok(waiter) => Rejection::Wait { waiter, starter: is_current },
-                    Err(error) => Rejection::Failed(Arc::new(error)),
-                }
-            };
+        let rejection = if let Some(refresh) = state.refresh.as_ref().filter(|refresh| !refresh.is_overdue(env, &now)) {
+            let waiter = refresh.waiter.clone();
+            if is_current {
+                state.trouble().limiter.joined();
+            }
+            Rejection::Wait { waiter, starter: false }
+        } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
+            Rejection::Failed(failure.told_at(&now))
+        } else if is_current && !state.trouble().limiter.may_refresh(now.monotonic) {
+            state.trouble().suppressed += 1;
+            Rejection::Suppressed
+        } else {
+            match self.join_or_start(&mut state, env, &now, is_current, &mut after) {
+                Ok(waiter) => Rejection::Wait { waiter, starter: is_current },
+                Err(error) => Rejection::Failed(Arc::new(error)),
+            }
+        };
         if says_invalid && is_current && state.refresh.is_some() && !state.known_invalid {
             // Requests that would go out with a token known to be dead wait for this one refresh instead.
             state.known_invalid = true;
@@ -343,8 +320,8 @@ impl Cell {
     }
 
     /// The request whose rejection started a refresh was accepted with the generation that the refresh brought.
-    pub(crate) fn resend_accepted(&self, engine: &Engine, generation: u64) {
-        let now = engine.clock.now();
+    pub(crate) fn resend_accepted(&self, env: &Env, generation: u64) {
+        let now = env.clock.now();
         let mut state = self.lock();
         if state.generation == generation {
             state.trouble().limiter.cleared();
@@ -357,58 +334,84 @@ impl Cell {
     }
 
     /// Whether the token of this generation has passed its margin, by our own clocks.
-    pub(crate) fn is_past_margin(&self, engine: &Engine, generation: u64) -> bool {
+    pub(crate) fn is_past_margin(&self, env: &Env, generation: u64) -> bool {
         match self.current.load_full() {
             Some(current) if current.generation == generation => {
-                matches!(current.lifetime.freshness(&engine.clock.now()), Freshness::NearExpiry | Freshness::Expired)
+                matches!(current.lifetime.freshness(&env.clock.now()), Freshness::NearExpiry | Freshness::Expired)
             }
             _ => true,
         }
     }
 
     /// Takes in what a refresh brought. Publishes before anybody is woken.
-    pub(crate) fn finish(&self, engine: &Engine, id: RefreshId, result: Result<Token, TokenError>, asked: Now) {
-        let arrived = engine.clock.now();
+    fn finish(&self, env: &Env, id: RefreshId, result: Result<Granted, Failed>, asked: Now) {
+        let arrived = env.clock.now();
         let mut state = self.lock();
         let Some(refresh) = state.refresh.take_if(|refresh| refresh.id == id) else {
             // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
-            if let Ok(mut token) = result
+            if let Ok(granted) = result
                 && state.lineage == id.lineage
             {
-                state.rotate(&mut token);
+                state.rotate(granted.refresh);
             }
             return;
         };
         state.known_invalid = false;
-        if !result.as_ref().is_err_and(TokenError::is_held_back) {
+        if !result.as_ref().is_err_and(|failed| failed.error.is_held_back()) {
             state.token_requests += 1;
         }
         let result = match result {
-            Ok(token) => self.publish(&mut state, engine, token, asked, arrived),
-            Err(error) => RefreshResult::Failed(state.fail(engine, error, arrived)),
+            Ok(granted) => self.publish(&mut state, env, granted, asked, arrived),
+            Err(failed) => RefreshResult::Failed(state.refused(env, failed, arrived)),
         };
         if refresh.after_rejection && !matches!(result, RefreshResult::Failed(_)) {
             state.trouble().limiter.ended(arrived.monotonic);
         }
         self.watching.store(state.is_watching(arrived.monotonic), Ordering::Relaxed);
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
-        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
+        self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
         refresh.notify(result);
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
-    pub(crate) fn hand_in(&self, engine: &Engine, token: Token) -> Result<(), Arc<TokenError>> {
-        let now = engine.clock.now();
+    pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
+        // Only a token that a store has says when it was asked for; its refresh token is a copy.
+        let owner = match token.asked_at {
+            Some(_) => RefreshOwner::Store { single_use: true },
+            None => RefreshOwner::Cell,
+        };
+        self.set(env, token, None, owner)
+    }
+
+    /// The same for a token of which a store has the refresh token, of this number.
+    pub(crate) fn set(
+        &self,
+        env: &Env,
+        mut token: Token,
+        number: Option<u64>,
+        owner: RefreshOwner,
+    ) -> Result<(), Arc<TokenError>> {
+        let now = env.clock.now();
         // A token that is of no use changes nothing.
-        lifetime_of(&token, &engine.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
+        lifetime_of(&token, &env.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
         let superseded = state.supersede_refresh();
-        if !matches!(token.refresh_token, RefreshToken::Keep) {
-            state.lineage += 1;
+        let refresh = match std::mem::take(&mut token.refresh_token) {
+            RefreshToken::Keep => RefreshChange::Unchanged,
+            RefreshToken::Drop => RefreshChange::Removed,
+            RefreshToken::Replace(secret) => {
+                let number = number.unwrap_or_else(|| state.next_refresh_number());
+                RefreshChange::Replaced(HeldRefreshToken { secret, number, owner })
+            }
+        };
+        if !matches!(refresh, RefreshChange::Unchanged) {
+            state.lineage = state.lineage.wrapping_add(1);
         }
-        let result = self.publish(&mut state, engine, token, now, now);
-        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
+        let from_store = matches!(owner, RefreshOwner::Store { .. });
+        let granted = Granted { token, refresh, sent: None, from_store };
+        let result = self.publish(&mut state, env, granted, now, now);
+        self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
         superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
         match result {
@@ -432,7 +435,7 @@ impl Cell {
     pub(crate) fn revocable(&self) -> Revocable {
         let state = self.lock();
         Revocable {
-            refresh_token: state.refresh_token.clone(),
+            refresh_token: state.refresh_token.as_ref().map(|held| held.secret.clone()),
             current: self.current.load_full(),
             lineage: state.lineage,
         }
@@ -443,7 +446,7 @@ impl Cell {
         let mut state = self.lock();
         if state.lineage == revocable.lineage {
             state.refresh_token = None;
-            state.refresh_answer_lost = false;
+            state.maybe_spent = false;
         }
     }
 
@@ -459,8 +462,8 @@ impl Cell {
         self.lock().refresh.as_ref().map(|refresh| refresh.waiter.clone())
     }
 
-    pub(crate) fn stats(&self, engine: &Engine) -> CellStats {
-        let now = engine.clock.now();
+    pub(crate) fn stats(&self, env: &Env) -> CellStats {
+        let now = env.clock.now();
         let state = self.lock();
         CellStats {
             current: self.current.load_full(),
@@ -506,17 +509,18 @@ impl Cell {
         self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
     }
 
-    fn publish(&self, state: &mut State, engine: &Engine, mut token: Token, asked: Now, arrived: Now) -> RefreshResult {
-        state.rotate(&mut token);
+    fn publish(&self, state: &mut State, env: &Env, granted: Granted, asked: Now, arrived: Now) -> RefreshResult {
+        let Granted { token, refresh, from_store, .. } = granted;
+        state.rotate(refresh);
         // Who waited out the same outage renewed together, as those that started together did. Processes with a store
         // renew together, and once: there is no crowd to spread.
         let crowd = !state.tokens_seen || state.failure().is_some();
-        let first = crowd && !matches!(token.custody, Custody::Store { .. });
+        let first = crowd && !from_store;
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
-        let lifetime = match lifetime_of(&token, &engine.policy.lifetime, asked, arrived, first, (engine.draw)()) {
+        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, first, env.draw()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => {
-                return RefreshResult::Failed(state.fail(engine, no_lifetime_error(no_lifetime), arrived));
+                return RefreshResult::Failed(state.fail(env, no_lifetime_error(no_lifetime), arrived));
             }
         };
         state.tokens_seen = true;
@@ -541,7 +545,7 @@ impl Cell {
         };
         // Here, and not with the first request: the first clone of fresh bytes allocates.
         drop(token.header_value().clone());
-        let current = Arc::new(Current { generation, token, lifetime });
+        let current = Arc::new(Current { generation, token, lifetime, from_store });
         self.current.store(Some(current.clone()));
         if same_as.is_some() { RefreshResult::Same(current) } else { RefreshResult::New(current) }
     }
@@ -551,7 +555,7 @@ impl Cell {
         if !keep_refresh_token {
             state.lineage += 1;
             state.refresh_token = None;
-            state.refresh_answer_lost = false;
+            state.maybe_spent = false;
         }
         self.forget_token(&mut state);
         drop(state);
@@ -568,33 +572,46 @@ impl Cell {
         self.watching.store(false, Ordering::Relaxed);
         let former = self.current.swap(None);
         state.invalidated = former.or(state.invalidated.take());
-        self.word.store(state.generation << GENERATION_SHIFT | CHECK_CLOCK, Ordering::Release);
+        self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
     }
 
     fn join_or_start(
         self: &Arc<Self>,
         state: &mut State,
-        engine: &Arc<Engine>,
+        env: &Arc<Env>,
         now: &Now,
         after_rejection: bool,
         after: &mut Afterwards,
     ) -> Result<RefreshWaiter, TokenError> {
         match &state.refresh {
-            Some(refresh) if !refresh.is_overdue(engine, now) => return Ok(refresh.waiter.clone()),
+            Some(refresh) if !refresh.is_overdue(env, now) => return Ok(refresh.waiter.clone()),
             Some(_) => after.superseded = state.supersede_refresh(),
             None => {}
         }
+        let previous = self.current.load_full().or_else(|| state.invalidated.clone());
+        let held = state.refresh_token.as_ref();
         let request = TokenRequest {
-            refresh_token: state.refresh_token.clone(),
-            refresh_answer_lost: state.refresh_answer_lost,
-            custody: state.custody,
+            refresh_token: held.map(|held| held.secret.clone()),
+            refresh_answer_lost: state.maybe_spent,
+            refresh_number: held.map_or(0, |held| held.number),
+            refresh_owner: held.map_or(RefreshOwner::Cell, |held| held.owner),
             asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
-            previous: self.current.load_full().or_else(|| state.invalidated.clone()).map(|former| former.token.clone()),
-            ..engine.request(&self.partition.whole())
+            previous_from_store: previous.as_ref().is_some_and(|former| former.from_store),
+            previous: previous.map(|former| former.token.clone()),
+            ..env.request(&self.partition.whole())
         };
         let id = RefreshId { number: state.refreshes + 1, lineage: state.lineage };
         let sent = request.sent.clone();
-        let (prepared, sender, waiter) = refresh::prepare(engine, self, id, request, after_rejection)?;
+        let complete = {
+            let (cell, env) = (self.clone(), env.clone());
+            move |result, asked| {
+                cell.finish(&env, id, result, asked);
+                drop(cell);
+                env.coarse_clock.refresh_ended();
+            }
+        };
+        let prepared = refresh::prepare(env, request, after_rejection, Box::new(complete))?;
+        let (sender, waiter) = refresh::channel();
         after.prepared = Some(prepared);
         state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
@@ -605,7 +622,7 @@ impl Cell {
 
     /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
     /// the clock, which is slow but right.
-    fn rearm(&self, state: &mut State, engine: &Arc<Engine>, now: &Now, may_go: bool) {
+    fn rearm(&self, state: &mut State, env: &Arc<Env>, now: &Now, may_go: bool) {
         let Some(current) = self.current.load_full() else { return };
         self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
         let mut delay = current.lifetime.next_boundary(now).unwrap_or(Duration::MAX);
@@ -619,13 +636,13 @@ impl Cell {
         // The word first: a timer that goes off on the spot sets *due* again.
         self.word.store(current.word() | known_invalid, Ordering::Release);
         let good_until = if self.partition.is_default() {
-            engine.coarse_clock.tick(engine, now, delay.min(MAX_AGE));
+            env.coarse_clock.tick(now, delay.min(MAX_AGE));
             u64::MAX
         } else {
             // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
-            engine.coarse_time(|| *now).saturating_add(millis(ahead))
+            env.coarse_time(|| *now).saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
     }
@@ -673,20 +690,26 @@ impl State {
 
     /// The one place that says whether a refresh token would be lost with the cell.
     fn holds_the_only_refresh_token(&self) -> bool {
-        self.refresh_token.is_some() && !matches!(self.custody, Custody::Store { .. })
+        self.refresh_token.as_ref().is_some_and(|held| !matches!(held.owner, RefreshOwner::Store { .. }))
+    }
+
+    /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
+    fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
+        match failed.refresh {
+            RefreshFate::Untouched => {}
+            RefreshFate::MaybeSpent => self.maybe_spent = true,
+            RefreshFate::Dead => (self.refresh_token, self.maybe_spent) = (None, false),
+        }
+        self.fail(env, failed.error, now)
     }
 
     /// Remembers a failure for as long as its class says.
-    fn fail(&mut self, engine: &Engine, mut error: TokenError, now: Now) -> Arc<TokenError> {
-        if error.refresh_token_dead {
-            self.refresh_token = None;
-        }
-        self.refresh_answer_lost = error.refresh_answer_lost;
+    fn fail(&mut self, env: &Env, mut error: TokenError, now: Now) -> Arc<TokenError> {
         if error.is_held_back() {
-            return self.hold_back(engine, error, now);
+            return self.hold_back(env, error, now);
         }
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
-        let pause = engine.policy.pause_after(&error, in_a_row, (engine.draw)());
+        let pause = env.policy.pause_after(&error, in_a_row, env.draw());
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
@@ -703,10 +726,10 @@ impl State {
     }
 
     /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
-    fn hold_back(&mut self, engine: &Engine, error: TokenError, now: Now) -> Arc<TokenError> {
+    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
         let error = Arc::new(error);
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
-        let pause = engine.policy.pause_after(&error, 0, 0.0);
+        let pause = env.policy.pause_after(&error, 0, 0.0);
         let trouble = self.trouble();
         trouble.last_error = Some(error.clone());
         if let Some(pause) = pause {
@@ -716,17 +739,18 @@ impl State {
         error
     }
 
-    /// Takes the refresh token over: of a million tokens none keeps a copy.
-    fn rotate(&mut self, token: &mut Token) {
-        match std::mem::take(&mut token.refresh_token) {
-            RefreshToken::Keep => {}
-            RefreshToken::Replace(new) => {
-                self.refresh_token = Some(new);
-                self.custody = token.custody;
-            }
-            RefreshToken::Drop => self.refresh_token = None,
+    fn rotate(&mut self, change: RefreshChange) {
+        match change {
+            RefreshChange::Unchanged => {}
+            RefreshChange::Replaced(new) => self.refresh_token = Some(new),
+            RefreshChange::Removed => self.refresh_token = None,
         }
-        self.refresh_answer_lost = false;
+        self.maybe_spent = false;
+    }
+
+    /// Of a refresh token that takes the place of the one held.
+    fn next_refresh_number(&self) -> u64 {
+        self.refresh_token.as_ref().map_or(0, |held| held.number.saturating_add(1))
     }
 
     /// Lets a refresh in flight land in vain; whoever waits for it is told at once.
@@ -737,7 +761,7 @@ impl State {
             self.token_requests += 1;
         }
         // It may have redeemed the refresh token, and its answer is not in yet.
-        self.refresh_answer_lost |= refresh.is_some() && self.refresh_token.is_some();
+        self.maybe_spent |= refresh.is_some() && self.refresh_token.is_some();
         refresh
     }
 }
@@ -784,10 +808,10 @@ mod tests {
     use tokio::sync::Notify;
     use tokio::time::{advance, sleep};
 
-    use super::super::env::EnginePolicy;
     use super::*;
+    use crate::engine::{EnginePolicy, Table};
     use crate::token::{LifetimePolicy, TokenSource, erase};
-    use crate::types::SystemClock;
+    use crate::types::{Draw, SystemClock};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -806,11 +830,11 @@ mod tests {
             Self(Arc::new(GateState { asked: Mutex::default(), open: Notify::new(), rotates }))
         }
 
-        fn engine(&self, policy: EnginePolicy) -> Arc<Engine> {
+        fn table(&self, policy: EnginePolicy) -> Arc<Table> {
             let refresh_token = self.0.rotates.then(|| Secret::from("r0"));
-            let mut engine = Engine::new(erase(self.clone()), Arc::new(SystemClock), policy, refresh_token, None);
-            engine.draw = || 0.5;
-            Arc::new(engine)
+            let mut env = Env::new(erase(self.clone()), Arc::new(SystemClock), policy, None);
+            env.draw = Draw::always(0.5);
+            Table::new(env, refresh_token)
         }
 
         fn requests(&self) -> usize {
@@ -869,10 +893,10 @@ mod tests {
         }
 
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
         let looks = Arc::new(Looks(cell.clone(), AtomicUsize::new(0)));
-        let mut waiters: Vec<_> = (0..10).map(|_| wait(cell.read(&engine))).collect();
+        let mut waiters: Vec<_> = (0..10).map(|_| wait(cell.read(table.env()))).collect();
         for waiter in &mut waiters {
             let waker = Waker::from(looks.clone());
             assert!(waiter.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
@@ -882,7 +906,7 @@ mod tests {
         assert_eq!(looks.1.load(Ordering::Relaxed), 10);
         for waiter in waiters {
             let RefreshResult::New(current) = waiter.await else { panic!("no new token") };
-            assert_eq!(ready(cell.read(&engine)).generation, current.generation);
+            assert_eq!(ready(cell.read(table.env())).generation, current.generation);
         }
         assert_eq!(gate.requests(), 1);
     }
@@ -891,17 +915,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_waiter_of_an_older_refresh_leaves_the_newer_one() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
-        let late = wait(cell.read(&engine));
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        let late = wait(cell.read(table.env()));
         sleep(SECOND).await;
         cell.new_epoch(true);
-        let newer = wait(cell.read(&engine));
+        let newer = wait(cell.read(table.env()));
         sleep(SECOND).await;
         gate.let_one_land().await;
         assert!(matches!(late.await, RefreshResult::Superseded));
         // It is still the newer refresh that the next reader joins.
-        let joined = wait(cell.read(&engine));
+        let joined = wait(cell.read(table.env()));
         assert_eq!(gate.requests(), 2);
         gate.let_one_land().await;
         for waiter in [newer, joined] {
@@ -914,28 +938,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refresh_publishes_over_an_invalidation_but_not_into_another_epoch() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
-        cell.hand_in(&engine, token("old")).unwrap();
-        let old = ready(cell.read(&engine));
-        let Rejection::Wait { waiter, starter: true } = cell.reject(&engine, old.generation, true) else {
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        cell.hand_in(table.env(), token("old")).unwrap();
+        let old = ready(cell.read(table.env()));
+        let Rejection::Wait { waiter, starter: true } = cell.reject(table.env(), old.generation, true) else {
             panic!("no refresh")
         };
         cell.invalidate();
-        assert!(cell.ready(&engine).is_none());
-        let joined = wait(cell.read(&engine));
+        assert!(cell.ready(table.env()).is_none());
+        let joined = wait(cell.read(table.env()));
         sleep(SECOND).await;
         gate.let_one_land().await;
         for waiter in [waiter, joined] {
             assert!(matches!(waiter.await, RefreshResult::New(current) if current.token.access_token() == "1"));
         }
-        let published = ready(cell.read(&engine));
+        let published = ready(cell.read(table.env()));
         assert!(published.generation > old.generation);
         assert_eq!(gate.requests(), 1);
 
         // Changed credentials: what the refresh brings is not published.
         cell.invalidate();
-        let superseded = wait(cell.read(&engine));
+        let superseded = wait(cell.read(table.env()));
         sleep(SECOND).await;
         cell.new_epoch(true);
         gate.let_one_land().await;
@@ -961,23 +985,23 @@ mod tests {
         ];
         for (meanwhile, expected) in cases {
             let gate = Gate::new(true);
-            let engine = gate.engine(EnginePolicy::default());
-            let cell = engine.default_cell();
-            let waiter = wait(cell.read(&engine));
+            let table = gate.table(EnginePolicy::default());
+            let cell = table.default_cell();
+            let waiter = wait(cell.read(table.env()));
             sleep(SECOND).await;
             match meanwhile {
                 SameClient => cell.new_epoch(true),
                 AnotherClient => cell.new_epoch(false),
-                HandedIn => cell.hand_in(&engine, token("x")).unwrap(),
+                HandedIn => cell.hand_in(table.env(), token("x")).unwrap(),
                 HandedInWithItsOwn => {
                     let own = RefreshToken::Replace(Secret::from("own"));
-                    cell.hand_in(&engine, token("x").with_refresh_token(own)).unwrap();
+                    cell.hand_in(table.env(), token("x").with_refresh_token(own)).unwrap();
                 }
             }
             gate.let_one_land().await;
             assert!(matches!(waiter.await, RefreshResult::Superseded));
             cell.invalidate();
-            drop(wait(cell.read(&engine)));
+            drop(wait(cell.read(table.env())));
             sleep(SECOND).await;
             assert_eq!(gate.0.asked.lock().unwrap().last().unwrap().as_deref(), expected);
         }
@@ -987,19 +1011,19 @@ mod tests {
     #[test]
     fn a_refresh_on_a_runtime_that_nobody_drives_is_overtaken() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
         let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let stuck = {
             let _inside = parked.enter();
-            wait(cell.read(&engine))
+            wait(cell.read(table.env()))
         };
         let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         driven.block_on(async {
-            sleep(engine.policy.refresh_deadline / 2).await;
-            assert!(wait(cell.read(&engine)).ptr_eq(&stuck), "it may land yet");
-            sleep(engine.policy.refresh_deadline).await;
-            let second = wait(cell.read(&engine));
+            sleep(table.env().policy.refresh_deadline / 2).await;
+            assert!(wait(cell.read(table.env())).ptr_eq(&stuck), "it may land yet");
+            sleep(table.env().policy.refresh_deadline).await;
+            let second = wait(cell.read(table.env()));
             assert!(matches!(stuck.await, RefreshResult::Superseded));
             gate.let_one_land().await;
             assert!(matches!(second.await, RefreshResult::New(_)));
@@ -1009,63 +1033,58 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_handed_in_is_the_very_next_one() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
         for text in ["a", "b"] {
-            cell.hand_in(&engine, token(text)).unwrap();
-            let current = ready(cell.read(&engine));
+            cell.hand_in(table.env(), token(text)).unwrap();
+            let current = ready(cell.read(table.env()));
             assert_eq!(current.token.access_token(), text);
             assert_eq!(cell.word(), current.word());
         }
         assert_eq!(gate.requests(), 0);
         let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
-        let engine = gate.engine(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
+        let table = gate.table(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
         let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
-        assert_eq!(engine.default_cell().hand_in(&engine, expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
+        assert_eq!(table.default_cell().hand_in(table.env(), expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_cell_is_due_a_second_after_it_was_read_and_at_each_boundary() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
-        cell.hand_in(&engine, token("t")).unwrap();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        cell.hand_in(table.env(), token("t")).unwrap();
         for _ in 0..3 {
-            let current = ready(cell.read(&engine));
+            let current = ready(cell.read(table.env()));
             assert_eq!(cell.word(), current.word());
             sleep(SECOND - Duration::from_millis(2)).await;
-            assert!(cell.ready(&engine).is_some());
+            assert!(cell.ready(table.env()).is_some());
             sleep(Duration::from_millis(4)).await;
-            assert!(cell.ready(&engine).is_none(), "nobody has read a clock for a second");
+            assert!(cell.ready(table.env()).is_none(), "nobody has read a clock for a second");
         }
         // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
         advance(Duration::from_secs(7200)).await;
         assert_eq!(gate.requests(), 0);
-        drop(wait(cell.read(&engine)));
+        drop(wait(cell.read(table.env())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_background_refresh_is_noticed_when_its_pause_ends() {
-        let engine = Engine::new(
-            erase(tower::service_fn(|_: TokenRequest| async {
-                Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
-            })),
-            Arc::new(SystemClock),
-            EnginePolicy::default(),
-            None,
-            None,
-        );
-        let engine = Arc::new(engine);
-        let cell = engine.default_cell();
-        cell.hand_in(&engine, token("t")).unwrap();
+        let source = tower::service_fn(|_: TokenRequest| async {
+            Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
+        });
+        let env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        let table = Table::new(env, None);
+        let cell = table.default_cell();
+        cell.hand_in(table.env(), token("t")).unwrap();
         advance(Duration::from_secs(3000)).await;
-        ready(cell.read(&engine));
+        ready(cell.read(table.env()));
         sleep(Duration::from_millis(1)).await;
-        ready(cell.read(&engine));
-        assert!(cell.ready(&engine).is_some());
+        ready(cell.read(table.env()));
+        assert!(cell.ready(table.env()).is_some());
         sleep(Duration::from_millis(300)).await;
-        assert!(cell.ready(&engine).is_none(), "the pause is over and nobody was told");
-        assert_eq!(cell.stats(&engine).failures, 1);
+        assert!(cell.ready(table.env()).is_none(), "the pause is over and nobody was told");
+        assert_eq!(cell.stats(table.env()).failures, 1);
     }
 
     /// Behaviour 73.
@@ -1080,17 +1099,17 @@ mod tests {
                 async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
             }
         });
-        let mut engine = Engine::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None, None);
-        engine.draw = || 0.0;
-        let engine = Arc::new(engine);
-        let cell = engine.default_cell();
+        let mut env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        env.draw = Draw::always(0.0);
+        let table = Table::new(env, None);
+        let cell = table.default_cell();
         let renewed_after = || {
             let current = cell.current.load_full().unwrap();
-            current.lifetime.next_boundary(&engine.clock.now()).unwrap().as_secs_f64().round()
+            current.lifetime.next_boundary(&table.env().clock.now()).unwrap().as_secs_f64().round()
         };
         let fetch = || async {
             cell.invalidate();
-            let _ = wait(cell.read(&engine)).await;
+            let _ = wait(cell.read(table.env())).await;
         };
         fetch().await;
         assert_eq!(renewed_after(), 1260.0, "35 % of an hour");
@@ -1098,10 +1117,10 @@ mod tests {
         assert_eq!(renewed_after(), 2880.0, "80 %");
         down.store(true, Ordering::Relaxed);
         advance(Duration::from_secs(3000)).await;
-        ready(cell.read(&engine));
+        ready(cell.read(table.env()));
         sleep(SECOND).await;
         down.store(false, Ordering::Relaxed);
-        ready(cell.read(&engine));
+        ready(cell.read(table.env()));
         sleep(SECOND).await;
         assert_eq!(renewed_after(), 1259.0, "a second ago");
     }
@@ -1109,28 +1128,28 @@ mod tests {
     #[test]
     fn without_a_runtime_the_cell_stays_due_and_a_valid_token_is_used() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
-        assert!(matches!(cell.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
-        cell.hand_in(&engine, token("t")).unwrap();
-        ready(cell.read(&engine));
-        assert!(cell.ready(&engine).is_none(), "there is no timer, so each request must read the clock");
-        ready(cell.read(&engine));
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        assert!(matches!(cell.read(table.env()), Read::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
+        cell.hand_in(table.env(), token("t")).unwrap();
+        ready(cell.read(table.env()));
+        assert!(cell.ready(table.env()).is_none(), "there is no timer, so each request must read the clock");
+        ready(cell.read(table.env()));
     }
 
     #[test]
     fn a_runtime_without_timers_does_not_panic_in_the_caller() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
-        cell.hand_in(&engine, token("t")).unwrap();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        cell.hand_in(table.env(), token("t")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            ready(cell.read(&engine));
+            ready(cell.read(table.env()));
             tokio::task::yield_now().await;
-            assert!(cell.ready(&engine).is_none(), "its timer is gone");
+            assert!(cell.ready(table.env()).is_none(), "its timer is gone");
             cell.invalidate();
-            let RefreshResult::Failed(error) = wait(cell.read(&engine)).await else { panic!("it finished") };
+            let RefreshResult::Failed(error) = wait(cell.read(table.env())).await else { panic!("it finished") };
             assert_eq!(error.kind(), TokenErrorKind::Aborted);
         });
     }
@@ -1138,13 +1157,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_wait_as_may_and_no_more() {
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy { max_waiters: Some(2), ..EnginePolicy::default() });
-        let cell = engine.default_cell();
-        let waiters = [wait(cell.read(&engine)), wait(cell.read(&engine))];
-        assert!(matches!(cell.read(&engine), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
+        let table = gate.table(EnginePolicy { max_waiters: Some(2), ..EnginePolicy::default() });
+        let cell = table.default_cell();
+        let waiters = [wait(cell.read(table.env())), wait(cell.read(table.env()))];
+        assert!(matches!(cell.read(table.env()), Read::Failed(error) if error.kind() == TokenErrorKind::Overloaded));
         let [first, second] = waiters;
         drop(first);
-        let third = wait(cell.read(&engine));
+        let third = wait(cell.read(table.env()));
         sleep(SECOND).await;
         gate.let_one_land().await;
         assert!(matches!((second.await, third.await), (RefreshResult::New(_), RefreshResult::New(_))));
@@ -1156,8 +1175,8 @@ mod tests {
         const TOKENS: u64 = 20_000;
 
         let gate = Gate::new(false);
-        let engine = gate.engine(EnginePolicy::default());
-        let cell = engine.default_cell();
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
         let published = AtomicU64::new(0);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         std::thread::scope(|threads| {
@@ -1170,7 +1189,7 @@ mod tests {
                         let of_word = Current::generation_of(word);
                         assert!(of_word >= floor, "word {of_word} after {floor} was published");
                         let read = cell.current.load_full();
-                        for current in read.into_iter().chain(cell.ready(&engine)) {
+                        for current in read.into_iter().chain(cell.ready(table.env())) {
                             // The first token is of the first generation, and so on: each says which one it belongs to.
                             assert_eq!(current.token.access_token(), current.generation.to_string());
                             assert!(current.generation >= of_word, "a new word with an old token");
@@ -1184,11 +1203,11 @@ mod tests {
             threads.spawn(|| {
                 let _timers = runtime.enter();
                 while published.load(Ordering::Relaxed) < TOKENS {
-                    let _ = cell.read(&engine);
+                    let _ = cell.read(table.env());
                 }
             });
             for number in 1..=TOKENS {
-                cell.hand_in(&engine, token(&number.to_string())).unwrap();
+                cell.hand_in(table.env(), token(&number.to_string())).unwrap();
                 published.store(number, Ordering::Release);
             }
         });

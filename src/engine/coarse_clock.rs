@@ -1,26 +1,40 @@
 //! The coarse time of an engine, so that no request reads a clock and no cell has a timer.
 //!
 //! Whoever takes a slow path has read both clocks anyway and says so here: a *tick*. A tick publishes the time and arms the
-//! engine's one timer, at most [`MAX_AGE`] ahead. The timer going off or being dropped (its runtime ended) stops the
+//! one timer, at most [`MAX_AGE`] ahead. The timer going off or being dropped (its runtime ended) stops the
 //! coarse clock, and the next request reads the clocks again. So a suspended machine, a clock step or another runtime cost at most
 //! a second however many cells there are, and an engine that nobody uses has no timer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::env::Engine;
 use crate::token::elapsed;
 use crate::types::Now;
 
 /// The longest time for which a clock is not read while requests come.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(1);
 
+/// Who is told of the timer: all cells.
+pub(crate) trait OnTimer: Send + Sync {
+    fn coarse_clock(&self) -> &CoarseClock;
+
+    /// It has gone off, at `time` of the clock.
+    fn fired(&self, time: u64);
+
+    /// The clock has stopped: whoever relies on it must look.
+    fn stopped(&self);
+
+    /// A refresh has ended, and its cell is in nobody's hands on account of it.
+    fn refresh_ended(self: Arc<Self>);
+}
+
 pub(crate) struct CoarseClock {
     /// Milliseconds since the first tick, at the last one; or [`STOPPED`].
     coarse: AtomicU64,
+    on_timer: OnceLock<Weak<dyn OnTimer>>,
     state: Mutex<State>,
 }
 
@@ -38,7 +52,19 @@ struct State {
 
 impl CoarseClock {
     pub(crate) fn new() -> Self {
-        Self { coarse: AtomicU64::new(STOPPED), state: Mutex::default() }
+        Self { coarse: AtomicU64::new(STOPPED), on_timer: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// Whose timer it is; said once.
+    pub(crate) fn tells(&self, on_timer: Weak<dyn OnTimer>) {
+        let _ = self.on_timer.set(on_timer);
+    }
+
+    /// Tells whoever is told of the timer that a refresh has ended.
+    pub(crate) fn refresh_ended(&self) {
+        if let Some(cells) = self.on_timer.get().and_then(Weak::upgrade) {
+            cells.refresh_ended();
+        }
     }
 
     /// Whether `moment` (of [`millis`]) is still ahead, as far as is known without a clock. Coarse time is at most
@@ -56,7 +82,7 @@ impl CoarseClock {
 
     /// The clocks were read. The timer goes off after `delay` or earlier. Returns the milliseconds since the first tick,
     /// never less than what either clock says has passed.
-    pub(crate) fn tick(&self, engine: &Arc<Engine>, now: &Now, delay: Duration) -> u64 {
+    pub(crate) fn tick(&self, now: &Now, delay: Duration) -> u64 {
         let mut state = self.lock();
         let time = state.advance(*now);
         let fires_at = now.monotonic + delay;
@@ -65,7 +91,7 @@ impl CoarseClock {
             return time;
         }
         state.timer += 1;
-        let timer = Timer { engine: Arc::downgrade(engine), number: state.timer };
+        let timer = self.on_timer.get().map(|on_timer| Timer { on_timer: on_timer.clone(), number: state.timer });
         state.fires_at = Some(fires_at);
         self.coarse.store(time, Ordering::Release);
         drop(state);
@@ -74,7 +100,9 @@ impl CoarseClock {
             runtime.spawn(async move {
                 // Made here, so that a runtime without timers drops the timer instead of panicking in the caller.
                 tokio::time::sleep(delay).await;
-                timer.sweep();
+                if let Some(timer) = timer {
+                    timer.fire();
+                }
             });
         }
         time
@@ -102,29 +130,29 @@ pub(crate) fn millis(span: Duration) -> u64 {
 
 /// Stops the coarse clock when it is dropped, unless a newer one has been armed.
 struct Timer {
-    engine: Weak<Engine>,
+    on_timer: Weak<dyn OnTimer>,
     number: u64,
 }
 
 impl Timer {
-    /// Idle cells go where no request waits for it.
-    fn sweep(self) {
-        if let Some(engine) = self.engine.upgrade() {
-            let time = millis(engine.coarse_clock.lock().since_first);
-            engine.sweep(time);
+    fn fire(self) {
+        if let Some(on_timer) = self.on_timer.upgrade() {
+            let time = millis(on_timer.coarse_clock().lock().since_first);
+            on_timer.fired(time);
         }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let Some(engine) = self.engine.upgrade() else { return };
-        let mut state = engine.coarse_clock.lock();
+        let Some(on_timer) = self.on_timer.upgrade() else { return };
+        let clock = on_timer.coarse_clock();
+        let mut state = clock.lock();
         if state.timer == self.number {
             state.fires_at = None;
-            engine.coarse_clock.coarse.store(STOPPED, Ordering::Release);
+            clock.coarse.store(STOPPED, Ordering::Release);
             drop(state);
-            engine.default_cell().set_check_clock();
+            on_timer.stopped();
         }
     }
 }

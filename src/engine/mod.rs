@@ -1,17 +1,24 @@
 //! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
+//!
+//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `coarse_clock`, `env`,
+//! `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*, *reject*, *accepted*.
 
 mod cell;
 mod coarse_clock;
+mod current;
 mod decision;
 mod endpoint_limits;
 mod env;
 mod key;
 mod refresh;
 mod rejection_limiter;
+mod shards;
 mod table;
 
-pub(crate) use cell::{Cell, Current, Read, Rejection};
+pub(crate) use cell::{Cell, Read, Rejection};
+pub(crate) use current::Current;
 pub(crate) use endpoint_limits::{EndpointLimits, Limited};
-pub(crate) use env::{Engine, EnginePolicy};
+pub(crate) use env::{EnginePolicy, Env};
 pub(crate) use key::Partition;
 pub(crate) use refresh::{RefreshResult, RefreshWaiter};
+pub(crate) use table::Table;

@@ -1,9 +1,10 @@
 //! The one token request under way for a cell, shared by everybody who needs its result.
 //!
 //! A refresh is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
-//! token would be lost with a leader that is dropped. Waiters hold a waiter, a shared future. Whatever ends the
-//! task, a result, the deadline, a panic or the end of its runtime, ends the refresh exactly once, through [`CompletionGuard`]'s `Drop` if need be;
-//! the cell is settled first and the waiters resolve after, so that whoever wakes sees the cell as it now is.
+//! token would be lost with a leader that is dropped. Those who wait hold a waiter, a shared future. Whatever ends the
+//! task, a result, the deadline, a panic or the end of its runtime, completes the refresh exactly once, through
+//! [`CompletionGuard`]'s `Drop` if need be; the cell is settled first and the waiters resolve after, so that whoever wakes
+//! sees the cell as it now is.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,9 +16,9 @@ use futures_util::future::Shared;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, Current, RefreshId};
-use super::env::Engine;
-use crate::token::{Token, TokenRequest};
+use super::current::Current;
+use super::env::Env;
+use crate::token::{Asked, Failed, Granted, RefreshContext, TokenRequest};
 use crate::types::{Now, TokenError, TokenErrorKind, events};
 
 /// A place among those who wait for a refresh. Cheap to clone; dropping it cancels nothing.
@@ -33,6 +34,24 @@ pub(crate) enum RefreshResult {
     Failed(Arc<TokenError>),
     /// Its credentials were replaced meanwhile: its token is not used. Look at the cell again.
     Superseded,
+}
+
+impl RefreshResult {
+    /// What a waiter does with it: a token, an error, or look again (`None`).
+    pub(crate) fn resolve(
+        self,
+        fallback: Option<Arc<Current>>,
+        now: impl FnOnce() -> Now,
+    ) -> Option<Result<Arc<Current>, Arc<TokenError>>> {
+        match self {
+            RefreshResult::New(current) | RefreshResult::Same(current) => Some(Ok(current)),
+            RefreshResult::Failed(error) => Some(match fallback {
+                Some(current) if current.lifetime.is_alive(&now()) => Ok(current),
+                _ => Err(error),
+            }),
+            RefreshResult::Superseded => None,
+        }
+    }
 }
 
 /// The other end of a refresh's waiters; the cell holds it.
@@ -52,8 +71,17 @@ impl Future for RefreshReceiver {
     }
 }
 
-/// A refresh that is not in the air yet: made under the cell's lock, spawned after it is released, since a runtime that
-/// has shut down drops the task, and so ends the refresh, on the spot.
+/// A place to wait for a result, and the end that tells it.
+pub(crate) fn channel() -> (ResultSender, RefreshWaiter) {
+    let (sender, receiver) = oneshot::channel();
+    (sender, RefreshReceiver(receiver).shared())
+}
+
+/// What is to be done with the result, once: by the cell.
+pub(crate) type Completion = Box<dyn FnOnce(Result<Granted, Failed>, Now) + Send>;
+
+/// A refresh that has not begun: made under the cell's lock, spawned after it is released, since a runtime that has shut
+/// down drops the task, and so ends the refresh, on the spot.
 #[must_use]
 pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
@@ -62,23 +90,20 @@ pub(crate) struct PreparedRefresh {
     after_rejection: bool,
 }
 
-/// Prepares a refresh on the current runtime: the prepared, the end for the cell, the waiter for those who wait.
+/// Prepares a refresh on the current runtime.
 ///
 /// # Errors
 /// `NoRuntime` outside a tokio runtime.
 pub(crate) fn prepare(
-    engine: &Arc<Engine>,
-    cell: &Arc<Cell>,
-    id: RefreshId,
+    env: &Arc<Env>,
     request: TokenRequest,
     after_rejection: bool,
-) -> Result<(PreparedRefresh, ResultSender, RefreshWaiter), TokenError> {
+    complete: Completion,
+) -> Result<PreparedRefresh, TokenError> {
     let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-    let (sender, receiver) = oneshot::channel();
-    let carries_refresh_token = request.refresh_token.is_some();
-    let guard =
-        CompletionGuard { engine: engine.clone(), cell: cell.clone(), id, carries_refresh_token, finished: false };
-    Ok((PreparedRefresh { guard, runtime, request, after_rejection }, sender, RefreshReceiver(receiver).shared()))
+    let asked = Asked::of(&request);
+    let guard = CompletionGuard { env: env.clone(), asked, context: None, complete: Some(complete) };
+    Ok(PreparedRefresh { guard, runtime, request, after_rejection })
 }
 
 impl PreparedRefresh {
@@ -88,48 +113,51 @@ impl PreparedRefresh {
     }
 }
 
-async fn run(guard: CompletionGuard, mut request: TokenRequest) {
-    let asked = guard.engine.clock.now();
-    request.context = Some(Arc::new(guard.engine.context()));
-    let fetch = async { guard.engine.source.fetch_boxed(request).await };
-    let result = match tokio::time::timeout(guard.engine.policy.refresh_deadline, fetch).await {
+async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
+    let asked = guard.env.clock.now();
+    let context = Arc::new(guard.env.context());
+    guard.context = Some(context.clone());
+    request.context = Some(context.clone());
+    let env = guard.env.clone();
+    let fetch = async { env.source.fetch_boxed(request).await };
+    let result = match tokio::time::timeout(env.policy.refresh_deadline, fetch).await {
         Ok(result) => result,
         Err(_) => {
             let error = TokenError::new(TokenErrorKind::Timeout);
-            Err(guard.without_answer(error.with_detail("the deadline of the whole token request passed")))
+            let error = error.with_detail("the deadline of the whole token request passed");
+            Err(context.report.unfinished(&guard.asked, error))
         }
     };
-    guard.finish(result, asked);
+    guard.complete(result, asked);
 }
 
-/// Sees to it that a refresh ends, and ends once.
+/// Sees to it that a refresh is completed, and once.
 struct CompletionGuard {
-    engine: Arc<Engine>,
-    cell: Arc<Cell>,
-    id: RefreshId,
-    carries_refresh_token: bool,
-    finished: bool,
+    env: Arc<Env>,
+    asked: Asked,
+    /// From when the source is asked.
+    context: Option<Arc<RefreshContext>>,
+    complete: Option<Completion>,
 }
 
 impl CompletionGuard {
-    fn finish(mut self, result: Result<Token, TokenError>, asked: Now) {
-        self.finished = true;
-        self.cell.finish(&self.engine, self.id, result, asked);
-    }
-
-    /// The refresh token that was sent may be spent.
-    fn without_answer(&self, mut error: TokenError) -> TokenError {
-        error.refresh_answer_lost = self.carries_refresh_token;
-        error
+    fn complete(mut self, result: Result<Granted, Failed>, asked: Now) {
+        if let Some(complete) = self.complete.take() {
+            complete(result, asked);
+        }
     }
 }
 
 /// A panic or a runtime that shuts down drops the task without a result.
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        if !self.finished {
-            let error = self.without_answer(TokenError::new(TokenErrorKind::Aborted));
-            self.cell.finish(&self.engine, self.id, Err(error), self.engine.clock.now());
+        if let Some(complete) = self.complete.take() {
+            let error = TokenError::new(TokenErrorKind::Aborted);
+            let failed = match &self.context {
+                Some(context) => context.report.unfinished(&self.asked, error),
+                None => error.into(),
+            };
+            complete(Err(failed), self.env.clock.now());
         }
     }
 }

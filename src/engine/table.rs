@@ -1,313 +1,351 @@
-//! All cells of an engine but the main one, bounded.
+//! `Table`: one configuration's cells, that of the default partition and all others.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-use hashbrown::HashTable;
+use tokio::runtime::Handle;
 
-use super::cell::Cell;
-use super::coarse_clock::millis;
+use super::cell::{Cell, Read};
+use super::coarse_clock::{CoarseClock, MAX_AGE, OnTimer};
+use super::current::Current;
+use super::env::Env;
 use super::key::Partition;
+use super::shards::{EvictedTotals, Shards};
+use crate::token::Token;
+use crate::types::{Secret, TokenError};
 
-/// A sharded table, so that tenants do not queue behind each other's look-ups, and a cursor that goes round in each shard.
-///
-/// A hit takes a read lock, allocates nothing, and writes to the cell only if a cell was made or a second has passed since
-/// the last one. With each new cell the cursor looks at the next few: those that have been idle for too long go, and, over
-/// the bound, the one of them that has gone unused the longest. So an insertion costs the same however many cells there are.
-///
-/// A cell with a refresh, with a refresh token that is kept nowhere else, or in somebody's hands never goes: an eviction can
-/// neither fork a refresh nor lose a grant. Where all that the cursor meets are such, the table is larger for a while.
+/// One configuration's tokens: a cell for each partition, over one [`Env`]. It knows neither HTTP clients nor bodies.
 pub(crate) struct Table {
-    shards: Box<[RwLock<Shard>]>,
-    hasher: RandomState,
-    max: usize,
-    /// In milliseconds.
-    idle: u64,
-    count: AtomicUsize,
-    evicted_totals: EvictedTotals,
+    env: Arc<Env>,
+    default_cell: Arc<Cell>,
+    others: Shards,
+    /// A task sees to it that there are no more cells than there should be.
+    sweeping: AtomicBool,
 }
-
-#[derive(Default)]
-struct Shard {
-    table: HashTable<Arc<Cell>>,
-    /// Where the cursor is in the table.
-    cursor: usize,
-    /// How many cells were made here; wraps.
-    insertions: u32,
-}
-
-/// The figures of the cells that went, so that sums over all cells never fall.
-#[derive(Default)]
-pub(crate) struct EvictedTotals {
-    pub(crate) token_requests: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) suppressed: AtomicU64,
-}
-
-/// So many that of a million cells a table that grows, for which it must look at each, stops the others for half a
-/// millisecond only.
-const MOST_SHARDS: usize = 256;
-/// How many cells a shard should have before there is another: enough for the cursor to choose from.
-const CELLS_A_SHARD: usize = 64;
-/// How many cells the cursor looks at for a new one. Of so many the least recently used is nearly the least recently used of
-/// all: that it is of the more recently used half happens once in 65 536 times.
-const CANDIDATES: usize = 16;
-/// How many it drops at once that are not idle: two, so that a table that had to grow over its bound gets back to it.
-const MOST_DROPPED: usize = 2;
-/// How many buckets of a table it passes for that at most: a table is never that empty for long.
-const BUCKETS: usize = 16 * CANDIDATES;
-/// How many buckets of each shard the cursor passes in a second: a million cells in some minutes, for a thousandth of a core.
-const BUCKETS_PER_TICK: usize = 16;
 
 impl Table {
-    pub(crate) fn new(max: usize, idle: Duration) -> Self {
-        let shards = (max / CELLS_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
-        Self {
-            shards: (0..shards).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
-            max,
-            idle: millis(idle),
-            count: AtomicUsize::new(0),
-            evicted_totals: EvictedTotals::default(),
-        }
+    pub(crate) fn new(env: Env, refresh_token: Option<Secret<String>>) -> Arc<Self> {
+        Arc::new_cyclic(|table: &Weak<Self>| {
+            env.coarse_clock.tells(table.clone());
+            let default_cell = Arc::new(Cell::new(&Partition::default(), refresh_token));
+            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle);
+            Self { env: Arc::new(env), default_cell, others, sweeping: AtomicBool::new(false) }
+        })
     }
 
-    /// The cell of a partition, made if there is none. `time` in milliseconds since the engine's first tick.
-    pub(crate) fn cell(&self, partition: Partition, time: u64) -> Arc<Cell> {
-        let hash = self.hasher.hash_one(&partition);
-        if let Some(cell) = self.found(hash, &partition, time) {
-            return cell;
-        }
-        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = shard.get(hash, &partition) {
-            return cell.clone();
-        }
-        let cell = Arc::new(Cell::new(&partition, None));
-        shard.insertions = shard.insertions.wrapping_add(1);
-        cell.touch(shard.stamp(time));
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.evict_some(&mut shard, CANDIDATES, BUCKETS, time);
-        shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
-        cell
+    #[inline]
+    pub(crate) fn env(&self) -> &Arc<Env> {
+        &self.env
+    }
+
+    /// The cell of the partition that needs no key.
+    #[inline]
+    pub(crate) fn default_cell(&self) -> &Arc<Cell> {
+        &self.default_cell
+    }
+
+    /// The cell of a partition, made if there is none.
+    pub(crate) fn cell(&self, partition: Partition) -> Arc<Cell> {
+        if partition.is_default() { self.default_cell.clone() } else { self.others.cell(partition, self.time()) }
     }
 
     /// The cell of a partition, if there is one.
-    pub(crate) fn existing(&self, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
-        self.found(self.hasher.hash_one(partition), partition, time)
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Cell>> {
-        let mut all = Vec::with_capacity(self.count.load(Ordering::Relaxed));
-        for shard in &self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            all.extend(shard.table.iter().cloned());
-        }
-        all
-    }
-
-    pub(crate) fn evicted_totals(&self) -> &EvictedTotals {
-        &self.evicted_totals
-    }
-
-    /// Lets some of the cells go that have been idle for too long. To be called now and then.
-    pub(crate) fn sweep(&self, time: u64) {
-        for shard in &self.shards {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            self.evict_some(&mut shard, BUCKETS_PER_TICK, BUCKETS_PER_TICK, time);
-            shard.shrink(&self.hasher);
+    pub(crate) fn existing_cell(&self, partition: &Partition) -> Option<Arc<Cell>> {
+        if partition.is_default() {
+            Some(self.default_cell.clone())
+        } else {
+            self.others.existing(partition, self.time())
         }
     }
 
-    fn found(&self, hash: u64, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
-        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
-        let cell = shard.get(hash, partition)?;
-        cell.touch(shard.stamp(time));
-        Some(cell.clone())
+    pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
+        let mut cells = self.others.all().0;
+        cells.push(self.default_cell.clone());
+        cells
     }
 
-    fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // The table uses the lowest and the highest bits.
-        &self.shards[(hash >> 32) as usize % self.shards.len()]
+    /// All cells but the default one, and the figures of those that were dropped: no cell is in neither.
+    pub(crate) fn others_and_evicted_totals(&self) -> (Vec<Arc<Cell>>, EvictedTotals) {
+        self.others.all()
     }
 
-    fn evict_some(&self, shard: &mut Shard, candidates: usize, buckets: usize, time: u64) {
-        let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
-        let idle_since = stamp(time.saturating_sub(self.idle), 0);
-        for cell in shard.evict_some(Eviction { candidates, buckets, over, idle_since }) {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            self.evicted_totals.count(&cell);
-        }
-    }
-}
-
-/// How far the cursor goes, and what it takes.
-struct Eviction {
-    candidates: usize,
-    buckets: usize,
-    /// How many cells there are too many.
-    over: usize,
-    /// Table last used before this stamp have been idle for too long.
-    idle_since: u64,
-}
-
-impl Shard {
-    fn get(&self, hash: u64, partition: &Partition) -> Option<&Arc<Cell>> {
-        self.table.find(hash, |cell| cell.partition().is(partition))
-    }
-
-    fn stamp(&self, time: u64) -> u64 {
-        stamp(time, self.insertions)
-    }
-
-    fn evict_some(&mut self, evict_some: Eviction) -> Vec<Arc<Cell>> {
-        let mut unused = Vec::with_capacity(CANDIDATES);
-        let mut candidates = 0;
-        for _ in 0..self.table.num_buckets().min(evict_some.buckets) {
-            self.cursor = (self.cursor + 1) % self.table.num_buckets();
-            let Some(cell) = self.table.get_bucket(self.cursor) else { continue };
-            // The table's is the only reference, and nobody gets another while this shard is locked.
-            if Arc::strong_count(cell) == 1 && cell.is_idle() {
-                unused.push((cell.last_used(), self.cursor));
-            }
-            candidates += 1;
-            if candidates == evict_some.candidates {
-                break;
+    /// The token, waiting for it if need be.
+    pub(crate) async fn token(&self, partition: Partition) -> Result<Token, Arc<TokenError>> {
+        let cell = self.cell(partition);
+        loop {
+            let result: Option<Result<Arc<Current>, _>> = match cell.read(&self.env) {
+                Read::Ready(current) => Some(Ok(current)),
+                Read::Failed(error) => Some(Err(error)),
+                Read::Wait { waiter, fallback } => waiter.await.resolve(fallback, || self.env.clock.now()),
+            };
+            if let Some(result) = result {
+                return result.map(|current| current.token.clone());
             }
         }
-        unused.sort_unstable();
-        let idle = unused.partition_point(|(used, _)| *used < evict_some.idle_since);
-        unused.truncate(idle.max(evict_some.over.min(MOST_DROPPED)));
-        let buckets = unused.into_iter().map(|(_, place)| place);
-        buckets.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0)).collect()
     }
 
-    /// Gives memory back after many have gone.
-    fn shrink(&mut self, hasher: &RandomState) {
-        if self.table.capacity() > CELLS_A_SHARD.max(4 * self.table.len()) {
-            self.table.shrink_to(2 * self.table.len(), |cell| hasher.hash_one(cell.partition()));
+    fn time(&self) -> u64 {
+        self.env.coarse_time(|| self.env.clock.now())
+    }
+}
+
+impl OnTimer for Table {
+    fn coarse_clock(&self) -> &CoarseClock {
+        &self.env.coarse_clock
+    }
+
+    /// Idle cells go where no request waits for it.
+    fn fired(&self, time: u64) {
+        self.others.sweep(time);
+    }
+
+    fn stopped(&self) {
+        self.default_cell.set_check_clock();
+    }
+
+    fn refresh_ended(self: Arc<Self>) {
+        if !self.others.is_over() {
+            return;
+        }
+        self.others.trim(self.time());
+        // What is in somebody's hands now goes later, though nobody asks any more.
+        if self.others.is_over()
+            && !self.sweeping.swap(true, Ordering::Relaxed)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let sweep = Sweep(Arc::downgrade(&self));
+            runtime.spawn(async move { sweep.run().await });
         }
     }
 }
 
-/// When a cell was used: the second, and within it the number of cells made before.
-fn stamp(time: u64, insertions: u32) -> u64 {
-    (time / 1000) << 32 | u64::from(insertions)
+/// Sweeps for some seconds, until there are no more cells than there should be: not for ever, since cells with the only
+/// refresh token stay.
+struct Sweep(Weak<Table>);
+
+impl Sweep {
+    const SECONDS: usize = 8;
+
+    async fn run(self) {
+        for _ in 0..Self::SECONDS {
+            tokio::time::sleep(MAX_AGE).await;
+            let Some(table) = self.0.upgrade() else { return };
+            table.others.sweep(table.time());
+            if !table.others.is_over() {
+                return;
+            }
+        }
+    }
 }
 
-impl EvictedTotals {
-    fn count(&self, cell: &Cell) {
-        let (token_requests, failures, suppressed) = cell.counts();
-        self.token_requests.fetch_add(token_requests, Ordering::Relaxed);
-        self.failures.fetch_add(failures, Ordering::Relaxed);
-        self.suppressed.fetch_add(suppressed, Ordering::Relaxed);
+/// Also where its runtime ends.
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        if let Some(table) = self.0.upgrade() {
+            table.sweeping.store(false, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::engine::{Engine, EnginePolicy};
-    use crate::token::{RefreshToken, Token, TokenRequest, erase};
-    use crate::types::{Secret, SystemClock, TenantId, TokenError};
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    use std::time::{Duration, SystemTime};
 
+    use tokio::time::{Instant, advance, sleep};
+
+    use super::*;
+    use crate::engine::EnginePolicy;
+    use crate::token::{TokenRequest, erase};
+    use crate::types::{Clock, Draw, Now, SystemClock, TenantId, TokenErrorKind};
+
+    const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn partition(n: usize) -> Partition {
         Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
     }
 
-    /// How many tenants a test goes through: a million where the build is optimised.
-    fn many() -> usize {
-        if cfg!(debug_assertions) { 30_000 } else { 1_000_000 }
+    /// How often each tenant's token was asked for.
+    type Asked = Arc<Mutex<HashMap<usize, usize>>>;
+
+    /// Tenant 0's authorization server hangs, tenant 1's fails; the others' tokens are of an hour, the first renewed
+    /// after half of it or so.
+    fn table(max_partitions: usize, clock: impl Clock) -> (Arc<Table>, Asked) {
+        let asked = Asked::default();
+        let source = {
+            let asked = asked.clone();
+            tower::service_fn(move |request: TokenRequest| {
+                let tenant: usize = request.tenant.unwrap().as_str().parse().unwrap();
+                let times = {
+                    let mut asked = asked.lock().unwrap();
+                    let times = asked.entry(tenant).or_default();
+                    *times += 1;
+                    *times
+                };
+                async move {
+                    match tenant {
+                        0 => std::future::pending().await,
+                        1 => Err(TokenError::permanent("no such tenant")),
+                        _ => Ok::<_, TokenError>(Token::bearer(&format!("{tenant}.{times}")).unwrap().expires_in(HOUR)),
+                    }
+                }
+            })
+        };
+        let policy = EnginePolicy { max_partitions, ..EnginePolicy::default() };
+        let mut env = Env::new(erase(source), Arc::new(clock), policy, None);
+        env.draw = Draw::always(0.5);
+        (Table::new(env, None), asked)
     }
 
-    /// Behaviour 93.
-    #[test]
-    fn a_million_tenants_keep_to_the_bound_and_the_busy_one_stays() {
-        for max in [1, 64, 1000] {
-            let cells = Table::new(max, HOUR);
-            let busy = Arc::downgrade(&cells.cell(partition(0), 0));
-            for n in 1..many() {
-                cells.cell(partition(n), 0);
-                assert_eq!(cells.existing(&partition(0), 0).is_some(), max > 1);
-                assert!(cells.count.load(Ordering::Relaxed) <= max.max(2));
-            }
-            assert_eq!(busy.upgrade().is_some(), max > 1);
-            assert_eq!(cells.all().len(), cells.count.load(Ordering::Relaxed));
-            let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
-            assert!(buckets <= 4 * max.max(64), "{buckets} buckets for {max} cells");
+    /// Behaviours 12 and 93.
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_hanging_nor_a_failing_tenant_delays_another() {
+        let (table, asked) = table(1000, SystemClock);
+        let start = Instant::now();
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let table = table.clone();
+                tokio::spawn(async move { table.token(partition(0)).await })
+            })
+            .collect();
+        for n in 1..5_000 {
+            let token = table.token(partition(n)).await;
+            assert_eq!(token.is_ok(), n > 1);
+            assert!(token.is_err() || token.unwrap().access_token() == format!("{n}.1"));
         }
-    }
-
-    /// Behaviour 93.
-    #[test]
-    fn those_that_come_again_outlast_those_that_come_once() {
-        let cells = Table::new(1000, HOUR);
-        for round in 0..100 {
-            for n in 0..100 {
-                assert!(cells.existing(&partition(n), 0).is_some() || round == 0, "tenant {n} in round {round}");
-                cells.cell(partition(n), 0);
-                cells.cell(partition(1000 + round * 100 + n), 0);
-            }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        // 4000 cells went meanwhile, and not that one.
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap().unwrap_err().kind(), TokenErrorKind::Timeout);
         }
+        assert_eq!(start.elapsed().as_secs(), table.env().policy.refresh_deadline.as_secs());
+        assert!(table.all_cells().len() <= 1 + 1000);
+        assert!(asked.lock().unwrap().values().all(|times| *times == 1));
+        let (cells, evicted_totals) = table.others_and_evicted_totals();
+        let alive: u64 = cells.iter().map(|cell| cell.counts().0).sum();
+        assert_eq!(alive + evicted_totals.token_requests, 5_000);
     }
 
     /// Behaviour 94.
-    #[test]
-    fn a_cell_in_use_is_not_dropped_and_the_table_grows_meanwhile_only() {
-        let cells = Table::new(100, HOUR);
-        let held: Vec<_> = (0..500).map(|n| cells.cell(partition(n), 0)).collect();
-        assert_eq!(cells.all().len(), 500);
-        for (n, held) in held.iter().enumerate() {
-            assert!(Arc::ptr_eq(held, &cells.cell(partition(n), 0)));
+    #[tokio::test(start_paused = true)]
+    async fn an_eviction_forks_no_refresh() {
+        let (table, asked) = table(1, SystemClock);
+        for n in 0..200 {
+            // Whoever waits gives up at once: only the refresh holds the cell.
+            let Read::Wait { .. } = table.cell(partition(0)).read(table.env()) else { panic!("it hangs") };
+            table.token(partition(2 + n)).await.unwrap();
         }
-        drop(held);
-        for n in 500..2000 {
-            cells.cell(partition(n), 0);
-        }
-        assert_eq!(cells.all().len(), 100);
-    }
-
-    #[test]
-    fn a_cell_with_the_only_refresh_token_is_not_dropped() {
-        let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
-        let policy = EnginePolicy::default();
-        let engine = Engine::new(erase(source), Arc::new(SystemClock), policy, None, None);
-        let token = Token::bearer("t").unwrap().with_refresh_token(RefreshToken::Replace(Secret::from("r")));
-        let cells = Table::new(10, HOUR);
-        cells.cell(partition(0), 0).hand_in(&engine, token).unwrap();
-        for n in 1..10_000 {
-            cells.cell(partition(n), 1_000_000_000);
-        }
-        assert!(cells.existing(&partition(0), 0).is_some());
+        assert_eq!(asked.lock().unwrap()[&0], 1);
     }
 
     /// Behaviour 93.
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_that_is_used_is_asked_for_once_an_hour_among_any_number() {
+        let (table, asked) = table(100, SystemClock);
+        for n in 100..10_000 {
+            table.token(partition(n)).await.unwrap();
+            table.token(partition(2)).await.unwrap();
+        }
+        assert_eq!(asked.lock().unwrap()[&2], 1);
+        // And what nobody uses goes while there is any request.
+        for _ in 0..2 * 3600 {
+            sleep(SECOND).await;
+            table.token(partition(2)).await.unwrap();
+        }
+        assert_eq!(table.all_cells().len(), 2);
+        assert_eq!(asked.lock().unwrap()[&2], 3, "after 58 % of its life, then after 78 %");
+    }
+
+    /// A token is looked at again when its time comes, though its cell has no timer.
+    #[tokio::test(start_paused = true)]
+    async fn a_tenants_token_is_renewed_in_time() {
+        let (table, asked) = table(100, SystemClock);
+        table.token(partition(2)).await.unwrap();
+        let cell = table.cell(partition(2));
+        let requests = || asked.lock().unwrap()[&2];
+        // The first token is due between 35 % and 80 % of its life, here in the middle.
+        let due = HOUR.mul_f64(0.8 * (0.4375 + 0.5625 / 2.0));
+        let start = Instant::now();
+        while start.elapsed() < due - 20 * SECOND {
+            table.token(partition(2)).await.unwrap();
+            assert!(cell.ready(table.env()).is_some(), "no clock is read for it");
+            sleep(10 * SECOND).await;
+            // Somebody else's request reads the clocks.
+            table.token(partition(3)).await.unwrap();
+        }
+        assert_eq!(requests(), 1);
+        // Coarse time stands still from here until after that moment.
+        tokio::time::sleep_until(start + due - SECOND.mul_f64(0.9)).await;
+        table.token(partition(3)).await.unwrap();
+        sleep(SECOND.mul_f64(0.85)).await;
+        table.token(partition(2)).await.unwrap();
+        sleep(SECOND / 1000).await;
+        assert_eq!(requests(), 1, "not yet");
+        sleep(SECOND.mul_f64(0.1)).await;
+        table.token(partition(2)).await.unwrap();
+        sleep(SECOND / 1000).await;
+        assert_eq!(requests(), 2);
+        // Left alone beyond its end it is not used.
+        advance(2 * HOUR).await;
+        assert!(cell.ready(table.env()).is_none());
+        assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_its_refresh_point_a_token_is_looked_at_each_time() {
+        let (table, _) = table(100, SystemClock);
+        let cell = table.cell(partition(0));
+        cell.hand_in(table.env(), Token::bearer("0").unwrap().expires_in(HOUR)).unwrap();
+        advance(HOUR.mul_f64(0.85)).await;
+        for _ in 0..3 {
+            assert!(matches!(cell.read(table.env()), Read::Ready(_)));
+            assert!(cell.ready(table.env()).is_none(), "its refresh hangs, and somebody must notice");
+        }
+    }
+
+    /// Behaviour 74.
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_the_wall_clock_is_noticed_for_every_tenant_within_a_second() {
+        #[derive(Clone, Default)]
+        struct Stepped(Arc<Mutex<Duration>>);
+
+        impl Clock for Stepped {
+            fn now(&self) -> Now {
+                let now = SystemClock.now();
+                Now { wall: SystemTime::UNIX_EPOCH + HOUR + *self.0.lock().unwrap(), ..now }
+            }
+        }
+
+        let clock = Stepped::default();
+        let (table, asked) = table(100, clock.clone());
+        for n in (2..50).chain(2..50) {
+            table.token(partition(n)).await.unwrap();
+        }
+        assert!((2..50).all(|n| table.cell(partition(n)).ready(table.env()).is_some()));
+        *clock.0.lock().unwrap() += 2 * HOUR;
+        sleep(SECOND + SECOND / 100).await;
+        for n in 2..50 {
+            table.token(partition(n)).await.unwrap();
+        }
+        assert!(asked.lock().unwrap().values().all(|times| *times == 2));
+    }
+
     #[test]
-    fn the_idle_go_after_their_time_and_give_their_memory_back() {
-        let cells = Table::new(100_000, HOUR);
-        for n in 0..50_000 {
-            cells.cell(partition(n), 0);
-        }
-        let hour = millis(HOUR);
-        cells.cell(partition(7), hour / 2);
-        // A tick a second: soon all have been looked at.
-        for second in 0..100 {
-            cells.sweep(hour - 100_000 + second * 1000);
-        }
-        assert_eq!(cells.all().len(), 50_000, "not yet");
-        for second in 1..100 {
-            cells.sweep(hour + second * 1000);
-        }
-        assert_eq!(cells.all().len(), 1);
-        assert!(cells.existing(&partition(7), hour).is_some());
-        let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
-        assert!(buckets <= MOST_SHARDS * 2 * CELLS_A_SHARD, "{buckets} buckets");
-        for _ in 0..100 {
-            cells.sweep(3 * hour);
-        }
-        assert!(cells.all().is_empty());
+    fn a_runtime_that_ends_stops_the_coarse_clock() {
+        let (table, _) = table(100, SystemClock);
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let cell = table.cell(partition(2));
+        runtime().block_on(table.token(partition(2))).unwrap();
+        assert!(cell.ready(table.env()).is_none());
+        runtime().block_on(async {
+            table.token(partition(2)).await.unwrap();
+            assert!(cell.ready(table.env()).is_some());
+        });
+        assert!(cell.ready(table.env()).is_none());
+        // Without any runtime each look reads the clocks.
+        assert!(matches!(table.cell(partition(2)).read(table.env()), Read::Ready(_)));
+        assert!(cell.ready(table.env()).is_none());
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
 use crate::engine::{Cell, Partition};
 use crate::setup::Setup;
-use crate::store::StoreError;
-use crate::token::Token;
+use crate::store::{StoreError, StoredToken};
+use crate::token::{RefreshOwner, Token};
 use crate::types::{ConfigError, Secret, TenantId, TokenError, TokenErrorKind};
 
 pub use stats::Stats;
@@ -61,7 +61,7 @@ impl AuthHandle {
     /// there is none without one: use [`tenant_token`](AuthHandle::tenant_token).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
         self.without_tenant()?;
-        self.setup.engine.token(Partition::default()).await
+        self.setup.table.token(Partition::default()).await
     }
 
     /// The current token for a tenant; where tokens are shared, the one token.
@@ -87,7 +87,7 @@ impl AuthHandle {
     /// # Errors
     /// As [`token`](AuthHandle::token).
     pub async fn tenant_token(&self, tenant: &TenantId) -> Result<Token, Arc<TokenError>> {
-        self.setup.engine.token(self.partition(tenant)).await
+        self.setup.table.token(self.partition(tenant)).await
     }
 
     /// Fetches the token before the first request needs it; returns at once if there is one.
@@ -106,7 +106,7 @@ impl AuthHandle {
     /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
     pub fn invalidate(&self) {
         self.setup.limits.probe_now();
-        self.setup.engine.all_cells().iter().for_each(|cell| cell.invalidate());
+        self.setup.table.all_cells().iter().for_each(|cell| cell.invalidate());
     }
 
     /// The same for one tenant's token, where tokens are per tenant; where they are shared, for the one token.
@@ -144,7 +144,7 @@ impl AuthHandle {
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
         self.setup.limits.credentials_replaced();
-        self.setup.engine.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
+        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl AuthHandle {
     pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
         self.without_tenant()?;
         self.can_be_proved(&token)?;
-        self.setup.engine.default_cell().hand_in(&self.setup.engine, token)
+        self.setup.table.default_cell().hand_in(self.setup.table.env(), token)
     }
 
     /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
@@ -185,7 +185,7 @@ impl AuthHandle {
     /// As [`hand_in`](AuthHandle::hand_in).
     pub fn hand_in_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
         self.can_be_proved(&token)?;
-        self.setup.engine.cell(self.partition(tenant)).hand_in(&self.setup.engine, token)
+        self.setup.table.cell(self.partition(tenant)).hand_in(self.setup.table.env(), token)
     }
 
     /// As [`hand_in`](AuthHandle::hand_in), for a layer with a store: stored first, so that it survives a crash and other
@@ -214,20 +214,20 @@ impl AuthHandle {
     }
 
     async fn keep_in(&self, partition: Partition, token: Token) -> Result<(), Arc<TokenError>> {
-        let engine = &self.setup.engine;
+        let table = &self.setup.table;
         let kept = match &self.setup.store {
-            Some(store) => Some(store.keep(engine.asking_now(&partition), token.clone()).await),
+            Some(store) => Some(store.keep(table.env().asking_now(&partition), token.clone()).await),
             None => None,
         };
-        let (token, result) = match kept {
-            Some(Ok(stored)) => (stored, Ok(())),
+        let (token, number, owner, result) = match kept {
+            Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
                 let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
-                (token, Err(Arc::new(error)))
+                (token, None, RefreshOwner::Cell, Err(Arc::new(error)))
             }
-            None => (token, Ok(())),
+            None => (token, None, RefreshOwner::Cell, Ok(())),
         };
-        engine.cell(partition).hand_in(engine, token)?;
+        table.cell(partition).set(table.env(), token, number, owner)?;
         result
     }
 
@@ -283,20 +283,18 @@ impl AuthHandle {
     ///
     /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
     pub fn stats(&self) -> Stats {
-        let engine = &self.setup.engine;
-        let mut stats = Stats::of(engine.default_cell(), engine);
-        let evicted_totals = engine.evicted_totals();
-        stats.token_requests += evicted_totals.token_requests.load(Ordering::Relaxed);
-        stats.token_failures += evicted_totals.failures.load(Ordering::Relaxed);
-        stats.suppressed_refreshes += evicted_totals.suppressed.load(Ordering::Relaxed);
-        for cell in engine.all_cells() {
-            if !Arc::ptr_eq(&cell, engine.default_cell()) {
-                let other = cell.stats(engine);
-                stats.partitions += 1;
-                stats.token_requests += other.token_requests;
-                stats.token_failures += other.failures;
-                stats.suppressed_refreshes += other.suppressed;
-            }
+        let table = &self.setup.table;
+        let mut stats = Stats::of(table.default_cell(), table.env());
+        let (others, evicted_totals) = table.others_and_evicted_totals();
+        stats.token_requests += evicted_totals.token_requests;
+        stats.token_failures += evicted_totals.failures;
+        stats.suppressed_refreshes += evicted_totals.suppressed;
+        for cell in others {
+            let other = cell.stats(table.env());
+            stats.partitions += 1;
+            stats.token_requests += other.token_requests;
+            stats.token_failures += other.failures;
+            stats.suppressed_refreshes += other.suppressed;
         }
         stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats
@@ -304,7 +302,7 @@ impl AuthHandle {
 
     /// The same for one tenant's partition alone; `None` if no token was ever asked for it, or if it was evicted.
     pub fn tenant_stats(&self, tenant: &TenantId) -> Option<Stats> {
-        self.existing_cell(tenant).map(|cell| Stats::of(&cell, &self.setup.engine))
+        self.existing_cell(tenant).map(|cell| Stats::of(&cell, self.setup.table.env()))
     }
 
     /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the
@@ -313,7 +311,7 @@ impl AuthHandle {
     /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
     /// starts another. Call it when no more requests come.
     pub async fn shutdown(&self) {
-        let waiters: Vec<_> = self.setup.engine.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
+        let waiters: Vec<_> = self.setup.table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
         for waiter in waiters {
             waiter.await;
         }
@@ -321,8 +319,8 @@ impl AuthHandle {
 
     async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
         let endpoint = self.endpoint()?;
-        let engine = &self.setup.engine;
-        let (cell, asking) = (engine.cell(partition.clone()), engine.asking_now(&partition));
+        let table = &self.setup.table;
+        let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
         if let Some(waiter) = cell.waiter() {
             waiter.await;
         }
@@ -389,11 +387,11 @@ impl AuthHandle {
     /// The tenant that token requests for this partition name, if they name one.
     pub(crate) fn tenant_of_token_requests(&self, tenant: Option<&TenantId>) -> Option<TenantId> {
         let varying = tenant.and_then(|tenant| self.partition(tenant).tenant);
-        varying.or_else(|| self.setup.engine.fixed_tenant.clone())
+        varying.or_else(|| self.setup.table.env().fixed_tenant.clone())
     }
 
     fn existing_cell(&self, tenant: &TenantId) -> Option<Arc<Cell>> {
-        self.setup.engine.existing_cell(&self.partition(tenant))
+        self.setup.table.existing_cell(&self.partition(tenant))
     }
 }
 

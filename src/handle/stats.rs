@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Cell, Engine};
+use crate::engine::{Cell, Env};
 use crate::store::StoreStats;
 use crate::types::TokenError;
 
@@ -34,8 +34,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(cell: &Cell, engine: &Engine) -> Self {
-        let cell = cell.stats(engine);
+    pub(super) fn of(cell: &Cell, env: &Env) -> Self {
+        let cell = cell.stats(env);
         Self {
             partitions: 1,
             token_requests: cell.token_requests,

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::service::Auth;
 use crate::config::AuthConfig;
 use crate::endpoint::{Direct, TokenEndpoint};
-use crate::engine::{EndpointLimits, Engine, Limited};
+use crate::engine::{EndpointLimits, Env, Limited, Table};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
@@ -259,14 +259,9 @@ impl AuthLayer {
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
-        let engine = Engine::new(
-            source,
-            cfg.clock(),
-            cfg.engine_policy(),
-            cfg.initial_refresh_token(),
-            cfg.fixed_token_tenant().cloned(),
-        );
-        let setup = cfg.into_setup(Arc::new(engine), limits, endpoint, store);
+        let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned());
+        let table = Table::new(env, cfg.initial_refresh_token());
+        let setup = cfg.into_setup(table, limits, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }

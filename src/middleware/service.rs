@@ -241,23 +241,23 @@ impl<S> Auth<S> {
         // Nearly every request: of the default cell.
         let cell = match (tenant, scopes) {
             (None, None) => None,
-            (tenant, scopes) => Some(setup.engine.cell(Partition { tenant, scopes })),
+            (tenant, scopes) => Some(setup.table.cell(Partition { tenant, scopes })),
         };
         Ok(Prepared::Ours(cell, resending))
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the default cell.
     fn token(&mut self, cell: Option<&Arc<Cell>>) -> Result<(HeaderValue, u64), Read> {
-        let engine = &self.shared.setup.engine;
+        let table = &self.shared.setup.table;
         let Some(cell) = cell else {
-            let mut word = engine.default_cell().word();
+            let mut word = table.default_cell().word();
             if let Some(header) = self.local.lookup(word) {
                 return Ok((header, Current::generation_of(word)));
             }
             let header = match self.shared.header_cache.lookup(word) {
                 Some(header) => header,
                 None => {
-                    let current = ready(engine.default_cell().read(engine))?;
+                    let current = ready(table.default_cell().read(table.env()))?;
                     word = current.word();
                     self.shared.header_cache.get_or_copy(word, current.token.header_value())
                 }
@@ -267,7 +267,7 @@ impl<S> Auth<S> {
             }
             return Ok((header, Current::generation_of(word)));
         };
-        let current = ready(cell.read(engine))?;
+        let current = ready(cell.read(table.env()))?;
         Ok((current.token.header_value().clone(), current.generation))
     }
 
@@ -301,7 +301,7 @@ impl<S> Auth<S> {
         S::Response: HttpResponse,
     {
         match read {
-            Read::Failed(error) => self.refuse(Error::Token(error)),
+            Read::Failed(error) => self.refuse(body_support.no_token(error)),
             read => {
                 self.inner = self.shared.fresh_clone();
                 ResponseFuture::waiting(Waiting::new(self.shared.clone(), cell, request, resending, body_support, read))

@@ -8,7 +8,7 @@ use crate::engine::Cell;
 use crate::request::{HttpRequest, HttpResponse, Registry, ReplayAttempt};
 use crate::response::{TrailerWatch, Verdict, judge};
 use crate::setup::Setup;
-use crate::types::events;
+use crate::types::{Error, TokenError, events};
 
 /// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
 /// threads with a clone each do not write to one counter.
@@ -60,7 +60,7 @@ impl<S> Shared<S> {
         scheme: &[u8],
     ) -> Verdict {
         judge(response.status(), response.headers(), scheme, &self.setup.rejection, || {
-            cell.is_past_margin(&self.setup.engine, generation)
+            cell.is_past_margin(self.setup.table.env(), generation)
         })
     }
 
@@ -74,8 +74,8 @@ impl<S> Shared<S> {
         generation: u64,
     ) -> Option<impl FnOnce(T) -> T + use<S, T>> {
         let watch = watch.filter(|_| self.setup.rejection.grpc && self.setup.rejection.on_unauthorized)?;
-        let (engine, cell) = (self.setup.engine.clone(), cell.clone());
-        Some(move |response| watch(response, Box::new(move || drop(cell.reject(&engine, generation, false)))))
+        let (env, cell) = (self.setup.table.env().clone(), cell.clone());
+        Some(move |response| watch(response, Box::new(move || drop(cell.reject(&env, generation, false)))))
     }
 }
 
@@ -107,6 +107,16 @@ impl<R: HttpRequest, T> Clone for BodySupport<R, T> {
 }
 
 impl<R: HttpRequest, T> BodySupport<R, T> {
+    /// There is no token. A tonic client, which has such responses only, is told in its own way.
+    #[cold]
+    pub(crate) fn no_token(&self, error: Arc<TokenError>) -> Error {
+        #[cfg(feature = "tonic")]
+        if self.watch.is_some() {
+            return Error::grpc_token(error);
+        }
+        Error::Token(error)
+    }
+
     /// Keeps what a second sending needs; to be done before the token is put in.
     #[inline]
     pub(crate) fn copy_for_replay(&self, request: &R, resending: Resending) -> ReplayAttempt<R::ReplayCopy> {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::endpoint::Direct;
-use crate::engine::{EndpointLimits, Engine};
+use crate::engine::{EndpointLimits, Table};
 use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
 use crate::response::RejectionPolicy;
 use crate::store::StoreAccess;
 
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) table: Arc<Table>,
     pub(crate) limits: Arc<EndpointLimits>,
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,

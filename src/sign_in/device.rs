@@ -93,9 +93,7 @@ impl DeviceSignIn {
         let endpoint = endpoint_of(handle)?;
         let client_id = endpoint.credentials().load().client_id().map(str::to_owned);
         let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
-        let authorization = DeviceAuthorization::begin(&*endpoint, asked_for).await.map_err(|mut error| {
-            // No code was sent that could be lost.
-            error.refresh_answer_lost = false;
+        let authorization = DeviceAuthorization::begin(&*endpoint, asked_for).await.map_err(|error| {
             match (error.kind(), error.detail()) {
                 (TokenErrorKind::Unsupported, Some(detail)) => unsupported(detail),
                 _ => SignInError::failed(error),
@@ -113,7 +111,7 @@ fn no_token(error: DeviceError) -> SignInError {
         }
         DeviceError::Expired { trouble: None } => SignInError::new(SignInErrorKind::Expired),
         DeviceError::Expired { trouble: Some(error) } => SignInError::new(SignInErrorKind::Expired).caused_by(error),
-        DeviceError::Failed(error) => SignInError::failed(error),
+        DeviceError::Failed(failed) => SignInError::exchange_failed(failed),
     }
 }
 

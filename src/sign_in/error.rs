@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::token::{Failed, RefreshFate};
 use crate::types::{ErrorCode, TokenError};
 
 /// Why a sign-in brought no token. The next attempt is a new [`SignIn`](crate::SignIn) or
@@ -126,17 +127,21 @@ impl SignInError {
         self
     }
 
-    /// What went wrong before, in or after the exchange of a code.
+    /// What went wrong before or after the exchange of a code.
     pub(super) fn failed(error: impl Into<Arc<TokenError>>) -> Self {
-        let error = error.into();
-        let kind = if error.code().is_some_and(|code| code.as_str() == "invalid_grant") {
+        Self::new(SignInErrorKind::Failed).caused_by(error)
+    }
+
+    /// What went wrong in the exchange of a code.
+    pub(super) fn exchange_failed(failed: Failed) -> Self {
+        let kind = if failed.error.code().is_some_and(|code| code.as_str() == "invalid_grant") {
             SignInErrorKind::CodeRefused
-        } else if error.refresh_answer_lost {
+        } else if failed.refresh == RefreshFate::MaybeSpent {
             SignInErrorKind::AnswerLost
         } else {
             SignInErrorKind::Failed
         };
-        Self::new(kind).caused_by(error)
+        Self::new(kind).caused_by(failed.error)
     }
 }
 

@@ -157,7 +157,7 @@ impl SignIn {
         check_client(&*self.endpoint, Some(&self.client_id))?;
         let params = self.grant.exchange(code, &self.secrets.verifier);
         let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
-        let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::failed)?;
+        let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::exchange_failed)?;
         check_client(&*self.endpoint, Some(&self.client_id))?;
         keep(&self.handle, self.tenant.as_ref(), token).await
     }

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::record::Record;
 use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore, Version};
+use crate::token::{Backoff, Jitter};
 use crate::types::{Clock, events};
 
 /// Cheap to clone; clones share store, pause and figures.
@@ -48,7 +49,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct Rest {
     until: Instant,
-    length: Duration,
+    failures: u32,
 }
 
 #[derive(Default)]
@@ -67,7 +68,8 @@ pub(super) struct StoredEntry {
 }
 
 impl<St: TokenStore> Access<St> {
-    const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+    const PAUSE: Backoff =
+        Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30), jitter: Jitter::None };
 
     pub(super) fn new(store: St, identity: StoreIdentity) -> Self {
         Self { store: Arc::new(store), identity, settings: Settings::default(), shared: Arc::default() }
@@ -134,8 +136,8 @@ impl<St: TokenStore> Access<St> {
         let mut rest = self.shared.rest.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Refused) => {
-                let length = rest.map_or(Self::REST.0, |rest| (rest.length * 2).min(Self::REST.1));
-                *rest = Some(Rest { until: now + length, length });
+                let failures = rest.map_or(0, |rest| rest.failures.saturating_add(1));
+                *rest = Some(Rest { until: now + Self::PAUSE.pause(failures, 0.0), failures });
             }
             // A value that cannot be read says nothing against the store.
             _ => *rest = None,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::millis::{moment, since_epoch};
+use crate::token::Backoff;
 use crate::types::{ErrorCode, TokenError, TokenErrorKind};
 
 /// Nobody asks before it is over.
@@ -22,8 +23,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Of a server that is down: doubled each time, from the first to the longest.
-    const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+    /// Of a failure that may be the network of one process.
+    const OWN_NETWORK: Duration = Duration::from_secs(1);
     /// Of a server that refuses: short, since `invalidate()` does not end it for the others.
     const REFUSED: Duration = Duration::from_secs(30);
     /// The longest `Retry-After` that binds others.
@@ -35,15 +36,18 @@ impl Failure {
         before: Option<&Failure>,
         made_by: Option<String>,
         now: SystemTime,
+        backoff: &Backoff,
     ) -> Option<Self> {
-        let kind = name(error.kind())?;
+        // What was not sent says nothing new.
+        let kind = name(error.kind()).filter(|_| !error.is_held_back())?;
         let in_a_row = before.map_or(0, |before| before.in_a_row.saturating_add(1));
         let pause = match error.kind() {
             // It may be our own network that is down: soon somebody else tries.
-            TokenErrorKind::Unreachable | TokenErrorKind::Timeout => Self::BACKOFF.0,
+            TokenErrorKind::Unreachable | TokenErrorKind::Timeout => Self::OWN_NETWORK.min(backoff.longest),
             _ => match error.retry_after() {
                 Some(told) if !told.is_zero() => told.min(Self::LONGEST),
-                _ if error.is_transient() => Self::BACKOFF.0.saturating_mul(1 << in_a_row.min(10)).min(Self::BACKOFF.1),
+                // Without jitter: the others wait for the same moment, and only one of them gets the lease.
+                _ if error.is_transient() => backoff.undrawn(in_a_row).min(Self::LONGEST),
                 _ => Self::REFUSED,
             },
         };
@@ -99,7 +103,7 @@ mod tests {
             in_a_row: in_a_row - 1,
             made_by: None,
         });
-        Failure::of(error, before.as_ref(), None, NOW)?.error_at(None, NOW)?.retry_after()
+        Failure::of(error, before.as_ref(), None, NOW, &Backoff::TRANSIENT)?.error_at(None, NOW)?.retry_after()
     }
 
     /// Behaviours 25, 33 and 34.
@@ -123,7 +127,7 @@ mod tests {
     fn who_comes_later_hears_what_is_left_and_what_it_was() {
         let error = TokenError::new(TokenErrorKind::BadCredentials);
         let error = error.with_code(ErrorCode::new("invalid_client").unwrap());
-        let failure = Failure::of(&error, None, Some("one".into()), NOW).unwrap();
+        let failure = Failure::of(&error, None, Some("one".into()), NOW, &Backoff::TRANSIENT).unwrap();
         let told = failure.error_at(None, NOW + 20 * SECOND).unwrap();
         assert_eq!((told.kind(), told.retry_after()), (TokenErrorKind::BadCredentials, Some(10 * SECOND)));
         assert_eq!(told.code().map(ErrorCode::as_str), Some("invalid_client"));

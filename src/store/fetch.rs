@@ -13,7 +13,10 @@ use super::access::{Access, Figures, LeaseGuard, StoredEntry};
 use super::failure::Failure;
 use super::record::Record;
 use super::{Saved, StoreError, StoreKey, TokenStore, Version};
-use crate::token::{Custody, RefreshContext, RefreshToken, Token, TokenRequest, TokenSource, useful_for};
+use crate::token::{
+    Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
+    TokenSource, fetch, useful_for,
+};
 use crate::types::{Clock, Secret, TokenError, TokenErrorKind, events};
 
 /// Why a new token is not in the store.
@@ -57,13 +60,17 @@ enum NoToken {
 #[derive(Default)]
 struct Candidate {
     refresh_token: Option<Secret<String>>,
+    number: u64,
     answer_lost: bool,
 }
 
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-        Self { access, source, context: request.context(), request, key, dead: Vec::new() }
+        let context = request.context();
+        // What is sent is decided here.
+        context.report.begin();
+        Self { access, source, context, request, key, dead: Vec::new() }
     }
 
     pub(super) async fn run(mut self) -> Result<Token, TokenError> {
@@ -138,13 +145,13 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
             let asked_again = found.version != first;
-            let older = !matches!(previous.custody, Custody::Store { .. }) && token.asked_at < previous.asked_at;
+            let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
             }
         }
         let left = useful_for(&token, &self.context.lifetime, &self.clock().now());
-        left.is_none_or(|left| !left.is_zero()).then(|| stored(token, record))
+        left.is_none_or(|left| !left.is_zero()).then(|| self.stored(token, record))
     }
 
     /// The failure found, if it concerns us and is not over.
@@ -157,14 +164,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// Whether we bring a refresh token of a sign-in that the store does not know yet.
     fn is_signed_in_anew(&self, record: &Record) -> bool {
         let is_theirs = |ours| record.refresh_token.as_ref().is_some_and(|theirs| is_same(ours, theirs));
-        let ours = self.request.refresh_token.as_ref().filter(|_| self.request.custody == Custody::Cell);
+        let ours = self.request.refresh_token.as_ref().filter(|_| self.request.refresh_owner == RefreshOwner::Cell);
         ours.is_some_and(|ours| !self.is_dead(ours) && !is_theirs(ours))
     }
 
     /// Asks the source under the lease.
     async fn ask(&self, mut lease_guard: LeaseGuard<St>, found: StoredEntry) -> Result<Token, NoToken> {
         let mut candidates = self.candidates(&found, lease_guard.abandoned).into_iter();
-        let Candidate { refresh_token, answer_lost } = candidates.next().unwrap_or_default();
+        let Candidate { refresh_token, number, answer_lost } = candidates.next().unwrap_or_default();
         let asked_at = self.clock().now().wall;
         let made_by = self.access.identity.made_by();
         if refresh_token.is_some() {
@@ -172,43 +179,62 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         let request = TokenRequest {
             refresh_token: refresh_token.clone(),
+            refresh_number: number,
             refresh_answer_lost: answer_lost,
             ..self.request.clone()
         };
-        match lease_guard.during(self.source.fetch(request)).await {
-            Ok(mut token) => {
+        match lease_guard.during(self.fetch(request)).await {
+            Ok(Granted { mut token, refresh, .. }) => {
                 token.asked_at = Some(asked_at);
-                let new = match &token.refresh_token {
-                    RefreshToken::Replace(new) => Some(new.clone()),
-                    RefreshToken::Keep => refresh_token.clone(),
-                    RefreshToken::Drop => candidates.next().and_then(|other| other.refresh_token),
+                let (new, refresh_number) = match &refresh {
+                    RefreshChange::Replaced(new) => (Some(new.secret.clone()), new.number),
+                    RefreshChange::Unchanged => (refresh_token.clone(), number),
+                    RefreshChange::Removed => match candidates.next() {
+                        Some(other) => (other.refresh_token, other.number),
+                        None => (None, number),
+                    },
                 };
                 let single_use = match (&new, &refresh_token) {
                     (Some(new), Some(old)) => !is_same(new, old),
                     _ => found.record.as_ref().is_none_or(|before| before.single_use),
                 };
-                let token_kept = Some(token.clone());
                 let record = Record {
-                    token: token_kept,
+                    token: Some(token.clone()),
                     made_by,
                     refresh_token: new,
+                    refresh_number,
                     answer_lost: false,
                     single_use,
                     failure: None,
                 };
+                let token = token.with_refresh_token(refresh.into());
                 Ok(self.store(lease_guard, found.version, token, record, refresh_token).await)
             }
-            Err(error) if error.refresh_token_dead => {
-                Err(self.after_dead(lease_guard, found, refresh_token, error).await)
+            Err(failed) if failed.refresh == RefreshFate::Dead => {
+                Err(self.after_dead(lease_guard, found, refresh_token, failed.error).await)
             }
-            Err(error) => {
+            Err(Failed { error, refresh, .. }) => {
                 let nobody_asked = refresh_token.is_none() && error.status().is_none();
-                let answer_lost = error.refresh_answer_lost || answer_lost;
+                let answer_lost = refresh == RefreshFate::MaybeSpent || answer_lost;
                 self.note_failure(&mut lease_guard, found, &error, answer_lost, refresh_token).await;
                 lease_guard.end().await;
                 Err(NoToken::AtLast(if nobody_asked { look_again_soon(error) } else { error }))
             }
         }
+    }
+
+    /// Asks the source, and reports what becomes of the refresh token that it is given here.
+    async fn fetch(&self, request: TokenRequest) -> Result<Granted, Failed> {
+        let refresh_token = request.refresh_token.clone();
+        if let Some(refresh_token) = &refresh_token {
+            self.context.report.sending(refresh_token);
+        }
+        let result = fetch(self.source, request).await;
+        if refresh_token.is_some() {
+            let fate = result.as_ref().map_or_else(|failed| failed.refresh, |_| RefreshFate::Untouched);
+            self.context.report.answered(fate);
+        }
+        result
     }
 
     /// Before anything is forgotten: somebody may have stored another one meanwhile, lease or no lease.
@@ -243,19 +269,21 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     fn candidates(&self, found: &StoredEntry, abandoned: bool) -> Vec<Candidate> {
         let stored = found.record.as_ref().and_then(|record| {
             let refresh_token = Some(record.refresh_token.clone()?);
-            Some(Candidate { refresh_token, answer_lost: record.answer_lost || abandoned })
+            let answer_lost = record.answer_lost || abandoned;
+            Some(Candidate { refresh_token, number: record.refresh_number, answer_lost })
         });
-        let answer_lost = match self.request.custody {
-            Custody::Cell | Custody::Configuration => self.request.refresh_answer_lost,
-            Custody::Store { single_use } => single_use,
+        let answer_lost = match self.request.refresh_owner {
+            RefreshOwner::Cell | RefreshOwner::Configuration => self.request.refresh_answer_lost,
+            RefreshOwner::Store { single_use } => single_use,
         };
         let ours = self.request.refresh_token.clone();
-        let ours = ours.map(|token| Candidate { refresh_token: Some(token), answer_lost });
-        let candidates = match self.request.custody {
-            Custody::Cell => [ours, stored],
-            Custody::Configuration if stored.is_none() => [ours, None],
-            Custody::Store { .. } if found.record.is_none() => [ours, None],
-            Custody::Configuration | Custody::Store { .. } => [stored, None],
+        let number = self.request.refresh_number;
+        let ours = ours.map(|token| Candidate { refresh_token: Some(token), number, answer_lost });
+        let candidates = match self.request.refresh_owner {
+            RefreshOwner::Cell => [ours, stored],
+            RefreshOwner::Configuration if stored.is_none() => [ours, None],
+            RefreshOwner::Store { .. } if found.record.is_none() => [ours, None],
+            RefreshOwner::Configuration | RefreshOwner::Store { .. } => [stored, None],
         };
         let alive = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !self.is_dead(token));
         candidates.into_iter().flatten().filter(alive).collect()
@@ -284,7 +312,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             Ok(Saved::Done(_)) => {
                 Figures::count(&self.access.figures().stored);
                 lease_guard.told();
-                (stored(ours, &record), None)
+                (self.stored(ours, &record), None)
             }
             Ok(Saved::Conflict | Saved::Fenced) => {
                 // Never overwritten: what is there is newer, or it is ours and only the answer was lost.
@@ -322,7 +350,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let found = self.access.load(self.clock(), &self.key).await.ok()?;
         let theirs = found.record.as_ref()?;
         if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
-            return Some(stored(ours.clone(), record));
+            return Some(self.stored(ours.clone(), record));
         }
         // If they still have the refresh token that we used, only we have its successor.
         let is_spent = |token: &Secret<String>| used.is_some_and(|used| is_same(used, token) && record.single_use);
@@ -352,12 +380,13 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         sent: Option<Secret<String>>,
     ) {
         let before = found.record.unwrap_or_default();
-        let answer_lost = answer_lost && self.request.custody != Custody::Cell && !before.answer_lost;
+        let answer_lost = answer_lost && self.request.refresh_owner != RefreshOwner::Cell && !before.answer_lost;
         if !answer_lost {
             lease_guard.told();
         }
         let made_by = self.access.identity.made_by();
-        let failure = Failure::of(error, before.failure.as_ref(), made_by, self.clock().now().wall);
+        let failure =
+            Failure::of(error, before.failure.as_ref(), made_by, self.clock().now().wall, &self.context.backoff);
         if failure.is_none() && !answer_lost {
             return;
         }
@@ -375,20 +404,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
     async fn without_store(&self) -> Result<Token, TokenError> {
         Figures::count(&self.access.figures().without_store);
-        let may_be_spent = match self.request.custody {
-            Custody::Cell => false,
+        let may_be_spent = match self.request.refresh_owner {
+            RefreshOwner::Cell => false,
             // A store that was there when we started may know of its successors.
-            Custody::Configuration => true,
-            Custody::Store { single_use } => single_use,
+            RefreshOwner::Configuration => true,
+            RefreshOwner::Store { single_use } => single_use,
         };
         let mut request = self.request.clone();
         request.refresh_token.take_if(|_| may_be_spent);
         let has_refresh_token = request.refresh_token.is_some();
         let asked_at = self.clock().now().wall;
-        match self.source.fetch(request).await {
-            Ok(mut token) => {
+        match self.fetch(request).await.map_err(|failed| failed.error) {
+            Ok(Granted { mut token, refresh, .. }) => {
                 token.asked_at = Some(asked_at);
-                Ok(token)
+                Ok(token.with_refresh_token(refresh.into()))
             }
             Err(error) if error.kind() == TokenErrorKind::SignInAgain && !has_refresh_token => {
                 Err(TokenError::new(TokenErrorKind::CredentialsUnavailable).with_detail(
@@ -397,6 +426,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The result, where a store has it.
+    fn stored(&self, token: Token, record: &Record) -> Token {
+        self.context.report.stored(record.refresh_number, record.single_use);
+        with_copy(token, record)
     }
 
     fn clock(&self) -> &dyn Clock {
@@ -417,12 +452,11 @@ pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duratio
 }
 
 /// A token as its cell takes it in: the refresh token it comes with is a copy.
-pub(super) fn stored(mut token: Token, record: &Record) -> Token {
-    token.custody = Custody::Store { single_use: record.single_use };
-    if let Some(refresh_token) = &record.refresh_token {
-        token.refresh_token = RefreshToken::Replace(refresh_token.clone());
+pub(super) fn with_copy(token: Token, record: &Record) -> Token {
+    match &record.refresh_token {
+        Some(refresh_token) => token.with_refresh_token(RefreshToken::Replace(refresh_token.clone())),
+        None => token,
     }
-    token
 }
 
 /// Somebody may sign in elsewhere, and the store then has it: nobody should wait long to hear of it.

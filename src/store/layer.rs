@@ -16,7 +16,7 @@ use super::access::{Access, Figures, LeaseGuard, StoredEntry};
 use super::fetch::{self, Fetch, NotStored};
 use super::record::Record;
 use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
-use crate::token::{RefreshToken, Token, TokenRequest, TokenSource};
+use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
 use crate::types::{Clock, Secret, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
@@ -82,7 +82,8 @@ impl<St: TokenStore> StoreLayer<St> {
     /// # Errors
     /// It is not stored.
     pub async fn keep(&self, tenant: Option<&TenantId>, token: Token) -> Result<Token, StoreError> {
-        self.keep_for_request(TokenRequest { tenant: tenant.cloned(), ..TokenRequest::default() }, token).await
+        let request = TokenRequest { tenant: tenant.cloned(), ..TokenRequest::default() };
+        Ok(self.keep_for_request(request, token).await?.token)
     }
 
     /// Figures of this layer and its clones.
@@ -96,7 +97,7 @@ impl<St: TokenStore> StoreLayer<St> {
         }
     }
 
-    async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<Token, StoreError> {
+    async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<StoredToken, StoreError> {
         token.asked_at = token.asked_at.or(Some(request.context().clock.now().wall));
         let made_by = self.0.identity.made_by();
         let record = |before: Option<Record>| {
@@ -104,9 +105,13 @@ impl<St: TokenStore> StoreLayer<St> {
             let record = Record { token: Some(token.clone()), made_by: made_by.clone(), failure: None, ..before };
             match &token.refresh_token {
                 RefreshToken::Keep => record,
-                RefreshToken::Replace(new) => {
-                    Record { refresh_token: Some(new.clone()), single_use: true, answer_lost: false, ..record }
-                }
+                RefreshToken::Replace(new) => Record {
+                    refresh_token: Some(new.clone()),
+                    refresh_number: record.refresh_number.saturating_add(1),
+                    single_use: true,
+                    answer_lost: false,
+                    ..record
+                },
                 RefreshToken::Drop => Record { refresh_token: None, answer_lost: false, ..record },
             }
         };
@@ -114,7 +119,8 @@ impl<St: TokenStore> StoreLayer<St> {
             Figures::count(&self.0.figures().not_stored);
             events::not_stored(NotStored::StoreFailed);
         })?;
-        Ok(fetch::stored(token, &record))
+        let owner = RefreshOwner::Store { single_use: record.single_use };
+        Ok(StoredToken { token: fetch::with_copy(token, &record), number: record.refresh_number, owner })
     }
 
     /// Puts a record in place of what is stored, under the lease.
@@ -225,12 +231,21 @@ pub struct StoreStats {
     pub without_store: u64,
 }
 
+/// A token that is stored, for the cell whose it is.
+pub(crate) struct StoredToken {
+    /// With a copy of the refresh token.
+    pub(crate) token: Token,
+    /// Of the refresh token.
+    pub(crate) number: u64,
+    pub(crate) owner: RefreshOwner,
+}
+
 pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait StoreAccess: Send + Sync {
     /// Stores a token in place of what is stored.
-    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token>;
+    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken>;
 
     /// Stores that there is no token.
     fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()>;
@@ -242,7 +257,7 @@ pub(crate) trait StoreAccess: Send + Sync {
 }
 
 impl<St: TokenStore> StoreAccess for StoreLayer<St> {
-    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, Token> {
+    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken> {
         Box::pin(self.keep_for_request(request, token))
     }
 

@@ -60,7 +60,7 @@ pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreBuilder};
 
 pub(crate) use identity::Client;
-pub(crate) use layer::StoreAccess;
+pub(crate) use layer::{StoreAccess, StoredToken};
 
 /// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make
 /// one token request.

@@ -25,6 +25,8 @@ pub(crate) struct Record {
     /// The credentials that the token was made with, where they are known.
     pub(crate) made_by: Option<String>,
     pub(crate) refresh_token: Option<Secret<String>>,
+    /// The predecessor's plus one.
+    pub(crate) refresh_number: u64,
     /// The refresh token was sent, and the answer was lost: it may be spent.
     pub(crate) answer_lost: bool,
     /// The server replaces the refresh token each time, as far as is known.
@@ -55,6 +57,7 @@ impl Record {
             token,
             made_by: self.made_by.as_deref().map(Into::into),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().as_str().into()),
+            refresh_number: self.refresh_number,
             answer_lost: self.answer_lost,
             single_use: self.single_use,
             failure: self.failure.clone(),
@@ -89,6 +92,7 @@ impl Record {
             token,
             made_by: written.made_by.map(Cow::into_owned),
             refresh_token: written.refresh_token.map(|token| Secret::from(token.into_owned())),
+            refresh_number: written.refresh_number,
             answer_lost: written.answer_lost,
             single_use: written.single_use,
             failure: written.failure,
@@ -106,12 +110,18 @@ struct Written<'a> {
     made_by: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     refresh_token: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refresh_number: u64,
     #[serde(default)]
     answer_lost: bool,
     #[serde(default)]
     single_use: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<Failure>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Times in milliseconds.
@@ -169,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::token::Backoff;
     use crate::types::{TokenError, TokenErrorKind};
 
     fn full() -> Record {
@@ -185,9 +196,16 @@ mod tests {
             token: Some(token),
             made_by: Some("0123456789abcdef".into()),
             refresh_token: Some(Secret::from("r\u{1F511}")),
+            refresh_number: 7,
             answer_lost: true,
             single_use: true,
-            failure: Failure::of(&TokenError::new(TokenErrorKind::Refused), None, None, SystemTime::UNIX_EPOCH),
+            failure: Failure::of(
+                &TokenError::new(TokenErrorKind::Refused),
+                None,
+                None,
+                SystemTime::UNIX_EPOCH,
+                &Backoff::TRANSIENT,
+            ),
         }
     }
 
@@ -207,6 +225,7 @@ mod tests {
         );
         assert_eq!((one.scopes(), one.extra().get("clinics")), (other.scopes(), other.extra().get("clinics")));
         assert_eq!(after.refresh_token.unwrap().expose(), "r\u{1F511}");
+        assert_eq!(after.refresh_number, 7);
         assert!(
             after.answer_lost && after.single_use && after.made_by == before.made_by && after.failure == before.failure
         );

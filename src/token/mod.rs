@@ -1,6 +1,9 @@
 //! What a token is: its value, its lifetime, what is asked of a source, and tokens that never change.
 
+mod backoff;
+mod granted;
 mod lifetime;
+mod refresh_report;
 mod source;
 mod static_token;
 mod value;
@@ -10,8 +13,10 @@ pub use source::{TokenRequest, TokenSource};
 pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
 
+pub(crate) use backoff::{Backoff, Jitter};
+pub(crate) use granted::{Failed, Granted, HeldRefreshToken, RefreshChange, RefreshDigest, RefreshFate, RefreshOwner};
 pub(crate) use lifetime::{
     Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, elapsed, lifetime_of, useful_for,
 };
-pub(crate) use source::{Asker, DynTokenSource, RefreshContext, erase};
-pub(crate) use value::Custody;
+pub(crate) use refresh_report::{Asked, RefreshReport};
+pub(crate) use source::{Asker, DynTokenSource, RefreshContext, erase, fetch};

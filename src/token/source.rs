@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::granted::{Failed, Granted, RefreshOwner};
 use super::lifetime::LifetimePolicy;
-use super::{Custody, Token};
+use super::refresh_report::{Asked, RefreshReport};
+use super::{Backoff, Token};
 use crate::types::{BoxError, Clock, Scopes, Secret, SystemClock, TenantId, TokenError};
 
 /// What a [`TokenSource`] is asked for: everything that can differ between two token requests of one layer.
@@ -30,9 +32,13 @@ pub struct TokenRequest {
     /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is
     /// one.
     pub refresh_answer_lost: bool,
+    /// The number of the refresh token that the cell holds, carried or not.
+    pub(crate) refresh_number: u64,
     /// Who keeps that refresh token.
-    pub(crate) custody: Custody,
+    pub(crate) refresh_owner: RefreshOwner,
     pub(crate) previous: Option<Token>,
+    /// A store had that token.
+    pub(crate) previous_from_store: bool,
     /// What the bounds of the token endpoint must know of who asks.
     pub(crate) asker: Asker,
     /// The token endpoint, where that is not the one of the configuration.
@@ -63,12 +69,31 @@ pub(crate) struct RefreshContext {
     pub(crate) lifetime: LifetimePolicy,
     /// When the engine stops waiting.
     pub(crate) deadline: Instant,
+    /// The pauses after failures that may pass.
+    pub(crate) backoff: Backoff,
+    /// What becomes of the refresh token.
+    pub(crate) report: RefreshReport,
+}
+
+impl RefreshContext {
+    /// The same for a source behind this one, which sends a refresh token of its own.
+    fn inner(&self) -> Self {
+        let Self { clock, lifetime, deadline, backoff, report: _ } = self;
+        let (clock, lifetime) = (clock.clone(), lifetime.clone());
+        Self { clock, lifetime, deadline: *deadline, backoff: *backoff, report: RefreshReport::default() }
+    }
 }
 
 impl Default for RefreshContext {
     fn default() -> Self {
         let deadline = Instant::now() + Duration::from_secs(30);
-        Self { clock: Arc::new(SystemClock), lifetime: LifetimePolicy::default(), deadline }
+        Self {
+            clock: Arc::new(SystemClock),
+            lifetime: LifetimePolicy::default(),
+            deadline,
+            backoff: Backoff::TRANSIENT,
+            report: RefreshReport::default(),
+        }
     }
 }
 
@@ -135,10 +160,19 @@ where
     }
 }
 
-pub(crate) type BoxFetch<'a> = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>>;
+/// Asks a source, and judges what its result means for the refresh token.
+pub(crate) async fn fetch(source: &impl TokenSource, mut request: TokenRequest) -> Result<Granted, Failed> {
+    let (context, asked) = (Arc::new(request.context().inner()), Asked::of(&request));
+    request.context = Some(context.clone());
+    let result = source.fetch(request).await;
+    context.report.judge(&asked, result)
+}
+
+pub(crate) type BoxFetch<'a> = Pin<Box<dyn Future<Output = Result<Granted, Failed>> + Send + 'a>>;
 
 /// `TokenSource` behind a pointer, so that `AuthLayer` needs no type parameter. One box a token request.
 pub(crate) trait DynTokenSource: Send + Sync + 'static {
+    /// Fetches one token. The request's context has the report, should the future be dropped.
     fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_>;
 }
 
@@ -147,7 +181,12 @@ pub(crate) fn erase(source: impl TokenSource) -> Arc<dyn DynTokenSource> {
 
     impl<T: TokenSource> DynTokenSource for Erased<T> {
         fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_> {
-            Box::pin(self.0.fetch(request))
+            Box::pin(async move {
+                let (context, asked) = (request.context(), Asked::of(&request));
+                let request = TokenRequest { context: Some(context.clone()), ..request };
+                let result = self.0.fetch(request).await;
+                context.report.judge(&asked, result)
+            })
         }
     }
 

@@ -32,8 +32,6 @@ pub struct Token {
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) refresh_token: RefreshToken,
-    /// Who keeps that refresh token.
-    pub(crate) custody: Custody,
     /// When it was asked for, by the wall clock, where that was not just now: a store had it, or has it now.
     pub(crate) asked_at: Option<SystemTime>,
     scopes: Option<Scopes>,
@@ -97,7 +95,6 @@ impl Token {
             expires_at: None,
             refresh_in: None,
             refresh_token: RefreshToken::Keep,
-            custody: Custody::default(),
             asked_at: None,
             scopes: None,
             extra: Extra::default(),
@@ -201,19 +198,6 @@ pub enum RefreshToken {
     Replace(Secret<String>),
     /// The one held is dead.
     Drop,
-}
-
-/// Who keeps the refresh token of a cell, and so has the newest one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Custody {
-    /// The cell: it was handed in, or came with a token that no store keeps.
-    #[default]
-    Cell,
-    /// The configuration brought it. Whatever a store has came later.
-    Configuration,
-    /// A store outside the process; the cell has a copy, which may be old. `single_use`: the server replaces it each time,
-    /// as far as is known, so that a copy must not be used.
-    Store { single_use: bool },
 }
 
 /// Members of a token answer that OAuth2 does not define. `Debug` tells the names only: the values may be personal

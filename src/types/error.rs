@@ -22,6 +22,15 @@ pub enum Error {
     Service(BoxError),
     /// There was no token to send the request with; the request was not sent.
     Token(Arc<TokenError>),
+    /// The same for a tonic client, which finds the `Status` in the chain of sources.
+    #[cfg(feature = "tonic")]
+    #[non_exhaustive]
+    GrpcToken {
+        /// Why there was none.
+        error: Arc<TokenError>,
+        /// The same as generated clients return it: of code `Unavailable`.
+        status: tonic::Status,
+    },
     /// The request names a host that may not receive tokens, or names its host ambiguously; it was not sent.
     #[non_exhaustive]
     Origin {
@@ -60,8 +69,17 @@ impl Error {
     pub fn token(&self) -> Option<&TokenError> {
         match self {
             Error::Token(error) => Some(error),
+            #[cfg(feature = "tonic")]
+            Error::GrpcToken { error, .. } => Some(error),
             _ => None,
         }
+    }
+
+    /// [`Token`](Error::Token) as a tonic client needs it: `Status::from_error` makes any other error `Unknown`.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn grpc_token(error: Arc<TokenError>) -> Self {
+        let status = error.to_status();
+        Error::GrpcToken { error, status }
     }
 
     /// Whether the same request may succeed later without anybody mending anything.
@@ -81,23 +99,24 @@ impl Error {
     /// # assert_eq!(pause_before_retry(&Error::Request("a header".into())), None);
     /// ```
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Token(error) if error.is_transient())
+        self.token().is_some_and(TokenError::is_transient)
     }
 
     /// How long to wait before a retry makes sense, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Error::Token(error) => error.retry_after(),
-            _ => None,
-        }
+        self.token().and_then(TokenError::retry_after)
     }
 }
+
+const NO_TOKEN: &str = "no token to send the request with";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Service(_) => f.write_str("the HTTP service failed"),
-            Error::Token(_) => f.write_str("no token to send the request with"),
+            Error::Token(_) => f.write_str(NO_TOKEN),
+            #[cfg(feature = "tonic")]
+            Error::GrpcToken { .. } => f.write_str(NO_TOKEN),
             Error::Origin { origin, reason } => write!(f, "{origin} {reason}; the request was not sent"),
             Error::Tenant { reason } => write!(f, "{reason}; the request was not sent"),
             Error::Request(_) => f.write_str("the request cannot carry credentials and was not sent"),
@@ -110,6 +129,8 @@ impl StdError for Error {
         match self {
             Error::Service(error) | Error::Request(error) => Some(&**error),
             Error::Token(error) => Some(&**error),
+            #[cfg(feature = "tonic")]
+            Error::GrpcToken { status, .. } => Some(status),
             Error::Origin { .. } | Error::Tenant { .. } => None,
         }
     }

@@ -19,4 +19,5 @@ pub use token_error::{ErrorCode, TokenError, TokenErrorKind};
 
 pub(crate) use digest::Digest;
 pub(crate) use extensions::{Resend, deep_clone};
+pub(crate) use random::Draw;
 pub(crate) use secret_source::{check_line, unavailable};

@@ -1,4 +1,4 @@
-//! Texts that nobody can foresee: ids of assertions, `state`, code verifiers, owners of leases.
+//! Randomness: texts that nobody can foresee, and draws that only have to differ.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,4 +14,31 @@ pub(crate) fn text<const N: usize>() -> Result<String, TokenError> {
     getrandom::fill(&mut bytes)
         .map_err(|error| unavailable("the operating system gives no random numbers").caused_by(error.into()))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Draws for jitter and hashing: nothing depends on their being secret, so tests may fix them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Draw {
+    /// Of this thread's generator.
+    #[default]
+    Fresh,
+    /// Always the same.
+    #[cfg(test)]
+    Always(f64),
+}
+
+impl Draw {
+    #[cfg(test)]
+    pub(crate) fn always(draw: f64) -> Self {
+        Self::Always(draw)
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub(crate) fn uniform(&self) -> f64 {
+        match self {
+            Self::Fresh => fastrand::f64(),
+            #[cfg(test)]
+            Self::Always(draw) => *draw,
+        }
+    }
 }

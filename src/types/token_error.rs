@@ -31,12 +31,8 @@ pub struct TokenError {
     detail: Option<Box<str>>,
     description: Option<Box<str>>,
     retry_after: Option<Duration>,
-    pub(crate) refresh_token_dead: bool,
-    pub(crate) refresh_answer_lost: bool,
     held_back: bool,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
-    #[cfg(feature = "tonic")]
-    grpc: tonic::Status,
 }
 
 /// The class of a [`TokenError`]: what a program decides by.
@@ -157,9 +153,7 @@ impl TokenError {
 
     /// The grant is dead: a person must sign in again. Drops the cell's refresh token.
     pub fn sign_in_again() -> Self {
-        let mut error = Self::new(TokenErrorKind::SignInAgain);
-        error.refresh_token_dead = true;
-        error
+        Self::new(TokenErrorKind::SignInAgain)
     }
 
     /// No token request is made before this much time has passed (capped at 5 minutes by default).
@@ -232,19 +226,15 @@ impl TokenError {
             detail: None,
             description: None,
             retry_after: None,
-            refresh_token_dead: false,
-            refresh_answer_lost: false,
             held_back: false,
             cause: None,
-            #[cfg(feature = "tonic")]
-            grpc: tonic::Status::unavailable(kind.sentence()),
         }
     }
 
     /// The same failure, of another class by what is known besides.
     pub(crate) fn of_kind(mut self, kind: TokenErrorKind) -> Self {
         self.kind = kind;
-        self.retold()
+        self
     }
 
     /// Nothing was sent: the bounds of the token endpoint did not let the request through.
@@ -264,27 +254,27 @@ impl TokenError {
         error.code.clone_from(&self.code);
         error.detail.clone_from(&self.detail);
         error.retry_after = Some(pause);
-        error.retold()
+        error
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {
         self.cause = Some(Arc::from(cause));
-        self.retold()
+        self
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
-        self.retold()
+        self
     }
 
     pub(crate) fn with_code(mut self, code: ErrorCode) -> Self {
         self.code = Some(code);
-        self.retold()
+        self
     }
 
     pub(crate) fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
-        self.retold()
+        self
     }
 
     pub(crate) fn with_description(mut self, description: impl Into<Box<str>>) -> Self {
@@ -292,17 +282,14 @@ impl TokenError {
         self
     }
 
-    /// The same for gRPC: generated clients pass on the status's text and nothing of this error's.
-    #[cfg_attr(not(feature = "tonic"), allow(unused_mut, reason = "there is nothing to tell"))]
-    fn retold(mut self) -> Self {
-        #[cfg(feature = "tonic")]
-        {
-            self.grpc = tonic::Status::unavailable(self.to_string());
-            if let Some(cause) = &self.cause {
-                self.grpc.set_source(cause.clone());
-            }
+    /// As tonic's generated clients tell it: code `Unavailable` (gRFC A97), the cause behind it.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn to_status(&self) -> tonic::Status {
+        let mut status = tonic::Status::unavailable(self.to_string());
+        if let Some(cause) = &self.cause {
+            status.set_source(cause.clone());
         }
-        self
+        status
     }
 
     /// What a source's boxed error is: one of ours as it stands (also from below a tower layer), any other a transient
@@ -354,14 +341,9 @@ impl fmt::Debug for TokenError {
     }
 }
 
-/// With the feature `tonic` the chain leads through a `tonic::Status` of code `Unavailable`, which generated clients
-/// return to their callers (gRFC A97); the cause stands behind it.
 impl StdError for TokenError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        #[cfg(feature = "tonic")]
-        return Some(&self.grpc);
-        #[cfg(not(feature = "tonic"))]
-        return self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static));
+        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::exchange::Answer;
 use super::grant::GrantKind;
-use crate::token::{RefreshToken, Token};
+use crate::token::{Failed, RefreshToken, Token};
 use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
 
 mod device;
@@ -60,29 +60,30 @@ pub(crate) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The token of an answer, or why there is none.
-    pub(crate) fn read(&self, answer: &Answer) -> Result<Token, TokenError> {
+    pub(crate) fn read(&self, answer: &Answer) -> Result<Token, Failed> {
         self.judge(answer, |members| self.token(members?))
     }
 
     /// Whether another endpoint did what it was asked for; what else it says is not looked at.
-    pub(crate) fn acknowledge(&self, answer: &Answer) -> Result<(), TokenError> {
+    pub(crate) fn acknowledge(&self, answer: &Answer) -> Result<(), Failed> {
         self.judge(answer, |_| Ok(()))
     }
 
-    fn judge<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, TokenError> {
-        self.sift(answer, take).map_err(|error| {
-            let mut error = error.with_status(answer.status);
-            if let Some(pause) = retry_after::read(&answer.headers, self.now) {
-                error = error.with_retry_after(pause);
+    fn judge<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, Failed> {
+        let complete = |error: TokenError| {
+            let error = error.with_status(answer.status);
+            match retry_after::read(&answer.headers, self.now) {
+                Some(pause) => error.with_retry_after(pause),
+                None => error,
             }
-            error
-        })
+        };
+        self.sift(answer, take).map_err(|failed| failed.map(complete))
     }
 
     /// Lets nothing but a 2xx answer that names no error through to `take`.
-    fn sift<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, TokenError> {
+    fn sift<T>(&self, answer: &Answer, take: impl FnOnce(ReadMembers<'_, '_>) -> Taken<T>) -> Result<T, Failed> {
         if answer.status.is_redirection() {
-            return Err(refusal::redirected(&answer.headers, &self.sent));
+            return Err(refusal::redirected(&answer.headers, &self.sent).into());
         }
         let text = String::from_utf8_lossy(&answer.body);
         let members = Members::parse(&text, &answer.headers, &self.settings.fields);
@@ -93,10 +94,8 @@ impl Reader<'_> {
             return Err(self.bare_status(answer.status, members.err()));
         }
         take(members.as_ref().map_err(|unreadable| unreadable.detail.clone())).map_err(|detail| {
-            let mut error = TokenError::new(TokenErrorKind::Malformed).with_detail(detail);
             // It was answered: a refresh token may have been spent for nothing.
-            error.refresh_answer_lost = true;
-            error
+            Failed::maybe_spent(TokenError::new(TokenErrorKind::Malformed).with_detail(detail))
         })
     }
 

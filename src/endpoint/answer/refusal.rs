@@ -8,18 +8,16 @@ use serde_json::Value;
 use super::members::{Class, Member, Members, Unreadable};
 use super::redactor::Redactor;
 use super::{GrantKind, Reader};
+use crate::token::Failed;
 use crate::types::{ErrorCode, TokenError, TokenErrorKind};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.
-    pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<TokenError> {
+    pub(super) fn refused(&self, status: StatusCode, members: &Members<'_>) -> Option<Failed> {
         let named = named(members)?;
         let dead = self.asking == GrantKind::RefreshToken && self.is_dead_refresh_code(&named.code);
         let kind = if dead { TokenErrorKind::SignInAgain } else { kind(status, &named.code) };
         let mut error = TokenError::new(kind);
-        error.refresh_token_dead = dead;
-        // A server error may have come after the refresh token was spent; a named refusal came instead.
-        error.refresh_answer_lost = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
         if let Some(code) =
             ErrorCode::new(&named.code).filter(|code| is_registered(code.as_str()) || !self.sent.is_in(code.as_str()))
         {
@@ -28,11 +26,17 @@ impl Reader<'_> {
         if let Some(description) = named.description {
             error = error.with_description(self.sent.mask(&description));
         }
-        Some(error)
+        // A server error may have come after the refresh token was spent; a named refusal came instead.
+        let maybe_spent = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
+        Some(match (dead, maybe_spent) {
+            (true, _) => Failed::dead(error),
+            (false, true) => Failed::maybe_spent(error),
+            (false, false) => error.into(),
+        })
     }
 
     /// The error of an answer that names none.
-    pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> TokenError {
+    pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> Failed {
         let class = unreadable.as_ref().map(|unreadable| unreadable.class);
         let kind = match (kind(status, ""), class) {
             // A page in between: of a proxy, a firewall, a login. The server itself has refused nothing.
@@ -40,12 +44,12 @@ impl Reader<'_> {
             (TokenErrorKind::Refused, Some(Class::AuxiliaryEndpoint)) => TokenErrorKind::Unavailable,
             (kind, _) => kind,
         };
-        let mut error = TokenError::new(kind);
-        error.refresh_answer_lost = self.may_have_spent(status);
-        match unreadable {
+        let error = TokenError::new(kind);
+        let error = match unreadable {
             Some(unreadable) if class != Some(Class::Empty) => error.with_detail(unreadable.detail),
             _ => error,
-        }
+        };
+        if self.may_have_spent(status) { Failed::maybe_spent(error) } else { error.into() }
     }
 
     fn is_dead_refresh_code(&self, code: &str) -> bool {

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::token::RefreshFate;
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -36,7 +37,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    fn read(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<Token, TokenError> {
+    fn judge(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<Token, Failed> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -57,6 +58,10 @@ impl Setup {
             warned: &AtomicBool::new(false),
         };
         reader.read(&Answer { status, headers: map, body: Zeroizing::new(body.to_vec()) })
+    }
+
+    fn read(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<Token, TokenError> {
+        self.judge(status, headers, body).map_err(|failed| failed.error)
     }
 
     fn json(&self, body: &str) -> String {
@@ -459,8 +464,8 @@ fn errors_by_status() {
 fn only_some_codes_kill_a_refresh_token() {
     let setup = Setup { asking: GrantKind::RefreshToken, dead: vec!["token_inactive".into()], ..Default::default() };
     let outcome = |status, body: &str| {
-        let error = setup.read(status, &[], body.as_bytes()).unwrap_err();
-        (error.kind(), error.refresh_token_dead, error.refresh_answer_lost)
+        let failed = setup.judge(status, &[], body.as_bytes()).unwrap_err();
+        (failed.error.kind(), failed.refresh == RefreshFate::Dead, failed.refresh == RefreshFate::MaybeSpent)
     };
     use TokenErrorKind::*;
     assert_eq!(outcome(400, r#"{"error":"invalid_grant"}"#), (SignInAgain, true, false));

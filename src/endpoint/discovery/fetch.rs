@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::{Directory, Metadata};
 use crate::endpoint::answer::retry_after;
 use crate::endpoint::exchange::{Answer, Exchanger};
+use crate::token::Failed;
 use crate::types::{BoxError, TokenError, TokenErrorKind};
 
 /// Looks at one place after the other, all of them within `timeout`.
@@ -73,7 +74,8 @@ fn refused(answer: &Answer, now: SystemTime) -> TokenError {
 }
 
 /// An exchange that failed, told as one for metadata.
-fn of_metadata(error: TokenError) -> TokenError {
+fn of_metadata(failed: Failed) -> TokenError {
+    let error = failed.error;
     match error.kind() {
         TokenErrorKind::Malformed => error.of_kind(TokenErrorKind::BadMetadata),
         _ => error,

@@ -75,7 +75,7 @@ async fn metadata_that_cannot_be_used_are_told_and_no_secret_is_sent() {
         let server = Server::default().answers(status, &body);
         let error = ask(&server, &body_auth()).await.unwrap_err();
         let what = body.chars().take(100).collect::<String>();
-        assert_eq!((error.kind(), error.refresh_answer_lost), (kind, false), "{status} {what}");
+        assert_eq!((error.kind(), server.fate()), (kind, RefreshFate::Untouched), "{status} {what}");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
         assert_eq!(lines(&server), [format!("GET {WELL_KNOWN}")], "{what}");
     }
@@ -170,7 +170,7 @@ async fn assertions_are_addressed_to_the_issuer() {
     }
 }
 
-/// A refresh token that may be spent stays so when its server cannot be found.
+/// What was known of the refresh token before stays so.
 #[tokio::test]
 async fn a_failure_before_anything_is_sent_forgets_nothing() {
     for lost in [true, false] {
@@ -178,7 +178,8 @@ async fn a_failure_before_anything_is_sent_forgets_nothing() {
         settings.grant = Grant::RefreshToken;
         let mut request = with_refresh_token("R");
         request.refresh_answer_lost = lost;
-        let error = Server::default().answers(503, "").ask(&settings, &body_auth(), request).await.unwrap_err();
-        assert_eq!((error.refresh_answer_lost, error.refresh_token_dead), (lost, false));
+        let server = Server::default().answers(503, "");
+        server.ask(&settings, &body_auth(), request).await.unwrap_err();
+        assert_eq!(server.fate(), RefreshFate::Untouched);
     }
 }

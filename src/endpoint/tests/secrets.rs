@@ -51,7 +51,7 @@ async fn a_file_is_read_for_each_exchange() {
     assert_eq!(secrets_sent(&server), ["one", "two"]);
     let error = ask(&server, &auth).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
-    assert!(!error.refresh_answer_lost);
+    assert_eq!(server.fate(), RefreshFate::Untouched);
     assert_eq!(server.seen().len(), 2, "nothing was sent");
 }
 
@@ -139,9 +139,11 @@ async fn a_secret_that_cannot_be_read_again_leaves_the_refusal_standing() {
 async fn a_secret_has_the_time_of_one_exchange() {
     let never = SecretSource::provider(std::future::pending::<Result<Secret, BoxError>>);
     let start = tokio::time::Instant::now();
-    let error = server_less(&ClientAuth::body("my-id", never)).await;
+    let server = Server::default();
+    let auth = ClientAuth::body("my-id", never);
+    let error = server.ask(&spry(), &auth, with_refresh_token("R")).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
-    assert!(!error.refresh_answer_lost, "the refresh token was not sent");
+    assert_eq!(server.fate(), RefreshFate::Untouched, "the refresh token was not sent");
     assert_eq!(start.elapsed(), Duration::from_secs(10));
 }
 

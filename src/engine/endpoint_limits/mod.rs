@@ -26,7 +26,7 @@ use self::permits::{PermitNumber, Permits, Place};
 pub(crate) use self::source::Limited;
 use super::env::EnginePolicy;
 use crate::token::{Asker, TokenRequest};
-use crate::types::{Clock, TokenError, TokenErrorKind};
+use crate::types::{Clock, Draw, TokenError, TokenErrorKind};
 
 /// The bounds of all token endpoints of a layer.
 pub(crate) struct EndpointLimits {
@@ -41,8 +41,7 @@ pub(crate) struct EndpointLimits {
 struct Env {
     policy: EnginePolicy,
     clock: Arc<dyn Clock>,
-    /// Uniform in `[0, 1)`.
-    draw: fn() -> f64,
+    draw: Draw,
     /// One for the layer: invented tenants could name any endpoint.
     first_requests: Mutex<FirstRequests>,
 }
@@ -131,9 +130,9 @@ enum Outcome {
 }
 
 impl EndpointLimits {
-    pub(crate) fn new(policy: EnginePolicy, clock: Arc<dyn Clock>, draw: fn() -> f64) -> Self {
+    pub(crate) fn new(policy: EnginePolicy, clock: Arc<dyn Clock>) -> Self {
         let first_requests = Mutex::new(FirstRequests::new(policy.max_partitions));
-        let env = Arc::new(Env { policy, clock, draw, first_requests });
+        let env = Arc::new(Env { policy, clock, draw: Draw::default(), first_requests });
         let configured = Endpoint::new(env.clone());
         Self { env, configured, others: Mutex::default(), origins: RandomState::new() }
     }
@@ -171,10 +170,17 @@ impl EndpointLimits {
         let name = request.endpoint.clone();
         let endpoint = self.endpoint(name.as_ref());
         let deadline = request.context.as_ref().map(|context| context.deadline);
+        if let Some(context) = &request.context {
+            // Nothing so far.
+            context.report.begin();
+        }
         let granted = endpoint.clone().permit(self.attempt(&request), deadline).await;
         let result = match granted {
             Ok(permit) => {
                 request.sent.store(true, Ordering::Relaxed);
+                if let Some(context) = &request.context {
+                    context.report.passed_on();
+                }
                 let result = fetch(request).await;
                 permit.end(Outcome::of(result.as_ref().err()));
                 result
@@ -225,7 +231,7 @@ impl Env {
 
     /// How long nobody asks after such a failure.
     fn pause(&self, error: &TokenError, in_a_row: u32) -> Duration {
-        self.policy.pause_after(error, in_a_row, (self.draw)()).unwrap_or_default()
+        self.policy.pause_after(error, in_a_row, self.draw.uniform()).unwrap_or_default()
     }
 
     fn first_requests(&self) -> MutexGuard<'_, FirstRequests> {

@@ -295,7 +295,7 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
     }
 
     fn cell(&self) -> &Arc<Cell> {
-        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.engine.default_cell())
+        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.table.default_cell())
     }
 }
 
@@ -351,17 +351,17 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
     {
-        let engine = &self.shared.setup.engine;
-        let cell = self.cell.as_ref().unwrap_or_else(|| engine.default_cell());
+        let (table, body_support) = (&self.shared.setup.table, &self.body_support);
+        let cell = self.cell.as_ref().unwrap_or_else(|| table.default_cell());
         loop {
             let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, WaitStep::Reading) {
-                WaitStep::Reading => match cell.read(engine) {
+                WaitStep::Reading => match cell.read(table.env()) {
                     Read::Ready(current) => (self.shared.fresh_clone(), Some(current), None),
                     Read::Wait { waiter, fallback } => {
                         self.step = WaitStep::Refreshing { waiter, fallback };
                         continue;
                     }
-                    Read::Failed(error) => return Poll::Ready(Err(Error::Token(error))),
+                    Read::Failed(error) => return Poll::Ready(Err(body_support.no_token(error))),
                 },
                 WaitStep::Refreshing { mut waiter, fallback } => {
                     let Poll::Ready(result) = Pin::new(&mut waiter).poll(cx) else {
@@ -369,10 +369,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         return Poll::Pending;
                     };
                     let failed = matches!(result, RefreshResult::Failed(_));
-                    match engine.resolve(result, fallback) {
+                    match result.resolve(fallback, || table.env().clock.now()) {
                         Some(Ok(current)) if failed => (self.shared.fresh_clone(), None, Some(current)),
                         Some(Ok(current)) => (self.shared.fresh_clone(), Some(current), None),
-                        Some(Err(error)) => return Poll::Ready(Err(Error::Token(error))),
+                        Some(Err(error)) => return Poll::Ready(Err(body_support.no_token(error))),
                         None => continue,
                     }
                 }
@@ -387,12 +387,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             // expired. Where the cell's word says that it is current still, nothing that others share is touched.
             let read = match finished {
                 Some(current) if cell.word() == current.word() => Read::Ready(current),
-                _ => cell.read(engine),
+                _ => cell.read(table.env()),
             };
             match (read, fallback.take()) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = WaitStep::Refreshing { waiter, fallback },
-                (Read::Failed(error), None) => return Poll::Ready(Err(Error::Token(error))),
+                (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
             }
         }
     }
@@ -471,7 +471,7 @@ where
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
     fn begin(sent: FirstAttempt<S, R, T>, proof: ProofSent, response: T, says_invalid: bool) -> Result<Self, T> {
         let cell = sent.cell().clone();
-        let engine = &sent.shared.setup.engine;
+        let env = sent.shared.setup.table.env();
         let mut outcome =
             AuthOutcome { generation: sent.generation, waited: sent.waited, rejected: true, ..AuthOutcome::default() };
         // An inner layer of this crate has refreshed and resent already: a third sending would break its promise.
@@ -482,7 +482,7 @@ where
             return Err(with_outcome(response, outcome, None));
         }
         let mut starter = false;
-        let step = match cell.reject(engine, sent.generation, says_invalid) {
+        let step = match cell.reject(env, sent.generation, says_invalid) {
             Rejection::Newer(current) => RecoveryStep::Renewed(current),
             Rejection::Wait { waiter, starter: started } => {
                 (outcome.refreshed, starter) = (true, started);
@@ -533,7 +533,7 @@ where
                     RefreshResult::Superseded => {
                         // What comes now is not of the refresh that we started, and proves nothing for it.
                         self.starter = false;
-                        match self.cell.read(&self.shared.setup.engine) {
+                        match self.cell.read(self.shared.setup.table.env()) {
                             Read::Ready(current) => RecoveryStep::Renewed(current),
                             Read::Wait { waiter, .. } => RecoveryStep::Refreshing(waiter),
                             Read::Failed(error) => return self.original(Some(error)),
@@ -619,7 +619,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
         }
         if matches!(self.judge(&response), Verdict::Accepted) {
             if self.starter {
-                self.cell.resend_accepted(&self.shared.setup.engine, self.outcome.generation);
+                self.cell.resend_accepted(self.shared.setup.table.env(), self.outcome.generation);
             } else {
                 self.cell.accepted(self.outcome.generation);
             }

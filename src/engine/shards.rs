@@ -1,0 +1,349 @@
+//! `Shards`: all cells but the default one, bounded.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::cell::Cell;
+use super::coarse_clock::millis;
+use super::key::Partition;
+
+/// A sharded table, so that tenants do not queue behind each other's look-ups, and a cursor that goes round in each shard.
+///
+/// A hit takes a read lock, allocates nothing, and writes to the cell only if a cell was made or a second has passed since
+/// the last one. With each new cell the cursor looks at the next few: those that have been idle for too long go, and, over
+/// the bound, the one of them that has gone unused the longest. So an insertion costs the same however many cells there are.
+///
+/// A cell with a refresh, with a refresh token that is kept nowhere else, or in somebody's hands never goes: an eviction can
+/// neither fork a refresh nor lose a grant. Where all that the cursor meets are such, the table is larger for a while.
+pub(crate) struct Shards {
+    shards: Box<[RwLock<Shard>]>,
+    hasher: RandomState,
+    max: usize,
+    /// In milliseconds.
+    idle: u64,
+    count: AtomicUsize,
+    /// Which shard is trimmed next.
+    trimmed: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    table: HashTable<Arc<Cell>>,
+    /// Where the cursor is in the table.
+    cursor: usize,
+    /// How many cells were made here; wraps.
+    insertions: u32,
+    evicted_totals: EvictedTotals,
+}
+
+/// The figures of the cells that went, so that sums over all cells never fall. Each shard has its own, under its lock: who
+/// looks finds a cell either there or here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EvictedTotals {
+    pub(crate) token_requests: u64,
+    pub(crate) failures: u64,
+    pub(crate) suppressed: u64,
+}
+
+/// So many that of a million cells a table that grows, for which it must look at each, stops the others for half a
+/// millisecond only.
+const MOST_SHARDS: usize = 256;
+/// How many cells a shard should have before there is another: enough for the cursor to choose from.
+const CELLS_A_SHARD: usize = 64;
+/// How many cells the cursor looks at for a new one. Of so many the least recently used is nearly the least recently used of
+/// all: that it is of the more recently used half happens once in 65 536 times.
+const CANDIDATES: usize = 16;
+/// How many it drops at once that are not idle: two, so that a table that had to grow over its bound gets back to it.
+const MOST_DROPPED: usize = 2;
+/// How many buckets of a table it passes for that at most: a table is never that empty for long.
+const BUCKETS: usize = 16 * CANDIDATES;
+/// In how many ticks the cursor goes round where there are too many cells.
+const TICKS_OVER_BOUND: usize = 4;
+/// How many buckets of each shard the cursor passes in a second: a million cells in some minutes, for a thousandth of a core.
+const BUCKETS_PER_TICK: usize = 16;
+
+impl Shards {
+    pub(crate) fn new(max: usize, idle: Duration) -> Self {
+        let shards = (max / CELLS_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
+        Self {
+            shards: (0..shards).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            max,
+            idle: millis(idle),
+            count: AtomicUsize::new(0),
+            trimmed: AtomicUsize::new(0),
+        }
+    }
+
+    /// The cell of a partition, made if there is none. `time` in milliseconds since the engine's first tick.
+    pub(crate) fn cell(&self, partition: Partition, time: u64) -> Arc<Cell> {
+        let hash = self.hasher.hash_one(&partition);
+        if let Some(cell) = self.found(hash, &partition, time) {
+            return cell;
+        }
+        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = shard.get(hash, &partition) {
+            return cell.clone();
+        }
+        let cell = Arc::new(Cell::new(&partition, None));
+        shard.insertions = shard.insertions.wrapping_add(1);
+        cell.touch(shard.stamp(time));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.evict_some(&mut shard, Pass::NEW_CELL, time);
+        shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
+        cell
+    }
+
+    /// The cell of a partition, if there is one.
+    pub(crate) fn existing(&self, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
+        self.found(self.hasher.hash_one(partition), partition, time)
+    }
+
+    /// All cells, and the figures of those that are gone.
+    pub(crate) fn all(&self) -> (Vec<Arc<Cell>>, EvictedTotals) {
+        let mut all = Vec::with_capacity(self.count.load(Ordering::Relaxed));
+        let mut evicted_totals = EvictedTotals::default();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.table.iter().cloned());
+            evicted_totals.add(shard.evicted_totals);
+        }
+        (all, evicted_totals)
+    }
+
+    /// Whether there are more cells than there should be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.max
+    }
+
+    /// A cell may have become one that can go: over the bound, lets two go. So a crowd of cells that had to stay while
+    /// their tokens were asked for shrinks as fast as their requests end.
+    pub(crate) fn trim(&self, time: u64) {
+        if self.is_over()
+            && let Some(shard) = self.shards.get(self.trimmed.fetch_add(1, Ordering::Relaxed) % self.shards.len())
+        {
+            self.evict_some(&mut shard.write().unwrap_or_else(PoisonError::into_inner), Pass::NEW_CELL, time);
+        }
+    }
+
+    /// Lets some of the cells go that have been idle for too long. To be called now and then.
+    pub(crate) fn sweep(&self, time: u64) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let pass = if self.is_over() { Pass::all_in_some_ticks(&shard) } else { Pass::TICK };
+            self.evict_some(&mut shard, pass, time);
+            shard.shrink(&self.hasher);
+        }
+    }
+
+    fn found(&self, hash: u64, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        let cell = shard.get(hash, partition)?;
+        cell.touch(shard.stamp(time));
+        Some(cell.clone())
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        // The table uses the lowest and the highest bits.
+        &self.shards[(hash >> 32) as usize % self.shards.len()]
+    }
+
+    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64) {
+        let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
+        let idle_since = stamp(time.saturating_sub(self.idle), 0);
+        for cell in shard.evict_some(pass, over, idle_since) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            shard.evicted_totals.count(&cell);
+        }
+    }
+}
+
+/// How far the cursor goes, and what it takes.
+#[derive(Clone, Copy)]
+struct Pass {
+    candidates: usize,
+    buckets: usize,
+    /// How many it drops that are not idle, if there are too many.
+    most_dropped: usize,
+}
+
+impl Pass {
+    const NEW_CELL: Self = Self { candidates: CANDIDATES, buckets: BUCKETS, most_dropped: MOST_DROPPED };
+    const TICK: Self = Self { candidates: BUCKETS_PER_TICK, buckets: BUCKETS_PER_TICK, most_dropped: MOST_DROPPED };
+
+    /// Over the bound.
+    fn all_in_some_ticks(shard: &Shard) -> Self {
+        let buckets = (shard.table.num_buckets() / TICKS_OVER_BOUND).max(BUCKETS_PER_TICK);
+        Self { candidates: buckets, buckets, most_dropped: buckets }
+    }
+}
+
+impl Shard {
+    fn get(&self, hash: u64, partition: &Partition) -> Option<&Arc<Cell>> {
+        self.table.find(hash, |cell| cell.partition().is(partition))
+    }
+
+    fn stamp(&self, time: u64) -> u64 {
+        stamp(time, self.insertions)
+    }
+
+    /// `over`: how many cells there are too many. Those last used before `idle_since` have been idle for too long.
+    fn evict_some(&mut self, pass: Pass, over: usize, idle_since: u64) -> Vec<Arc<Cell>> {
+        let mut unused = Vec::with_capacity(CANDIDATES);
+        let mut candidates = 0;
+        for _ in 0..self.table.num_buckets().min(pass.buckets) {
+            self.cursor = (self.cursor + 1) % self.table.num_buckets();
+            let Some(cell) = self.table.get_bucket(self.cursor) else { continue };
+            // The table's is the only reference, and nobody gets another while this shard is locked.
+            if Arc::strong_count(cell) == 1 && cell.is_idle() {
+                unused.push((cell.last_used(), self.cursor));
+            }
+            candidates += 1;
+            if candidates == pass.candidates {
+                break;
+            }
+        }
+        unused.sort_unstable();
+        let idle = unused.partition_point(|(used, _)| *used < idle_since);
+        unused.truncate(idle.max(over.min(pass.most_dropped)));
+        let buckets = unused.into_iter().map(|(_, place)| place);
+        buckets.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0)).collect()
+    }
+
+    /// Gives memory back after many have gone.
+    fn shrink(&mut self, hasher: &RandomState) {
+        if self.table.capacity() > CELLS_A_SHARD.max(4 * self.table.len()) {
+            self.table.shrink_to(2 * self.table.len(), |cell| hasher.hash_one(cell.partition()));
+        }
+    }
+}
+
+/// When a cell was used: the second, and within it the number of cells made before.
+fn stamp(time: u64, insertions: u32) -> u64 {
+    (time / 1000) << 32 | u64::from(insertions)
+}
+
+impl EvictedTotals {
+    fn count(&mut self, cell: &Cell) {
+        let (token_requests, failures, suppressed) = cell.counts();
+        self.add(Self { token_requests, failures, suppressed });
+    }
+
+    fn add(&mut self, more: Self) {
+        self.token_requests = self.token_requests.saturating_add(more.token_requests);
+        self.failures = self.failures.saturating_add(more.failures);
+        self.suppressed = self.suppressed.saturating_add(more.suppressed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EnginePolicy;
+    use crate::engine::env::Env;
+    use crate::token::{RefreshToken, Token, TokenRequest, erase};
+    use crate::types::{Secret, SystemClock, TenantId, TokenError};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn partition(n: usize) -> Partition {
+        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
+    }
+
+    /// How many tenants a test goes through: a million where the build is optimised.
+    fn many() -> usize {
+        if cfg!(debug_assertions) { 30_000 } else { 1_000_000 }
+    }
+
+    /// Behaviour 93.
+    #[test]
+    fn a_million_tenants_keep_to_the_bound_and_the_busy_one_stays() {
+        for max in [1, 64, 1000] {
+            let cells = Shards::new(max, HOUR);
+            let busy = Arc::downgrade(&cells.cell(partition(0), 0));
+            for n in 1..many() {
+                cells.cell(partition(n), 0);
+                assert_eq!(cells.existing(&partition(0), 0).is_some(), max > 1);
+                assert!(cells.count.load(Ordering::Relaxed) <= max.max(2));
+            }
+            assert_eq!(busy.upgrade().is_some(), max > 1);
+            assert_eq!(cells.all().0.len(), cells.count.load(Ordering::Relaxed));
+            let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
+            assert!(buckets <= 4 * max.max(64), "{buckets} buckets for {max} cells");
+        }
+    }
+
+    /// Behaviour 93.
+    #[test]
+    fn those_that_come_again_outlast_those_that_come_once() {
+        let cells = Shards::new(1000, HOUR);
+        for round in 0..100 {
+            for n in 0..100 {
+                assert!(cells.existing(&partition(n), 0).is_some() || round == 0, "tenant {n} in round {round}");
+                cells.cell(partition(n), 0);
+                cells.cell(partition(1000 + round * 100 + n), 0);
+            }
+        }
+    }
+
+    /// Behaviour 94.
+    #[test]
+    fn a_cell_in_use_is_not_dropped_and_the_table_grows_meanwhile_only() {
+        let cells = Shards::new(100, HOUR);
+        let held: Vec<_> = (0..500).map(|n| cells.cell(partition(n), 0)).collect();
+        assert_eq!(cells.all().0.len(), 500);
+        for (n, held) in held.iter().enumerate() {
+            assert!(Arc::ptr_eq(held, &cells.cell(partition(n), 0)));
+        }
+        drop(held);
+        for n in 500..2000 {
+            cells.cell(partition(n), 0);
+        }
+        assert_eq!(cells.all().0.len(), 100);
+    }
+
+    #[test]
+    fn a_cell_with_the_only_refresh_token_is_not_dropped() {
+        let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+        let policy = EnginePolicy::default();
+        let env = Arc::new(Env::new(erase(source), Arc::new(SystemClock), policy, None));
+        let token = Token::bearer("t").unwrap().with_refresh_token(RefreshToken::Replace(Secret::from("r")));
+        let cells = Shards::new(10, HOUR);
+        cells.cell(partition(0), 0).hand_in(&env, token).unwrap();
+        for n in 1..10_000 {
+            cells.cell(partition(n), 1_000_000_000);
+        }
+        assert!(cells.existing(&partition(0), 0).is_some());
+    }
+
+    /// Behaviour 93.
+    #[test]
+    fn the_idle_go_after_their_time_and_give_their_memory_back() {
+        let cells = Shards::new(100_000, HOUR);
+        for n in 0..50_000 {
+            cells.cell(partition(n), 0);
+        }
+        let hour = millis(HOUR);
+        cells.cell(partition(7), hour / 2);
+        // A tick a second: soon all have been looked at.
+        for second in 0..100 {
+            cells.sweep(hour - 100_000 + second * 1000);
+        }
+        assert_eq!(cells.all().0.len(), 50_000, "not yet");
+        for second in 1..100 {
+            cells.sweep(hour + second * 1000);
+        }
+        assert_eq!(cells.all().0.len(), 1);
+        assert!(cells.existing(&partition(7), hour).is_some());
+        let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
+        assert!(buckets <= MOST_SHARDS * 2 * CELLS_A_SHARD, "{buckets} buckets");
+        for _ in 0..100 {
+            cells.sweep(3 * hour);
+        }
+        assert!(cells.all().0.is_empty());
+    }
+}
