@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +14,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use hyper_util::client::legacy::Client as Hyper;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthOutcome, AuthorizationCode, BoxError, ClientAuth,
     Discovery, DpopKey, Error, RefreshFailed, RefreshToken, Replay, Secret, SignInError, SigningAlgorithm, Tenant,
-    TenantId, Token, TokenError, TokenRequest,
+    TenantId, Token, TokenError, TokenRequest, TransportError,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -63,6 +68,59 @@ async fn nothing_that_the_layer_says_tells_a_secret() {
     let _ = std::panic::take_hook();
     said.must_not_tell();
     said.must_not_tell_any_of(&own);
+}
+
+/// Behaviour 149 (the debug data of an HTTP/2 GOAWAY, over a real connection).
+#[tokio::test]
+async fn what_a_server_says_while_it_hangs_up_is_not_told() {
+    let said = Said::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(said.clone());
+    let _heard = tracing::subscriber::set_default(subscriber.finish());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let mut hung_up = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(&goaway(&format!("no {SECRET} {ID} here"))).await.unwrap();
+            // Until the client has read it.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
+            hung_up += 1;
+            if hung_up == 2 {
+                break;
+            }
+        }
+    });
+    let cfg = AuthConfig::client_credentials(format!("{origin}/token"), ClientAuth::body(ID, SECRET))
+        .origin("https://api.example.com")
+        .build()
+        .unwrap();
+    let http2 = Hyper::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
+    let layer = AuthLayer::with_client(cfg, http2);
+    let api = Api::new(&AuthServer::new(TestClock::new()));
+    let error = layer.layer(api).oneshot(get("https://api.example.com/")).await.unwrap_err();
+    let cause = error.token().unwrap().cause().unwrap().downcast_ref::<TransportError>().unwrap().clone();
+    assert_eq!(cause.http2_code(), Some(11), "{cause:?}");
+    said.error(&error);
+    layer.handle().invalidate();
+    said.error(&*layer.handle().token().await.unwrap_err());
+    said.show(&(&layer, layer.handle(), layer.handle().stats()));
+    server.abort();
+    let said = said.text();
+    assert!(said.contains("ENHANCE_YOUR_CALM"), "the kind of the error is told: {said}");
+    // What hyper writes at the level TRACE of its own is not ours.
+    let ours = said.lines().filter(|line| !line.contains(" hyper") && !line.contains(" h2"));
+    for line in ours {
+        assert!(!line.contains("canary") && !line.contains(ID), "{line}");
+    }
+}
+
+/// A server's first frames, which end the connection (RFC 9113 §6.5, §6.8).
+fn goaway(debug_data: &str) -> Vec<u8> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    let length = u8::try_from(8 + debug_data.len()).unwrap();
+    let head = [0, 0, length, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ENHANCE_YOUR_CALM];
+    [&SETTINGS[..], &head, debug_data.as_bytes()].concat()
 }
 
 /// What an authorization server, or somebody who pretends to be one, may answer.

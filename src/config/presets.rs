@@ -1,4 +1,5 @@
-//! Presets for five providers: builder calls and nothing else. Whatever a preset can say, you can say.
+//! Presets for five providers, and for workloads that have an identity and no secret: builder calls and nothing else.
+//! Whatever a preset can say, you can say.
 //!
 //! ```
 //! use tower_oauth2_client::providers;
@@ -7,10 +8,13 @@
 //! # Ok::<(), tower_oauth2_client::ConfigError>(())
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AuthConfig, AuthConfigBuilder};
-use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenUrl};
+use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenExchange, TokenUrl};
+#[cfg(feature = "jwt")]
+use crate::jws::{AssertionTyp, SigningKey};
 use crate::request::Tenant;
 use crate::response::Forbidden;
 use crate::token::{ExpirySource, UnknownExpiry};
@@ -128,6 +132,129 @@ pub fn graphnet(
         .unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(300)))
         .discard_expired()
         .origin(api_origin)
+}
+
+/// A pod that authenticates with the token which Kubernetes projects into it (a volume `serviceAccountToken`), at a server
+/// that trusts the cluster, such as Keycloak from 26.4.
+///
+/// `audience` of the volume must be the server's issuer. The kubelet replaces the file in time; it is read for each token
+/// request. Add the API's [`origin`](AuthConfigBuilder::origin).
+///
+/// ```
+/// use tower_oauth2_client::{Discovery, providers};
+///
+/// let keycloak = Discovery::of("https://keycloak.example.com/realms/main").openid();
+/// let cfg = providers::kubernetes(keycloak, "/var/run/secrets/tokens/keycloak")
+///     .origin("https://api.example.com")
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+pub fn kubernetes(token_url: impl Into<TokenUrl>, token_file: impl Into<PathBuf>) -> AuthConfigBuilder {
+    AuthConfig::client_credentials(token_url, ClientAuth::assertion(SecretSource::file(token_file)))
+}
+
+/// An application of Microsoft Entra that authenticates with a federated credential: a JWT of another identity provider, such
+/// as the file that Azure's workload identity webhook names in `AZURE_FEDERATED_TOKEN_FILE`.
+///
+/// `tenant` is the directory's id or domain name. The scope is the API with `/.default`. Add the API's
+/// [`origin`](AuthConfigBuilder::origin).
+///
+/// ```
+/// use tower_oauth2_client::providers;
+///
+/// let scopes = ["https://graph.microsoft.com/.default"];
+/// let token_file = "/var/run/secrets/azure/tokens/azure-identity-token";
+/// let cfg = providers::entra_federated("contoso.onmicrosoft.com", "application-id", scopes, token_file)
+///     .origin("https://graph.microsoft.com")
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+pub fn entra_federated<I>(
+    tenant: impl AsRef<str>,
+    client_id: impl Into<String>,
+    scopes: I,
+    token_file: impl Into<PathBuf>,
+) -> AuthConfigBuilder
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    let client_auth = ClientAuth::assertion(SecretSource::file(token_file)).with_client_id(client_id);
+    AuthConfig::client_credentials(entra_token_url(tenant.as_ref()), client_auth).scopes(scopes)
+}
+
+/// An application of Microsoft Entra that authenticates with a certificate: a key with
+/// [`SigningAlgorithm::Ps256`](crate::SigningAlgorithm::Ps256) and its [`Certificate`](crate::Certificate).
+///
+/// As [`entra_federated`] otherwise; an example is at [`Certificate`](crate::Certificate).
+#[cfg(feature = "jwt")]
+pub fn entra_certificate<I>(
+    tenant: impl AsRef<str>,
+    client_id: impl Into<String>,
+    scopes: I,
+    key: SigningKey,
+) -> AuthConfigBuilder
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    let client_auth = ClientAuth::private_key_jwt(client_id, key).assertion_typ(AssertionTyp::Jwt);
+    AuthConfig::client_credentials(entra_token_url(tenant.as_ref()), client_auth).scopes(scopes)
+}
+
+/// A workload that authenticates with its SPIFFE JWT-SVID, from a file that something like `spiffe-helper` keeps fresh
+/// (draft-ietf-oauth-spiffe-client-auth).
+///
+/// The SVID's audience must be the server's issuer. Add the API's [`origin`](AuthConfigBuilder::origin), and
+/// where the server has ids for its clients, use [`ClientAuth::assertion_of_type`] with
+/// [`with_client_id`](ClientAuth::with_client_id).
+///
+/// ```
+/// use tower_oauth2_client::providers;
+///
+/// let cfg = providers::spiffe("https://auth.example.com/token", "/run/spiffe/jwt_svid.token")
+///     .origin("https://api.example.com")
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+pub fn spiffe(token_url: impl Into<TokenUrl>, svid_file: impl Into<PathBuf>) -> AuthConfigBuilder {
+    let client_auth = ClientAuth::assertion_of_type(ClientAuth::JWT_SPIFFE, SecretSource::file(svid_file));
+    AuthConfig::client_credentials(token_url, client_auth)
+}
+
+/// Google's workload identity federation: a JWT of another identity provider, from a file, for an access token of Google's.
+///
+/// `audience` is the full name of the provider in its pool: `//iam.googleapis.com/projects/<number>/locations/global/`
+/// `workloadIdentityPools/<pool>/providers/<provider>`. Add the API's [`origin`](AuthConfigBuilder::origin).
+///
+/// ```
+/// use tower_oauth2_client::providers;
+///
+/// let audience = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/pool/providers/cluster";
+/// let scopes = ["https://www.googleapis.com/auth/cloud-platform"];
+/// let cfg = providers::google_workload_identity(audience, scopes, "/var/run/secrets/tokens/google")
+///     .origin("https://storage.googleapis.com")
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+pub fn google_workload_identity<I>(
+    audience: impl Into<String>,
+    scopes: I,
+    token_file: impl Into<PathBuf>,
+) -> AuthConfigBuilder
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    let exchange = TokenExchange::new(TokenExchange::JWT, SecretSource::file(token_file))
+        .requested_token_type(TokenExchange::ACCESS_TOKEN);
+    AuthConfig::token_exchange("https://sts.googleapis.com/v1/token", ClientAuth::anonymous(), exchange)
+        .audience(audience)
+        .scopes(scopes)
+}
+
+fn entra_token_url(tenant: &str) -> String {
+    format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token")
 }
 
 /// `host` as an https origin, unless it names its scheme (for tests against this machine).

@@ -1,8 +1,9 @@
 //! `ClientAuth`: who we are to the authorization server, and how we say it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
@@ -14,9 +15,8 @@ use super::encode::{Params, form_encode};
 #[cfg(feature = "jwt")]
 use crate::jws::SigningKey;
 #[cfg(feature = "jwt")]
-use crate::jws::backend;
-#[cfg(feature = "jwt")]
-use crate::jws::{self, Statement};
+use crate::jws::{AssertionOptions, AssertionTyp, Statement, backend};
+use crate::token::jwt_exp;
 use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_line, unavailable};
 
 /// How the client authenticates at the token endpoint (RFC 6749 §2.3). One way, never two: there is no default and no
@@ -69,6 +69,8 @@ pub struct ClientAuth {
     /// `None`: no client is named at all.
     id: Option<String>,
     method: Method,
+    #[cfg(feature = "jwt")]
+    assertion: AssertionOptions,
 }
 
 #[derive(Clone)]
@@ -78,6 +80,8 @@ enum Method {
     Body(SecretSource),
     None,
     Mtls,
+    /// One that somebody else has made, and the type it is sent under.
+    Assertion(Cow<'static, str>, SecretSource),
     #[cfg(feature = "jwt")]
     ClientSecretJwt(SecretSource),
     #[cfg(feature = "jwt")]
@@ -122,7 +126,59 @@ impl ClientAuth {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn anonymous() -> Self {
-        Self { id: None, method: Method::None }
+        Self::of(None, Method::None)
+    }
+
+    /// The type of an assertion that is any JWT (RFC 7523 §2.2).
+    pub const JWT_BEARER: &'static str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    /// The type of an assertion that is a SPIFFE JWT-SVID (draft-ietf-oauth-spiffe-client-auth §3.1).
+    pub const JWT_SPIFFE: &'static str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
+
+    /// An assertion that somebody else has made (RFC 7521 §4.2, RFC 7523 §2.2): the identity that a platform gives its
+    /// workloads, such as the token that Kubernetes projects into a pod. The client has no secret.
+    ///
+    /// It is read for each exchange, so that one that was replaced meanwhile is used at once. One that cannot be read, is
+    /// empty or has expired (the `exp` of a JWT, a minute after it) is not sent:
+    /// [`CredentialsUnavailable`](crate::TokenErrorKind::CredentialsUnavailable). No `client_id` is sent, since the
+    /// assertion names the client; [`with_client_id`](ClientAuth::with_client_id) adds it. The
+    /// [`providers`](crate::providers) have presets for Kubernetes, Entra and SPIFFE.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, SecretSource};
+    ///
+    /// # tokio_test::block_on(async {
+    /// # let path = std::env::temp_dir().join(format!("tower-oauth2-client-doc-{}", std::process::id()));
+    /// # std::fs::write(&path, "eyJhbGciOiJSUzI1NiJ9.e30.c2ln\n")?;
+    /// // Such as `/var/run/secrets/tokens/auth-server`.
+    /// let client_auth = ClientAuth::assertion(SecretSource::file(&path));
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", client_auth)
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let http_client = AuthServer::new(TestClock::new());
+    /// AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+    /// let sent = &http_client.requests()[0];
+    /// assert_eq!(sent.param("client_assertion_type").as_deref(), Some(ClientAuth::JWT_BEARER));
+    /// assert_eq!(sent.param("client_assertion").as_deref(), Some("eyJhbGciOiJSUzI1NiJ9.e30.c2ln"));
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub fn assertion(assertion: impl Into<SecretSource>) -> Self {
+        Self::assertion_of_type(Self::JWT_BEARER, assertion)
+    }
+
+    /// The same, sent under another `client_assertion_type`: [`JWT_SPIFFE`](ClientAuth::JWT_SPIFFE), or one that your
+    /// server defines.
+    pub fn assertion_of_type(assertion_type: impl Into<Cow<'static, str>>, assertion: impl Into<SecretSource>) -> Self {
+        Self::of(None, Method::Assertion(assertion_type.into(), assertion.into()))
+    }
+
+    /// The client's id, where the constructor takes none: for servers that want `client_id` beside an assertion (Entra).
+    pub fn with_client_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
     }
 
     /// A client known by its TLS certificate (RFC 8705 §2): `client_id` in the body, and nothing else.
@@ -184,8 +240,40 @@ impl ClientAuth {
         Self::new(id, Method::ClientSecretJwt(secret.into()))
     }
 
+    /// What the `typ` in the header of the client's own assertions is. Default:
+    /// [`ClientAuthentication`](AssertionTyp::ClientAuthentication), as rfc7523bis asks; Entra documents
+    /// [`Jwt`](AssertionTyp::Jwt), and older servers may take nothing else. An error where no assertion is made.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_typ(mut self, typ: AssertionTyp) -> Self {
+        self.assertion.typ = Some(typ);
+        self
+    }
+
+    /// A further claim of the client's own assertions. Repeatable. One that is made anyway (`iss`, `sub`, `aud`, `jti`,
+    /// `iat`, `exp`) is an error, and so is any where no assertion is made.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{ClientAuth, SigningAlgorithm, SigningKey};
+    /// # let key = SigningKey::from_pem(SigningAlgorithm::Es256, "");
+    /// let auth = ClientAuth::private_key_jwt("id", key).assertion_claim("client_class", "batch");
+    /// ```
+    #[cfg(feature = "jwt")]
+    pub fn assertion_claim(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.assertion.claims.push((name.into(), value.into()));
+        self
+    }
+
     fn new(id: impl Into<String>, method: Method) -> Self {
-        Self { id: Some(id.into()), method }
+        Self::of(Some(id.into()), method)
+    }
+
+    fn of(id: Option<String>, method: Method) -> Self {
+        Self {
+            id,
+            method,
+            #[cfg(feature = "jwt")]
+            assertion: AssertionOptions::default(),
+        }
     }
 
     /// # Errors
@@ -205,9 +293,12 @@ impl ClientAuth {
             Method::PrivateKeyJwt(key) => key.validate()?,
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(_) => drop(backend()?),
+            Method::Assertion(assertion_type, _) => check_line("type of the client assertion", assertion_type)?,
             _ => {}
         }
-        self.secret().map_or(Ok(()), |secret| secret.validate(CLIENT_SECRET))
+        #[cfg(feature = "jwt")]
+        self.assertion.validate(matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_)))?;
+        self.secret().map_or(Ok(()), |secret| secret.validate(self.secret_name()))
     }
 
     /// Whether both authenticate the same client in the same way; secrets are not compared.
@@ -223,7 +314,15 @@ impl ClientAuth {
         {
             return false;
         }
-        self.id == other.id && self.method_name() == other.method_name() && same_secret
+        #[cfg(feature = "jwt")]
+        if self.assertion != other.assertion {
+            return false;
+        }
+        let same_type = match (&self.method, &other.method) {
+            (Method::Assertion(one, _), Method::Assertion(other, _)) => one == other,
+            _ => true,
+        };
+        self.id == other.id && self.method_name() == other.method_name() && same_type && same_secret
     }
 
     /// Whether another reading of the secret or the key may find another.
@@ -245,10 +344,10 @@ impl ClientAuth {
     }
 
     /// Reads the secret or the key, and makes of it what goes into one exchange.
-    #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only assertions have an audience and a time"))]
+    #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only our own assertions have an audience"))]
     pub(crate) async fn present(&self, audience: &str, now: SystemTime) -> Result<WireCredentials, TokenError> {
         let secret = match self.secret() {
-            Some(source) => Some(source.read_line(CLIENT_SECRET).await?),
+            Some(source) => Some(source.read_line(self.secret_name()).await?),
             None => None,
         };
         let mut presented = WireCredentials::default();
@@ -261,10 +360,14 @@ impl ClientAuth {
                 presented.authorization = Some(basic_value([self.id(), ":", secret.expose()].concat())?);
             }
             (Method::Body(_), Some(secret)) => presented.client_secret = Some(secret.clone()),
+            (Method::Assertion(assertion_type, _), Some(assertion)) => {
+                check_not_expired(assertion.expose(), now)?;
+                presented.client_assertion = Some((assertion_type.clone(), assertion.clone()));
+            }
             #[cfg(feature = "jwt")]
             (Method::ClientSecretJwt(_), Some(secret)) => {
-                let statement = Statement { client_id: self.id(), audience, now };
-                presented.client_assertion = Some(statement.authenticated(secret)?);
+                let assertion = self.statement(audience, now).authenticated(secret)?;
+                presented.client_assertion = Some((Self::JWT_BEARER.into(), assertion));
             }
             #[cfg(feature = "jwt")]
             (Method::PrivateKeyJwt(key), _) => {
@@ -272,8 +375,8 @@ impl ClientAuth {
                     Some(source) => Some(source.read("signing key").await?),
                     None => None,
                 };
-                let statement = Statement { client_id: self.id(), audience, now };
-                presented.client_assertion = Some(statement.signed(key, pem.as_ref()).await?);
+                let assertion = self.statement(audience, now).signed(key, pem.as_ref()).await?;
+                presented.client_assertion = Some((Self::JWT_BEARER.into(), assertion));
                 presented.made_of = pem;
             }
             _ => {}
@@ -285,12 +388,22 @@ impl ClientAuth {
         Ok(presented)
     }
 
+    #[cfg(feature = "jwt")]
+    fn statement<'a>(&'a self, audience: &'a str, now: SystemTime) -> Statement<'a> {
+        Statement { client_id: self.id(), audience, now, options: &self.assertion }
+    }
+
     /// Which client it is and how it authenticates, without its secret.
     pub(crate) fn describe(&self, digest: &mut Digest) {
         if let Some(id) = &self.id {
             digest.field("client id", id);
         }
         digest.field("client auth", self.method_name());
+        if let (None, Method::Assertion(assertion_type, assertion)) = (&self.id, &self.method) {
+            // Nothing else tells which client it is.
+            digest.field("assertion type", assertion_type.as_ref());
+            assertion.describe(digest);
+        }
     }
 
     /// The client and its secret; `None` if the secret may change by itself, or is not ours to know.
@@ -325,7 +438,8 @@ impl ClientAuth {
         match &self.method {
             Method::Basic(_) | Method::BasicRaw(_) => &["client_secret_basic"],
             Method::Body(_) => &["client_secret_post"],
-            Method::None => &[],
+            // An assertion is good at the server that it names, and has no registered name of its own.
+            Method::None | Method::Assertion(..) => &[],
             Method::Mtls => &["tls_client_auth", "self_signed_tls_client_auth"],
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(_) => &["client_secret_jwt"],
@@ -341,12 +455,18 @@ impl ClientAuth {
     fn secret(&self) -> Option<&SecretSource> {
         match &self.method {
             Method::Basic(secret) | Method::BasicRaw(secret) | Method::Body(secret) => Some(secret),
+            Method::Assertion(_, assertion) => Some(assertion),
             Method::None | Method::Mtls => None,
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(secret) => Some(secret),
             #[cfg(feature = "jwt")]
             Method::PrivateKeyJwt(_) => None,
         }
+    }
+
+    /// What its secret is called in errors.
+    fn secret_name(&self) -> &'static str {
+        if matches!(self.method, Method::Assertion(..)) { "client assertion" } else { "client secret" }
     }
 
     fn method_name(&self) -> &'static str {
@@ -356,6 +476,7 @@ impl ClientAuth {
             Method::Body(_) => "body",
             Method::None => "none",
             Method::Mtls => "mtls",
+            Method::Assertion(..) => "assertion",
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(_) => "client_secret_jwt",
             #[cfg(feature = "jwt")]
@@ -364,7 +485,21 @@ impl ClientAuth {
     }
 }
 
-const CLIENT_SECRET: &str = "client secret";
+/// How long after its end an assertion is still sent: clocks differ.
+const EXPIRY_LEEWAY: Duration = Duration::from_secs(60);
+
+/// # Errors
+/// It has expired: whoever should replace it does not.
+fn check_not_expired(assertion: &str, now: SystemTime) -> Result<(), TokenError> {
+    let Some(ago) = jwt_exp(assertion).and_then(|exp| now.duration_since(exp).ok()) else { return Ok(()) };
+    if ago <= EXPIRY_LEEWAY {
+        return Ok(());
+    }
+    Err(unavailable(format!(
+        "the client assertion expired {} s ago and was not sent; see to whatever should replace it",
+        ago.as_secs()
+    )))
+}
 
 /// Tells the method only.
 impl fmt::Debug for ClientAuth {
@@ -379,7 +514,8 @@ pub(crate) struct WireCredentials {
     pub(crate) authorization: Option<HeaderValue>,
     client_id: Option<String>,
     client_secret: Option<Secret<String>>,
-    client_assertion: Option<Secret<String>>,
+    /// With its type.
+    client_assertion: Option<(Cow<'static, str>, Secret<String>)>,
     /// The secret or the key behind it.
     made_of: Option<Secret<String>>,
 }
@@ -393,16 +529,16 @@ impl WireCredentials {
         if let Some(secret) = &self.client_secret {
             params.push("client_secret", secret.expose());
         }
-        #[cfg(feature = "jwt")]
-        if let Some(assertion) = &self.client_assertion {
-            params.push("client_assertion_type", jws::TYPE);
+        if let Some((assertion_type, assertion)) = &self.client_assertion {
+            params.push("client_assertion_type", assertion_type);
             params.push("client_assertion", assertion.expose());
         }
     }
 
     /// What must not be found in an error.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
-        [&self.made_of, &self.client_assertion].into_iter().flatten().map(|secret| secret.expose().as_str())
+        let assertion = self.client_assertion.as_ref().map(|(_, assertion)| assertion);
+        self.made_of.iter().chain(assertion).map(|secret| secret.expose().as_str())
     }
 
     /// Whether both come from the same secret or key.

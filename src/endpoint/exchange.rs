@@ -1,8 +1,6 @@
 //! One HTTP exchange with the token endpoint, bounded in time and in size.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
+use super::transport::failed;
 use crate::token::Failed;
 use crate::types::{BoxError, TokenError, TokenErrorKind};
 
@@ -75,34 +74,6 @@ impl<C> Exchanger<C> {
             }
         }
     }
-}
-
-/// An error of the HTTP service.
-pub(crate) fn failed(error: BoxError, sent: bool) -> Failed {
-    let timed_out = io_errors(&*error).any(|error| error.kind() == io::ErrorKind::TimedOut)
-        || chain(&*error).any(|error| error.is::<tokio::time::error::Elapsed>());
-    let answer_lost = sent && !is_connect(&*error);
-    let kind = if timed_out { TokenErrorKind::Timeout } else { TokenErrorKind::Unreachable };
-    let error = TokenError::new(kind).caused_by(error);
-    if answer_lost { Failed::maybe_spent(error) } else { error.into() }
-}
-
-/// Whether the connection was never made, so that nothing was sent. When in doubt it was.
-fn is_connect(error: &(dyn StdError + 'static)) -> bool {
-    #[cfg(feature = "reqwest")]
-    if chain(error).filter_map(|error| error.downcast_ref::<reqwest::Error>()).any(reqwest::Error::is_connect) {
-        return true;
-    }
-    io_errors(error)
-        .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable))
-}
-
-fn io_errors<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a io::Error> {
-    chain(error).filter_map(|error| error.downcast_ref())
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
 async fn read<RB>(response: Response<RB>, max_body: usize) -> Result<Answer, Failed>

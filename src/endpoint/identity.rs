@@ -132,6 +132,15 @@ mod tests {
             edit(&mut settings);
             assert!(keys.insert(key(settings, auth())), "{at}");
         }
+        let assertions = [
+            ClientAuth::assertion(SecretSource::file("one")),
+            ClientAuth::assertion(SecretSource::file("other")),
+            ClientAuth::assertion_of_type(ClientAuth::JWT_SPIFFE, SecretSource::file("one")),
+            ClientAuth::assertion(SecretSource::file("one")).with_client_id("id"),
+        ];
+        for other in assertions {
+            assert!(keys.insert(key(plain(), other)));
+        }
         for other in [ClientAuth::basic("di", "secret"), ClientAuth::body("id", "secret"), ClientAuth::none("id")] {
             assert!(keys.insert(key(plain(), other)));
         }

@@ -37,6 +37,7 @@ mod revocation;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod wire;
 
 pub use client_auth::ClientAuth;
@@ -170,7 +171,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
-        self.client.poll_ready(cx).map_err(|error| exchange::failed(error.into(), false).error)
+        self.client.poll_ready(cx).map_err(|error| transport::failed(error.into(), false).error)
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {

@@ -1,13 +1,16 @@
 //! Everything that signs: keys in memory, signers of the user's, the client's assertions (feature `jwt`).
 
 mod assertion;
+mod certificate;
 mod encode;
 mod key;
 mod signer;
 
+pub use assertion::AssertionTyp;
+pub use certificate::Certificate;
 pub use key::SigningAlgorithm;
 pub use signer::{Signer, SigningKey};
 
-pub(crate) use assertion::{Statement, TYPE};
+pub(crate) use assertion::{AssertionOptions, Statement};
 pub(crate) use encode::{complete, encode};
 pub(crate) use key::{LocalKey, backend};

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::certificate::Certificate;
 use super::key::{LocalKey, SigningAlgorithm, backend};
 use crate::types::{BoxError, ConfigError, Secret, SecretSource, TokenError, unavailable};
 
@@ -25,6 +26,7 @@ use crate::types::{BoxError, ConfigError, Secret, SecretSource, TokenError, unav
 pub struct SigningKey {
     key: Key,
     key_id: Option<String>,
+    certificate: Option<Certificate>,
 }
 
 #[derive(Clone)]
@@ -43,17 +45,24 @@ impl SigningKey {
     /// It needs the feature `jwt-aws-lc-rs` or `jwt-rust-crypto`; with both, AWS-LC signs. Prefer it for RSA keys: the RSA
     /// of RustCrypto is not constant in time (RUSTSEC-2023-0071).
     pub fn from_pem(algorithm: SigningAlgorithm, pem: impl Into<SecretSource>) -> Self {
-        Self { key: Key::Pem(algorithm, pem.into()), key_id: None }
+        Self { key: Key::Pem(algorithm, pem.into()), key_id: None, certificate: None }
     }
 
     /// A signer of yours, for keys that never leave a KMS or an HSM.
     pub fn from_signer(signer: impl Signer) -> Self {
-        Self { key: Key::Signer(Arc::new(signer)), key_id: None }
+        Self { key: Key::Signer(Arc::new(signer)), key_id: None, certificate: None }
     }
 
     /// The `kid` of the assertions: which of the client's keys this is. Left out by default.
     pub fn with_key_id(mut self, key_id: impl Into<String>) -> Self {
         self.key_id = Some(key_id.into());
+        self
+    }
+
+    /// Whose certificate this key is: its thumbprint goes into the header of the assertions (`x5t#S256`), as Entra knows
+    /// a client's keys by.
+    pub fn with_certificate(mut self, certificate: Certificate) -> Self {
+        self.certificate = Some(certificate);
         self
     }
 
@@ -68,6 +77,10 @@ impl SigningKey {
         self.key_id.as_deref()
     }
 
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
     /// Where the PEM is read from; `None` for a signer.
     pub(crate) fn pem(&self) -> Option<&SecretSource> {
         match &self.key {
@@ -79,6 +92,7 @@ impl SigningKey {
     /// # Errors
     /// A key that cannot sign, as far as it is known already; PEM without a backend to read it.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.certificate.as_ref().map_or(Ok(()), Certificate::validate)?;
         let Key::Pem(algorithm, pem) = &self.key else { return Ok(()) };
         backend()?;
         algorithm.of_local_key()?;
@@ -92,7 +106,12 @@ impl SigningKey {
             (None, None) => true,
             _ => false,
         };
-        same_place && self.algorithm() == other.algorithm() && self.key_id == other.key_id
+        let same_certificate = match (&self.certificate, &other.certificate) {
+            (Some(one), Some(other)) => one.is_like(other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_place && same_certificate && self.algorithm() == other.algorithm() && self.key_id == other.key_id
     }
 
     /// The signature, not encoded. `pem` is what [`pem`](Self::pem) gave.
@@ -117,6 +136,7 @@ impl fmt::Debug for SigningKey {
             .field("algorithm", &self.algorithm())
             .field("pem", &self.pem())
             .field("key_id", &self.key_id)
+            .field("certificate", &self.certificate)
             .finish()
     }
 }

@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn how_long_nobody_asks_depends_on_the_class() {
         let of = TokenError::new;
-        for (in_a_row, seconds) in [(0, 1), (1, 2), (5, 32), (6, 60), (1_000, 60)] {
-            assert_eq!(pause(&of(TokenErrorKind::Unavailable), in_a_row), Some(SECOND * seconds));
+        for (in_a_row, halves) in [(0, 1), (1, 2), (5, 32), (6, 64), (7, 120), (1_000, 120)] {
+            assert_eq!(pause(&of(TokenErrorKind::Unavailable), in_a_row), Some(SECOND * halves / 2));
             assert_eq!(pause(&of(TokenErrorKind::Unreachable), in_a_row), Some(SECOND));
             assert_eq!(pause(&of(TokenErrorKind::BadCredentials), in_a_row), Some(30 * SECOND));
         }

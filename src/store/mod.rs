@@ -25,7 +25,7 @@
 //! | a new token cannot be stored | it is used by this process, which goes on trying for a minute where a refresh token was redeemed. If it dies in that time, the others see a process that died with the lease |
 //! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
 //! | a value is damaged, of another key, or of a newer version of this crate | as if the store could not be reached, for this token only; it is never overwritten |
-//! | the authorization server fails | the failure is remembered in the store, so that the others do not repeat it in turn: as long as the server says, or 1 s doubling to 60 s; 1 s where it may be the network of one process; 30 s where it refuses, for those with the same credentials |
+//! | the authorization server fails | the failure is remembered in the store, so that the others do not repeat it in turn: as long as the server says, or the configured backoff (0.5 s doubling to 60 s); 1 s where it may be the network of one process; 30 s where it refuses, for those with the same credentials |
 //!
 //! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
 

@@ -9,6 +9,7 @@ pub(crate) mod random;
 mod secret;
 mod secret_source;
 mod token_error;
+mod transport_error;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use error::{BoxError, ConfigError, Error};
@@ -16,8 +17,10 @@ pub use extensions::{AuthOutcome, RefreshFailed, Replay, Scopes, SkipAuth, Tenan
 pub use secret::Secret;
 pub use secret_source::SecretSource;
 pub use token_error::{ErrorCode, TokenError, TokenErrorKind};
+pub use transport_error::TransportError;
 
 pub(crate) use digest::Digest;
 pub(crate) use extensions::{Resend, deep_clone};
 pub(crate) use random::Draw;
 pub(crate) use secret_source::{check_line, unavailable};
+pub(crate) use transport_error::{CertificateTrouble, Phase, Trouble};

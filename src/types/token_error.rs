@@ -193,7 +193,9 @@ impl TokenError {
         self.retry_after
     }
 
-    /// The underlying error, such as the HTTP client's.
+    /// The underlying error: a [`TransportError`](crate::TransportError) where the authorization server could not be
+    /// reached or did not answer, and the error of your own source, function or signer where that failed. No other error of
+    /// an exchange is kept.
     pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.cause.as_deref()
     }

@@ -9,8 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::*;
-use crate::jws::SigningAlgorithm;
-use crate::jws::{Signer, SigningKey};
+use crate::jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 use crate::types::{Now, SecretSource};
 
 /// A private key in PEM, and its public half for both verifiers.
@@ -184,6 +183,111 @@ async fn the_audience_and_the_key_id_can_be_said() {
     let (assertion, _) = assertion(&ClientAuth::private_key_jwt("my-id", signing), &settings).await;
     assert_eq!(header(&assertion), r#"{"typ":"client-authentication+jwt","alg":"ES256","kid":"k\"1"}"#);
     assert_eq!(key.verify(&assertion)["aud"], json!("https://issuer.example"));
+}
+
+/// A self-signed certificate of a new RSA key, and the key.
+fn certificate() -> (String, TestKey) {
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let key = rsa(SigningAlgorithm::Ps256, &pair, &aws::RSA_PSS_2048_8192_SHA256);
+    let signing = rcgen::KeyPair::from_pem_and_sign_algo(&key.pem, &rcgen::PKCS_RSA_SHA256).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["client.example".into()]).unwrap().self_signed(&signing);
+    (certificate.unwrap().pem(), key)
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    STANDARD.decode(lines).unwrap()
+}
+
+fn thumbprint(algorithm: &'static aws_lc_rs::digest::Algorithm, pem: &str) -> String {
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(algorithm, &der(pem)))
+}
+
+/// <https://learn.microsoft.com/en-us/entra/identity-platform/certificate-credentials>, read 2026-11-26 in the source of that
+/// page (MicrosoftDocs/entra-docs): `alg`, `typ` and `x5t#S256` in the header; `aud`, `exp`, `iss`, `jti`, `sub`, `iat` in
+/// the claims. `nbf` is there too, and left out: a client whose clock is ahead would be refused.
+///
+/// Behaviour 179.
+#[tokio::test]
+async fn entra_by_certificate() {
+    use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+    let (pem, key) = certificate();
+    let signing =
+        |certificate: Certificate| SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_certificate(certificate);
+    let auth = ClientAuth::private_key_jwt("my-id", signing(Certificate::from_pem(pem.as_str())));
+    let auth = auth.assertion_typ(AssertionTyp::Jwt);
+    auth.validate().unwrap();
+    let settings = settings("https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token");
+    let (first, rest) = assertion(&auth, &settings).await;
+    assert!(rest.contains(
+        "client_id=my-id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"
+    ));
+    let sha256 = thumbprint(&SHA256, &pem);
+    assert_eq!(header(&first), format!(r#"{{"typ":"JWT","alg":"PS256","x5t#S256":"{sha256}"}}"#));
+    let claims = key.verify(&first);
+    let names: Vec<_> = claims.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(names, ["aud", "exp", "iat", "iss", "jti", "sub"]);
+    assert_eq!(claims["aud"], json!("https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"));
+
+    // The chain, the old thumbprint, no `typ`.
+    let chain = format!("{pem}{}", certificate().0);
+    let all = Certificate::from_pem(chain.as_str()).x5t().x5c().without_x5t_s256();
+    let auth = ClientAuth::private_key_jwt("my-id", signing(all)).assertion_typ(AssertionTyp::None);
+    let header: Value = serde_json::from_str(&header(&assertion(&auth, &settings).await.0)).unwrap();
+    let x5c: Vec<_> =
+        chain.split_inclusive("-----END CERTIFICATE-----\n").map(|pem| STANDARD.encode(der(pem))).collect();
+    assert_eq!(header, json!({"alg": "PS256", "x5t": thumbprint(&SHA1_FOR_LEGACY_USE_ONLY, &pem), "x5c": x5c}));
+}
+
+#[tokio::test]
+async fn claims_of_ones_own_follow_the_others() {
+    let key = p256();
+    let auth = key.auth().assertion_claim("nbf", 1_700_000_000).assertion_claim("roles", json!(["a", "b"]));
+    auth.validate().unwrap();
+    let claims = key.verify(&assertion(&auth, &settings("https://a.example/t")).await.0);
+    assert_eq!((&claims["nbf"], &claims["roles"]), (&json!(1_700_000_000), &json!(["a", "b"])));
+    let wrong = [
+        key.auth().assertion_claim("exp", 1),
+        key.auth().assertion_claim("", 1),
+        key.auth().assertion_claim("a", 1).assertion_claim("a", 2),
+        ClientAuth::basic("id", "secret").assertion_claim("a", 1),
+        ClientAuth::assertion("a.b.c").assertion_typ(AssertionTyp::Jwt),
+    ];
+    for auth in wrong {
+        assert!(auth.validate().is_err());
+    }
+}
+
+/// Behaviour 179.
+#[tokio::test]
+async fn a_certificate_in_a_file_can_be_replaced_and_a_bad_one_is_not_sent() {
+    let (pem, key) = certificate();
+    let path = std::env::temp_dir().join(format!("tower-oauth2-client-{}-certificate", std::process::id()));
+    let with = |certificate: Certificate| {
+        let key = SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_certificate(certificate);
+        ClientAuth::private_key_jwt("my-id", key)
+    };
+    let auth = with(Certificate::from_pem(SecretSource::file(&path)));
+    let settings = settings("https://a.example/t");
+    for pem in [&pem, &certificate().0] {
+        std::fs::write(&path, pem).unwrap();
+        let sha256 = thumbprint(&aws_lc_rs::digest::SHA256, pem);
+        assert!(header(&assertion(&auth, &settings).await.0).contains(&sha256));
+    }
+    let begin = "-----BEGIN CERTIFICATE-----\n";
+    let bad = ["", "canary", begin, &format!("{begin}Y2FuYXJ5\n-----END CERTIFICATE-----\n"), &key.pem];
+    for content in bad {
+        std::fs::write(&path, content).unwrap();
+        let server = Server::default();
+        let error = server.ask(&settings, &auth, TokenRequest::default()).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
+        assert!(error.to_string().contains("certificate") && server.seen().is_empty(), "{error}");
+        let fixed = with(Certificate::from_pem(content)).validate().unwrap_err();
+        assert!(!format!("{error:?} {fixed:?}").contains("canary"));
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(with(Certificate::from_pem(pem.as_str()).without_x5t_s256()).validate().is_err());
 }
 
 #[tokio::test]
