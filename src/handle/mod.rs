@@ -4,7 +4,6 @@ mod stats;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
 use crate::engine::{Cell, Partition};
