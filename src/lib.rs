@@ -82,18 +82,21 @@ mod types;
 pub use config::{AuthConfig, AuthConfigBuilder, presets as providers};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
-pub use endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, Discovery, TokenEndpoint, TokenExchange, TokenUrl};
+pub use endpoint::{
+    AuthorizationCode, BodyEncoding, ClientAuth, Discovery, OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
+};
 pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, ResponseFuture};
 pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Recorded, Tenant};
-pub use response::Forbidden;
+pub use response::{AuthChallenge, Forbidden};
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry};
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
-    SecretSource, SkipAuth, SystemClock, TenantId, TokenError, TokenErrorKind, TransportError,
+    SecretSource, SkipAuth, SubjectToken, SystemClock, TenantId, TokenError, TokenErrorKind, TokenParams,
+    TransportError,
 };
 
 /// The README's examples compile.

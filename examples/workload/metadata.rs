@@ -11,7 +11,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::serve;
 use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, Token, TokenError, TokenRequest, TokenSource};
 
-/// Where the metadata server is; its address is link-local and needs no TLS.
+/// Where the metadata server is, outside of this example: its address is link-local and needs no TLS.
+#[allow(dead_code, reason = "the example talks to a fake")]
 pub(crate) const ORIGIN: &str = "http://metadata.google.internal";
 
 /// Asks the metadata server (<https://cloud.google.com/compute/docs/metadata/querying-metadata>).

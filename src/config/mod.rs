@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, Param, TokenAt,
-    TokenExchange, TokenUrl,
+    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, Param,
+    TokenAt, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
@@ -243,6 +243,22 @@ impl AuthConfig {
         exchange: TokenExchange,
     ) -> AuthConfigBuilder {
         AuthConfigBuilder::new(Some(Grant::TokenExchange(exchange)), token_url.into(), Some(client_auth))
+    }
+
+    /// Tokens on behalf of each request's user, for gateways: the request brings the user's token
+    /// ([`TokenParams`](crate::TokenParams) in its extensions, with a [`SubjectToken`](crate::SubjectToken)), which is exchanged
+    /// for one that the API takes (RFC 8693, or Entra's on-behalf-of flow).
+    ///
+    /// Each user has a token of their own for each audience and set of scopes, which lives no longer than the token that it
+    /// was had for. A request without a subject token is [`Error::Subject`](crate::Error::Subject); with any other grant one
+    /// that has one is. Set [`max_partitions`](AuthConfigBuilder::max_partitions) to the number of users at a time. An example
+    /// is at [`OnBehalfOf`].
+    pub fn on_behalf_of(
+        token_url: impl Into<TokenUrl>,
+        client_auth: ClientAuth,
+        on_behalf_of: OnBehalfOf,
+    ) -> AuthConfigBuilder {
+        AuthConfigBuilder::new(Some(Grant::OnBehalfOf(on_behalf_of)), token_url.into(), Some(client_auth))
     }
 
     /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:

@@ -68,7 +68,7 @@ mod tests {
     use http::{HeaderName, HeaderValue, Uri};
 
     use super::*;
-    use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, Param, TokenExchange, TokenUrl};
+    use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, OnBehalfOf, Param, TokenExchange, TokenUrl};
     use crate::types::{Scopes, Secret, SecretSource, SystemClock};
 
     fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {
@@ -108,6 +108,12 @@ mod tests {
             Box::new(|settings| {
                 let exchange = TokenExchange::new(TokenExchange::JWT, "anna");
                 settings.grant = Grant::TokenExchange(exchange.actor(TokenExchange::JWT, "berta"));
+            }),
+            Box::new(|settings| settings.grant = Grant::OnBehalfOf(OnBehalfOf::token_exchange())),
+            Box::new(|settings| settings.grant = Grant::OnBehalfOf(OnBehalfOf::entra())),
+            Box::new(|settings| {
+                let actor = OnBehalfOf::token_exchange().actor(TokenExchange::JWT, "berta");
+                settings.grant = Grant::OnBehalfOf(actor.requested_token_type("urn:x"));
             }),
             Box::new(|settings| settings.scopes = Some(Scopes::new(["a", "b"]).unwrap())),
             Box::new(|settings| settings.resources = vec!["a".into(), "b".into()]),

@@ -43,7 +43,7 @@ mod wire;
 pub use client_auth::ClientAuth;
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
-pub use grant::{AuthorizationCode, TokenExchange};
+pub use grant::{AuthorizationCode, OnBehalfOf, TokenExchange};
 
 pub(crate) use answer::{AnswerSettings, Redactor};
 #[cfg(feature = "reqwest")]
@@ -60,7 +60,7 @@ use answer::Reader;
 use discovery::MetadataCache;
 use endpoints::Endpoints;
 use exchange::Exchanger;
-use grant::{GrantKind, GrantParams};
+use grant::{GrantKind, GrantParams, subject_expiry};
 use wire::Material;
 
 /// The token endpoint of an authorization server (RFC 6749 §3.2) as a tower service over any HTTP client.
@@ -308,7 +308,7 @@ where
         let settings = &self.shared.settings;
         let endpoints = self.locate(auth).await?;
         let work = async {
-            let grant = GrantParams::read(asking, &settings.grant, &self.request).await?;
+            let grant = GrantParams::read(asking, &settings.grant, &self.request, self.shared.clock.now().wall).await?;
             self.prove(self.present(endpoints, grant, auth).await?, asking, nonce)
         };
         in_time(settings.timeout, work).await
@@ -340,7 +340,7 @@ where
         let asked_at = material.endpoints.token_url(asking);
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
         let reader = self.reader(asking, outgoing.sent);
-        let result = answer.and_then(|answer| reader.read(&answer));
+        let result = answer.and_then(|answer| reader.read(&answer)).map(|token| self.end_with_subject(token));
         let fate = result.as_ref().map_or_else(|failed| failed.refresh, |_| RefreshFate::Untouched);
         match asking {
             GrantKind::RefreshToken => self.context.report.answered(fate),
@@ -349,6 +349,13 @@ where
             GrantKind::Once => {}
         }
         result
+    }
+
+    /// No token that was had on somebody's behalf lives longer than the token it was had for.
+    fn end_with_subject(&self, mut token: Token) -> Token {
+        let subject = self.request.params.as_ref().and_then(|params| params.subject_token());
+        token.not_after = subject.and_then(subject_expiry);
+        token
     }
 
     fn is_refresh_url_missing(&self, error: &TokenError) -> bool {

@@ -9,7 +9,7 @@ use super::discovery::TokenAt;
 use super::{AnswerSettings, BodyEncoding, Grant};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
-use crate::types::{ConfigError, Scopes, Secret, check_line};
+use crate::types::{ConfigError, Scopes, Secret, check_line, is_absolute_uri};
 
 /// Two are equal when they ask the same way; the values of secrets are not compared.
 #[derive(Clone, PartialEq)]
@@ -144,17 +144,6 @@ impl fmt::Debug for EndpointSettings {
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// A scheme, a colon and more, in the characters of RFC 3986. What the scheme makes of the rest is the server's business:
-/// `urn:` and `api:` are common.
-pub(super) fn is_absolute_uri(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once(':') else { return false };
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&b);
-    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        && !rest.is_empty()
-        && rest.bytes().all(allowed)
 }
 
 /// An extra parameter of the token request, such as `audience`.

@@ -25,6 +25,7 @@ mod assertions;
 mod device;
 mod discovery;
 mod grants;
+mod on_behalf_of;
 #[cfg(feature = "dpop")]
 mod proofs;
 mod revocation;

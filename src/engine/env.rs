@@ -121,6 +121,7 @@ impl Env {
         TokenRequest {
             tenant: partition.tenant.as_ref().or(self.fixed_tenant.as_ref()).cloned(),
             scopes: partition.scopes.clone(),
+            params: partition.params.clone(),
             ..TokenRequest::default()
         }
     }

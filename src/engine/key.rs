@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use crate::types::{Scopes, TenantId};
+use crate::types::{Scopes, TenantId, TokenParams};
 
 /// Everything that can differ between two token requests of one engine.
 ///
@@ -13,18 +13,28 @@ use crate::types::{Scopes, TenantId};
 pub(crate) struct Partition {
     pub(crate) tenant: Option<TenantId>,
     pub(crate) scopes: Option<Scopes>,
+    /// Compared by their digest: a subject token is no part of a key.
+    pub(crate) params: Option<TokenParams>,
 }
 
 impl Partition {
     /// The partition of a layer whose tokens are shared by all tenants, with the configured scopes.
     pub(crate) fn is_default(&self) -> bool {
-        self.tenant.is_none() && self.scopes.is_none()
+        self.tenant.is_none() && self.scopes.is_none() && self.params.is_none()
     }
 }
 
 impl Hash for Partition {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.tenant.as_ref().map(TenantId::as_bytes), &self.scopes).hash(state);
+        hash(self.tenant.as_ref().map(TenantId::as_bytes), &self.scopes, self.params.as_ref(), state);
+    }
+}
+
+fn hash(tenant: Option<&[u8]>, scopes: &Option<Scopes>, params: Option<&TokenParams>, state: &mut impl Hasher) {
+    (tenant, scopes).hash(state);
+    // Few partitions have any; the others do not pay for a discriminant.
+    if let Some(params) = params {
+        params.hash(state);
     }
 }
 
@@ -33,6 +43,7 @@ impl Hash for Partition {
 pub(crate) struct CompactKey {
     tenant: CompactId,
     scopes: Option<Scopes>,
+    params: Option<TokenParams>,
 }
 
 enum CompactId {
@@ -49,30 +60,37 @@ impl CompactKey {
         Self {
             tenant: partition.tenant.as_ref().map_or(CompactId::None, CompactId::new),
             scopes: partition.scopes.clone(),
+            params: partition.params.clone(),
         }
     }
 
     #[inline]
     pub(crate) fn is(&self, partition: &Partition) -> bool {
-        self.tenant.as_bytes() == partition.tenant.as_ref().map(TenantId::as_bytes) && self.scopes == partition.scopes
+        self.tenant.as_bytes() == partition.tenant.as_ref().map(TenantId::as_bytes)
+            && self.scopes == partition.scopes
+            && self.params == partition.params
     }
 
     pub(crate) fn is_default(&self) -> bool {
-        matches!(self.tenant, CompactId::None) && self.scopes.is_none()
+        matches!(self.tenant, CompactId::None) && self.scopes.is_none() && self.params.is_none()
     }
 
     /// The partition again.
     pub(crate) fn whole(&self) -> Partition {
         // It was an id before.
         let id = |bytes| TenantId::new(std::str::from_utf8(bytes).ok()?).ok();
-        Partition { tenant: self.tenant.as_bytes().and_then(id), scopes: self.scopes.clone() }
+        Partition {
+            tenant: self.tenant.as_bytes().and_then(id),
+            scopes: self.scopes.clone(),
+            params: self.params.clone(),
+        }
     }
 }
 
 /// The same as the partition's.
 impl Hash for CompactKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.tenant.as_bytes(), &self.scopes).hash(state);
+        hash(self.tenant.as_bytes(), &self.scopes, self.params.as_ref(), state);
     }
 }
 
@@ -109,22 +127,23 @@ mod tests {
 
     use super::*;
 
-    type Inputs = (Option<String>, Option<Vec<String>>);
+    type Inputs = (Option<String>, Option<Vec<String>>, Option<String>);
 
     /// Few letters, and those that keys are glued with: so that equal and nearly equal inputs come up.
     fn inputs() -> impl Strategy<Value = Inputs> {
-        (option::of("[ab:|,]{1,3}"), option::of(vec("[ab:|,]{1,2}", 1..3)))
+        (option::of("[ab:|,]{1,3}"), option::of(vec("[ab:|,]{1,2}", 1..3)), option::of("[ab]{1,2}"))
     }
 
-    fn partition((tenant, scopes): &Inputs) -> Partition {
+    fn partition((tenant, scopes, audience): &Inputs) -> Partition {
         Partition {
             tenant: tenant.as_ref().map(|id| TenantId::new(id).unwrap()),
             scopes: scopes.as_ref().map(|scopes| Scopes::new(scopes).unwrap()),
+            params: audience.as_ref().map(|audience| TokenParams::new().audience(audience).unwrap()),
         }
     }
 
-    fn identity((tenant, scopes): &Inputs) -> (Option<&String>, Option<BTreeSet<&String>>) {
-        (tenant.as_ref(), scopes.as_ref().map(|scopes| scopes.iter().collect()))
+    fn identity((tenant, scopes, audience): &Inputs) -> (Option<&String>, Option<BTreeSet<&String>>, &Option<String>) {
+        (tenant.as_ref(), scopes.as_ref().map(|scopes| scopes.iter().collect()), audience)
     }
 
     #[test]
@@ -132,7 +151,7 @@ mod tests {
         let mut former = None;
         for len in 1..=256 {
             let tenant = TenantId::new("x".repeat(len)).unwrap();
-            let partition = Partition { tenant: Some(tenant.clone()), scopes: None };
+            let partition = Partition { tenant: Some(tenant.clone()), ..Partition::default() };
             let kept = CompactKey::new(&partition);
             assert!(kept.is(&partition) && !kept.is_default() && !kept.is(&Partition::default()));
             assert_eq!(kept.whole().tenant, Some(tenant));

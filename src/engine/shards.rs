@@ -251,7 +251,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn partition(n: usize) -> Partition {
-        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
+        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), ..Partition::default() }
     }
 
     /// How many tenants a test goes through: a million where the build is optimised.

@@ -164,7 +164,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn partition(n: usize) -> Partition {
-        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), scopes: None }
+        Partition { tenant: Some(TenantId::new(n.to_string()).unwrap()), ..Partition::default() }
     }
 
     /// How often each tenant's token was asked for.

@@ -380,7 +380,7 @@ impl AuthHandle {
 
     fn partition(&self, tenant: &TenantId) -> Partition {
         let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
-        Partition { tenant, scopes: None }
+        Partition { tenant, ..Partition::default() }
     }
 
     /// The tenant that token requests for this partition name, if they name one.

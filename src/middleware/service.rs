@@ -241,7 +241,7 @@ impl<S> Auth<S> {
         // Nearly every request: of the default cell.
         let cell = match (tenant, scopes) {
             (None, None) => None,
-            (tenant, scopes) => Some(setup.table.cell(Partition { tenant, scopes })),
+            (tenant, scopes) => Some(setup.table.cell(Partition { tenant, scopes, params: None })),
         };
         Ok(Prepared::Ours(cell, resending))
     }

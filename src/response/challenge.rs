@@ -41,94 +41,114 @@ impl Challenge {
     /// Where it is not, the challenge at hand and the rest of its line tell nothing: a mistake of the server must not
     /// look like a reason to keep the token.
     pub(crate) fn read(headers: &HeaderMap, sent: &[u8]) -> Self {
-        let mut reader = Reader { sent, found: Challenge::None, challenges: 0 };
-        let mut bytes = 0usize;
-        for line in headers.get_all(WWW_AUTHENTICATE) {
-            bytes = bytes.saturating_add(line.len());
-            if bytes > MAX_BYTES {
-                break;
-            }
-            // `None` is a line that could not be read to its end.
-            let _ = reader.line(Cursor(line.as_bytes()));
-        }
+        let mut reader = Reader { sent, found: Challenge::None, open: Open::default() };
+        walk(headers, &mut reader);
         reader.found
+    }
+}
+
+/// Sees the challenges of a response, in order.
+pub(super) trait Visit {
+    /// One begins.
+    fn open(&mut self, scheme: &[u8]);
+    /// A parameter of the one at hand; its value as it stands, without its quotes.
+    fn param(&mut self, name: &[u8], value: &[u8]);
+    /// The one at hand was read whole. Without that it does not count.
+    fn close(&mut self);
+}
+
+/// Shows every line to `visit`, each as far as it can be read.
+pub(super) fn walk(headers: &HeaderMap, visit: &mut impl Visit) {
+    let (mut bytes, mut challenges) = (0usize, 0);
+    for line in headers.get_all(WWW_AUTHENTICATE) {
+        bytes = bytes.saturating_add(line.len());
+        if bytes > MAX_BYTES {
+            break;
+        }
+        // `None` is a line that could not be read to its end.
+        let _ = walk_line(Cursor(line.as_bytes()), &mut challenges, visit);
+    }
+}
+
+fn walk_line(mut cursor: Cursor<'_>, challenges: &mut usize, visit: &mut impl Visit) -> Option<()> {
+    // There is none at hand when a line begins.
+    let (mut is_open, mut params) = (false, 0);
+    let mut separated = true;
+    loop {
+        separated |= cursor.take_while(|b| is_space(b) || b == b',').contains(&b',');
+        if cursor.0.is_empty() {
+            if is_open {
+                visit.close();
+            }
+            return Some(());
+        }
+        let name = cursor.token()?;
+        if cursor.eat_equals() {
+            let value = cursor.value()?;
+            params += 1;
+            if params > MAX_PARAMS {
+                return None;
+            }
+            if is_open {
+                visit.param(name, value);
+            }
+        } else if separated && cursor.at_end_of_word() {
+            if is_open {
+                visit.close();
+            }
+            *challenges += 1;
+            if *challenges > MAX_CHALLENGES {
+                return None;
+            }
+            visit.open(name);
+            (is_open, params) = (true, 0);
+            cursor.skip_token68();
+        } else {
+            return None;
+        }
+        separated = false;
     }
 }
 
 struct Reader<'a> {
     sent: &'a [u8],
     found: Challenge,
-    challenges: usize,
+    open: Open,
 }
 
 /// A challenge whose parameters are being read.
 #[derive(Default)]
 struct Open {
     ours: bool,
-    params: usize,
     /// Only ever set if `ours`.
     error: Option<ErrorKind>,
 }
 
-impl Reader<'_> {
-    /// Reads one line; a challenge counts only once it has been read whole.
-    fn line(&mut self, mut cursor: Cursor<'_>) -> Option<()> {
-        let mut open = Open::default();
-        let mut separated = true;
-        loop {
-            separated |= cursor.take_while(|b| is_space(b) || b == b',').contains(&b',');
-            if cursor.0.is_empty() {
-                self.close(&open);
-                return Some(());
-            }
-            let name = cursor.token()?;
-            if cursor.eat_equals() {
-                open.param(name, cursor.value()?)?;
-            } else if separated && cursor.at_end_of_word() {
-                self.close(&open);
-                open = self.open(name)?;
-                cursor.skip_token68();
-            } else {
-                return None;
-            }
-            separated = false;
-        }
-    }
-
-    fn open(&mut self, scheme: &[u8]) -> Option<Open> {
-        self.challenges += 1;
-        if self.challenges > MAX_CHALLENGES {
-            return None;
-        }
+impl Visit for Reader<'_> {
+    fn open(&mut self, scheme: &[u8]) {
         let ours = scheme.eq_ignore_ascii_case(self.sent);
         self.found = match self.found {
             Challenge::None | Challenge::Foreign if ours => Challenge::Ours { error: None },
             Challenge::None => Challenge::Foreign,
             found => found,
         };
-        Some(Open { ours, ..Open::default() })
+        self.open = Open { ours, error: None };
     }
 
-    fn close(&mut self, open: &Open) {
-        if let (Some(new), Challenge::Ours { error }) = (open.error, &mut self.found)
+    /// Notes the first `error`. A repeated one is against RFC 9110 §11.2.
+    fn param(&mut self, name: &[u8], value: &[u8]) {
+        let open = &mut self.open;
+        if open.ours && open.error.is_none() && !value.is_empty() && name.eq_ignore_ascii_case(b"error") {
+            open.error = Some(ErrorKind::of(value));
+        }
+    }
+
+    fn close(&mut self) {
+        if let (Some(new), Challenge::Ours { error }) = (self.open.error, &mut self.found)
             && (error.is_none() || new == ErrorKind::InvalidToken)
         {
             *error = Some(new);
         }
-    }
-}
-
-impl Open {
-    /// Notes the first `error`. A repeated one is against RFC 9110 §11.2.
-    fn param(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
-        self.params += 1;
-        if self.params > MAX_PARAMS {
-            return None;
-        }
-        if self.ours && self.error.is_none() && !value.is_empty() && name.eq_ignore_ascii_case(b"error") {
-            self.error = Some(ErrorKind::of(value));
-        }
-        Some(())
     }
 }
 

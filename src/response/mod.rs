@@ -1,11 +1,13 @@
 //! What a response tells about the token it was sent with: pure functions over status and headers.
 
+mod auth_challenge;
 mod challenge;
 mod drain;
 mod grpc;
 mod trailers;
 mod verdict;
 
+pub use auth_challenge::AuthChallenge;
 pub(crate) use drain::Drain;
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;

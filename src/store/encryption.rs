@@ -58,6 +58,10 @@ impl<St: TokenStore> TokenStore for Encrypted<St> {
         self.store.release(key, fence).await
     }
 
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.store.remove(key).await
+    }
+
     async fn changed(&self, key: &StoreKey, since: Version) {
         self.store.changed(key, since).await;
     }

@@ -45,10 +45,11 @@ mod redis;
 
 use std::fmt;
 use std::future::Future;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{BoxError, Secret};
+use crate::types::{BoxError, ConfigError, Secret};
 
 #[cfg(feature = "encryption")]
 pub use encryption::{Encrypted, EncryptionKeys};
@@ -97,8 +98,11 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Takes the lease of a key for so long, unless somebody has it.
     ///
+    /// The holder is about to spend a refresh token whose successor must then be saved: a store that can tell now that it
+    /// could not hold it (it is full, or takes no writes) fails here.
+    ///
     /// # Errors
-    /// The store cannot be reached.
+    /// The store cannot be reached, or takes no writes.
     fn lease(&self, key: &StoreKey, duration: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send;
 
     /// Extends a lease, counted from now. `false`: it has ended, and somebody else may have it.
@@ -118,8 +122,16 @@ pub trait TokenStore: Send + Sync + 'static {
     /// The store cannot be reached. The lease then ends by itself.
     fn release(&self, key: &StoreKey, fence: Fence) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Removes whatever is stored under a key, readable or not, and its lease: a save of its holder is refused from then
+    /// on. Not an error if there is nothing.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn remove(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Resolves when it is worth looking again: something was saved after the version `since`, the lease was given back
-    /// or has ended, or some time has passed. It may resolve for no reason, and must not never resolve.
+    /// or has ended, or some time has passed. It may resolve for no reason, but not at once each time, and it must resolve
+    /// some time after each of these.
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send;
 }
 
@@ -156,6 +168,10 @@ impl<S: TokenStore> TokenStore for Arc<S> {
         S::release(self, key, fence)
     }
 
+    fn remove(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send {
+        S::remove(self, key)
+    }
+
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send {
         S::changed(self, key, since)
     }
@@ -188,6 +204,35 @@ impl From<[u8; 32]> for StoreKey {
 impl fmt::Display for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// As it is displayed: what an event names can be given to [`TokenStore::remove`].
+///
+/// ```
+/// use tower_oauth2_client::store::StoreKey;
+///
+/// let text = "00ff".repeat(16);
+/// assert_eq!(text.parse::<StoreKey>().unwrap().to_string(), text);
+/// assert!("00fg".repeat(16).parse::<StoreKey>().is_err());
+/// ```
+impl FromStr for StoreKey {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let malformed =
+            || ConfigError::new("a store key is not 64 hexadecimal digits", "copy it from the event or file name");
+        let mut digest = [0; 32];
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != digest.len() || !rest.is_empty() {
+            return Err(malformed());
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return Err(malformed()) };
+            *byte = high << 4 | low;
+        }
+        Ok(Self(digest))
     }
 }
 

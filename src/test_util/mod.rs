@@ -77,6 +77,7 @@ mod metadata;
 mod record;
 mod serve;
 mod shapes;
+mod store_conformance;
 mod tokens;
 
 pub use api::Api;
@@ -87,3 +88,4 @@ pub use clock::TestClock;
 pub use fault::Fault;
 pub use record::RecordedRequest;
 pub use serve::{Served, serve};
+pub use store_conformance::{store_conforms, store_conforms_across_processes};

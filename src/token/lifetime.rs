@@ -269,9 +269,12 @@ pub(crate) fn lifetime_of(
         let refresh = refresh.map_or(Span::NEVER, Span::of);
         Ok(Lifetime { arrived, refresh, margin: Span::NEVER, expiry: Span::NEVER })
     };
+    // Beside what is stated: the token that it was had for ends then.
+    let cap = token.not_after.map(|end| end.duration_since(arrived.wall).unwrap_or_default().saturating_add(age));
     let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
         (Some(stated), _) => stated,
         (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
+        (None, UnknownExpiry::UntilRejected) if cap.is_some() => Stated::Lasts(policy.max),
         (None, UnknownExpiry::UntilRejected) => {
             let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
             return until_rejected(refresh.map(|after| after.max(MIN_INTERVAL)));
@@ -283,10 +286,13 @@ pub(crate) fn lifetime_of(
         Stated::Ends(end) => match end.duration_since(arrived.wall) {
             Ok(left) if !left.is_zero() => left.saturating_add(age),
             _ if policy.strict => return Err(NoLifetime::Expired),
-            _ => return until_rejected(Some(RENEW_SKEWED)),
+            _ => match cap {
+                Some(cap) => cap,
+                None => return until_rejected(Some(RENEW_SKEWED)),
+            },
         },
     };
-    let life = life.min(policy.max);
+    let life = life.min(policy.max).min(cap.unwrap_or(Duration::MAX));
     let left = life.saturating_sub(age).max(MIN_INTERVAL);
     let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
     let refresh = policy.refresh_point(life, token.refresh_in, first, draw);
@@ -419,6 +425,29 @@ mod tests {
             assert_eq!(moment.monotonic - start.monotonic, wall, "both clocks say the same");
             Some(wall.as_secs_f64())
         })
+    }
+
+    /// Behaviour 182.
+    #[test]
+    fn no_token_outlives_what_it_was_had_for() {
+        let now = start();
+        let capped = |mut token: Token, seconds: u64| {
+            token.not_after = Some(now.wall + secs(seconds));
+            token
+        };
+        let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..LifetimePolicy::default() };
+        let cases = [
+            (capped(opaque().expires_in(HOUR), 600), LifetimePolicy::default(), 600.0),
+            (capped(opaque().expires_in(HOUR), 7200), LifetimePolicy::default(), 3600.0),
+            (capped(opaque(), 600), LifetimePolicy::default(), 600.0),
+            (capped(opaque(), 600), until_rejected, 600.0),
+            (capped(jwt_ending(now, 3600), 600), vip(), 600.0),
+            (capped(jwt_ending(now, -3600), 600), vip(), 600.0),
+        ];
+        for (at, (token, policy, expected)) in cases.into_iter().enumerate() {
+            let [_, _, expiry] = points(&plain(&token, &policy, now, now).unwrap(), now);
+            assert_eq!(expiry, Some(expected), "{at}");
+        }
     }
 
     #[test]
@@ -755,6 +784,8 @@ mod tests {
     fn exp_is_read_from_a_jwt_that_a_library_made() {
         use jsonwebtoken::{EncodingKey, Header, encode};
 
+        // With both backends on, it needs to be told which one to use.
+        let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         let claims = serde_json::json!({ "sub": "synthetic", "exp": 1_800_000_000, "roles": ["ä", "ö"] });
         let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(b"synthetic")).unwrap();
         assert_eq!(jwt_exp(&token), Some(SystemTime::UNIX_EPOCH + secs(1_800_000_000)));

@@ -14,7 +14,7 @@ use super::granted::{Failed, Granted, RefreshOwner};
 use super::lifetime::LifetimePolicy;
 use super::refresh_report::{Asked, RefreshReport};
 use super::{Backoff, Token};
-use crate::types::{BoxError, Clock, Scopes, Secret, SystemClock, TenantId, TokenError};
+use crate::types::{BoxError, Clock, Scopes, Secret, SystemClock, TenantId, TokenError, TokenParams};
 
 /// What a [`TokenSource`] is asked for: everything that can differ between two token requests of one layer.
 ///
@@ -27,6 +27,8 @@ pub struct TokenRequest {
     pub tenant: Option<TenantId>,
     /// The scopes asked for by the request; `None` means those of the configuration.
     pub scopes: Option<Scopes>,
+    /// Further parameters that the request brings.
+    pub params: Option<TokenParams>,
     /// The refresh token that the cell holds.
     pub refresh_token: Option<Secret<String>>,
     /// The refresh token was sent before and its answer was lost: it may be spent. Prefer another grant if there is
@@ -111,6 +113,7 @@ impl fmt::Debug for TokenRequest {
         f.debug_struct("TokenRequest")
             .field("tenant", &self.tenant)
             .field("scopes", &self.scopes)
+            .field("params", &self.params)
             .field("refresh_token", &self.refresh_token)
             .finish_non_exhaustive()
     }

@@ -30,6 +30,8 @@ pub struct Token {
     scheme_len: usize,
     pub(crate) expires_in: Option<Duration>,
     pub(crate) expires_at: Option<SystemTime>,
+    /// When it ends whatever its issuer says: with the token that it was had for.
+    pub(crate) not_after: Option<SystemTime>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) refresh_token: RefreshToken,
     /// When it was asked for, by the wall clock, where that was not just now: a store had it, or has it now.
@@ -93,6 +95,7 @@ impl Token {
             scheme_len: scheme.len(),
             expires_in: None,
             expires_at: None,
+            not_after: None,
             refresh_in: None,
             refresh_token: RefreshToken::Keep,
             asked_at: None,

@@ -45,6 +45,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The request's subject token is missing where one is needed, or there where nothing would use it; it was not sent.
+    #[non_exhaustive]
+    Subject {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The request itself cannot carry credentials; it was not sent.
     Request(BoxError),
 }
@@ -118,7 +124,7 @@ impl fmt::Display for Error {
             #[cfg(feature = "tonic")]
             Error::GrpcToken { .. } => f.write_str(NO_TOKEN),
             Error::Origin { origin, reason } => write!(f, "{origin} {reason}; the request was not sent"),
-            Error::Tenant { reason } => write!(f, "{reason}; the request was not sent"),
+            Error::Tenant { reason } | Error::Subject { reason } => write!(f, "{reason}; the request was not sent"),
             Error::Request(_) => f.write_str("the request cannot carry credentials and was not sent"),
         }
     }
@@ -131,7 +137,7 @@ impl StdError for Error {
             Error::Token(error) => Some(&**error),
             #[cfg(feature = "tonic")]
             Error::GrpcToken { status, .. } => Some(status),
-            Error::Origin { .. } | Error::Tenant { .. } => None,
+            Error::Origin { .. } | Error::Tenant { .. } | Error::Subject { .. } => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens in a real Redis: what each operation does there, and what a fleet of processes makes of it.
 
 mod conformance;
+mod failover;
 mod fleet;
 mod server;
 mod store;

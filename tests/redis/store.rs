@@ -9,7 +9,9 @@ use tower_oauth2_client::store::{
     EncryptionKeys, Fence, Lease, RedisStore, Saved, StoreErrorKind, TokenStore, Version,
 };
 
-use crate::conformance::{acquire, conforms, key, save, text, value};
+use tower_oauth2_client::test_util::store_conforms;
+
+use crate::conformance::{acquire, key, save, text, value};
 use crate::server::tempdir::TempDir;
 use crate::server::{Redis, free_port, wait_until};
 use crate::way::Way;
@@ -39,9 +41,9 @@ async fn milliseconds_left(connection: &mut MultiplexedConnection, key: &str) ->
 #[tokio::test]
 async fn it_conforms() {
     let Some(redis) = Redis::start().await else { return };
-    conforms(&store(&redis)).await;
+    store_conforms(&store(&redis)).await;
     let clear = RedisStore::builder(&redis.url()).prefix("clear:");
-    conforms(&clear.build_without_encryption_so_that_redis_sees_every_token().unwrap()).await;
+    store_conforms(&clear.build_without_encryption_so_that_redis_sees_every_token().unwrap()).await;
 }
 
 /// What a script may do in a cluster is less: it names its keys, and they are in one slot. Here of two nodes.
@@ -72,7 +74,7 @@ async fn it_conforms_in_a_cluster() {
         wait_until(is_well).await;
     }
     wait_until(async || store.check().await.is_ok()).await;
-    conforms(&store).await;
+    store_conforms(&store).await;
 
     // Told of one node only, half of the keys are elsewhere.
     let alone = builder().build(keys(1)).unwrap();
@@ -335,20 +337,20 @@ async fn what_cannot_be_read_stays_where_it_is() {
     assert_eq!(store.load(&key(1)).await.unwrap_err().kind(), StoreErrorKind::Newer);
 }
 
-/// The permissions that the documentation names are enough.
+/// Behaviour 165: the permissions that the documentation names are enough, for each version.
 #[tokio::test]
 async fn a_user_with_the_documented_permissions() {
     let Some(redis) = Redis::start().await else { return };
     let mut connection = redis.connection().await;
-    let acl = "ACL SETUSER tokens on >secret ~oauth2-client:* &oauth2-client:* +eval +evalsha +script|load +time \
-               +hmget +hset +hdel +del +pexpireat +publish +subscribe +unsubscribe +hello +auth +select";
+    let acl = "ACL SETUSER tokens on >secret ~oauth2-client:* resetchannels &oauth2-client:* +eval +evalsha \
+               +script|load +time +hmget +hset +hdel +del +pexpireat +publish +subscribe +unsubscribe +hello +auth +select";
     let mut command = redis::Cmd::new();
     acl.split(' ').for_each(|word| {
         command.arg(word);
     });
     let _: () = command.query_async(&mut connection).await.unwrap();
     let url = redis.url().replace("redis://", "redis://tokens:secret@");
-    conforms(&RedisStore::new(&url, keys(1)).unwrap()).await;
+    store_conforms(&RedisStore::new(&url, keys(1)).unwrap()).await;
 }
 
 #[tokio::test]

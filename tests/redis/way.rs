@@ -1,6 +1,7 @@
 //! The way to a server, on which everything can be lost.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +11,7 @@ use crate::server::Redis;
 
 pub(crate) struct Way {
     addr: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     trouble: watch::Sender<Trouble>,
 }
 
@@ -24,20 +26,29 @@ enum Trouble {
 impl Way {
     pub(crate) async fn to(redis: &Redis) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (addr, server) = (listener.local_addr().unwrap(), redis.addr());
+        let (addr, server) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(redis.addr())));
+        let leads_to = server.clone();
         let (trouble, troubles) = watch::channel(Trouble::Silence);
         tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
                 let mut troubles = troubles.clone();
                 troubles.mark_unchanged();
-                tokio::spawn(pass(here, TcpStream::connect(server).await.unwrap(), troubles));
+                let server = *leads_to.lock().unwrap();
+                // While nobody listens there, whoever connects is turned away.
+                let Ok(there) = TcpStream::connect(server).await else { continue };
+                tokio::spawn(pass(here, there, troubles));
             }
         });
-        Self { addr, trouble }
+        Self { addr, server, trouble }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// New connections lead to another server; those that stand do not change, as behind a name that is looked up anew.
+    pub(crate) fn lead_to(&self, redis: &Redis) {
+        *self.server.lock().unwrap() = redis.addr();
     }
 
     /// From now on nothing passes over the connections that stand. New ones work.

@@ -84,8 +84,10 @@ async fn nobody_else_can_read_it_even_if_everybody_could_before() {
     let (world, directory) = (World::new(), TestDirectory::new());
     directory.process(&world, world.config()).token().await;
     assert_eq!(mode(&directory.0), 0o700);
-    let files = || fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path());
-    assert!(files().all(|path| mode(&path) == 0o600) && files().count() == 2);
+    // Without the file that says when the directory was swept.
+    let all = || fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path());
+    let files = || all().filter(|path| !path.ends_with("swept"));
+    assert!(all().all(|path| mode(&path) == 0o600) && files().count() == 2);
 
     chmod(&directory.0, 0o777);
     files().for_each(|path| chmod(&path, 0o666));
@@ -153,7 +155,7 @@ async fn what_a_crash_leaves_behind_does_no_harm() {
     directory.process(&world, world.config()).token().await;
     let token = directory.files("token").remove(0);
     let lock = directory.files("lock").remove(0);
-    let leftovers = [token.with_extension("0123456789abcdef.tmp"), token.with_extension("7.lease")];
+    let leftovers = [token.with_extension("tmp"), token.with_extension("7.lease")];
     leftovers.iter().for_each(|path| fs::write(path, "half a token").unwrap());
     // The lease, too, was being written when the machine went down.
     fs::write(&lock, "00000").unwrap();
@@ -206,8 +208,10 @@ async fn leases_end_by_time_and_with_their_process() {
     sleep(15 * SECOND).await;
     assert_eq!(other.lease(&key, SECOND).await.unwrap(), Lease::Held);
 
-    // A holder that sleeps: the other takes over, and is told so.
-    sleep(5 * SECOND).await;
+    // A holder that sleeps: whoever has seen nothing of it for the length of its lease takes over, and is told so.
+    sleep(19 * SECOND).await;
+    assert_eq!(other.lease(&key, SECOND).await.unwrap(), Lease::Held);
+    sleep(SECOND).await;
     let second = acquired(other.lease(&key, 10 * SECOND).await.unwrap());
     assert!(second.1 && second.0 > first.0);
     assert!(!one.renew(&key, first.0, SECOND).await.unwrap());
@@ -247,9 +251,9 @@ async fn who_waits_hears_of_a_save_and_of_a_lease_that_ends() {
     sleep(3 * SECOND).await;
     assert!(!waiting.is_finished());
     let value = Value { bytes: Secret::new(Vec::new()), lives_for: HOUR };
-    one.save(&key, &value, version, fence).await.unwrap();
+    let Saved::Done(later) = one.save(&key, &value, version, fence).await.unwrap() else { panic!("not saved") };
     waiting.await.unwrap();
-    let (other, later) = (directory.store(&world), Version(version.0 + 1));
+    let other = directory.store(&world);
     let waiting = tokio::spawn(async move { other.changed(&key, later).await });
     sleep(3 * SECOND).await;
     assert!(!waiting.is_finished());
@@ -264,7 +268,8 @@ async fn file_names_and_debug_tell_nothing() {
     directory.process(&world, world.config().param("key", "canary").audience("canary")).token().await;
     for entry in fs::read_dir(&directory.0).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit()) && !name.contains("canary"), "{name}");
+        let tells_nothing = name == "swept" || name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit());
+        assert!(tells_nothing && !name.contains("canary"), "{name}");
     }
     assert!(!format!("{:?}", directory.store(&world)).contains("canary"));
 }
@@ -282,5 +287,198 @@ impl World {
         directory.process(self, self.config()).token().await;
         self.process(self.config()).token().await;
         self.store.last_key()
+    }
+}
+
+/// Behaviour 167.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_deleted() {
+    const TENANTS: u8 = 210;
+    let (world, directory) = (World::new(), TestDirectory::new());
+    let store = directory.store(&world);
+    let keys: Vec<_> = (0..TENANTS).map(|number| StoreKey::from([number; 32])).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let (fence, _) = acquired(store.lease(key, SECOND).await.unwrap());
+        let lives_for = if number < 10 { 10 * HOUR } else { HOUR };
+        let value = Value { bytes: Secret::new(b"canary".to_vec()), lives_for };
+        store.save(key, &value, Version(0), fence).await.unwrap();
+        store.release(key, fence).await.unwrap();
+    }
+    assert_eq!((directory.files("token").len(), store.sweep().await.unwrap()), (TENANTS.into(), 0));
+    sleep(2 * HOUR).await;
+    // One that is looked up goes at once.
+    assert!(store.load(&keys[100]).await.unwrap().is_none());
+    assert_eq!(directory.files("token").len(), usize::from(TENANTS) - 1);
+    // The others by themselves: the next save begins it, and nobody waits for it.
+    let (fence, _) = acquired(store.lease(&keys[0], SECOND).await.unwrap());
+    let version = store.load(&keys[0]).await.unwrap().unwrap().version;
+    let value = Value { bytes: Secret::new(Vec::new()), lives_for: HOUR };
+    store.save(&keys[0], &value, version, fence).await.unwrap();
+    let begin = std::time::Instant::now();
+    while directory.files("token").len() > 10 {
+        assert!(begin.elapsed().as_secs() < 20, "{} values are there still", directory.files("token").len());
+        std::thread::yield_now();
+    }
+    store.sweep().await.unwrap();
+    // Those that live, and the lock of the lease that goes on.
+    assert_eq!((directory.files("token").len(), directory.files("lease").len()), (10, 1));
+    #[cfg(unix)]
+    assert_eq!(directory.files("lock").len(), 10);
+}
+
+/// Behaviour 167: a lease whose holder lives does not end because somebody sets the clock.
+#[tokio::test(start_paused = true)]
+async fn a_clock_step_takes_no_lease_from_a_holder_that_lives() {
+    for step in [Step::Forward(HOUR), Step::Back(HOUR)] {
+        let (world, directory) = (World::new(), TestDirectory::new());
+        let key = world.key(&directory).await;
+        let (one, other) = (directory.store(&world), directory.store(&world));
+        let (fence, _) = acquired(one.lease(&key, 10 * SECOND).await.unwrap());
+        match step {
+            Step::Forward(by) => world.clock.suspend(by),
+            Step::Back(by) => world.clock.set_wall_back(by),
+        }
+        assert_eq!(other.lease(&key, SECOND).await.unwrap(), Lease::Held, "{step:?}");
+        for _ in 0..10 {
+            sleep(3 * SECOND).await;
+            assert!(one.renew(&key, fence, 10 * SECOND).await.unwrap(), "{step:?}");
+            assert_eq!(other.lease(&key, SECOND).await.unwrap(), Lease::Held, "{step:?}");
+        }
+        // A holder that is stopped has it for as long as it lasts, not for an hour.
+        sleep(10 * SECOND).await;
+        assert!(acquired(other.lease(&key, SECOND).await.unwrap()).1, "{step:?}");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Forward(std::time::Duration),
+    Back(std::time::Duration),
+}
+
+/// Behaviour 128: the space is taken before anything is spent.
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_noticed_with_the_lease() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let store = || FileStore::with_clock(disk.0.join("tokens"), world.clock.clone());
+    let layer = AuthLayer::with_client_and_store(world.signed_in(&first).build().unwrap(), world.auth.clone(), store());
+    layer.handle().token().await.unwrap();
+    disk.fill();
+    sleep(HOUR).await;
+    // Nothing is sent: the refresh token is good when there is space again.
+    layer.handle().token().await.unwrap_err();
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (1, 0));
+    disk.free();
+    sleep(HOUR).await;
+    layer.handle().token().await.unwrap();
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
+}
+
+/// A tmpfs of 256 KiB, where we may mount one.
+#[cfg(target_os = "linux")]
+struct SmallDisk(PathBuf);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let path = TestDirectory::new().0.with_extension("disk");
+        fs::create_dir_all(&path).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&path).stderr(std::process::Stdio::null());
+        if mount.status().is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
+        let _ = fs::remove_dir(&path);
+        eprintln!("no tmpfs could be mounted: a full disk was not tried");
+        None
+    }
+
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        while file.write(&[1; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Behaviour 167: nobody waits for a lock on a thread that the end of a runtime waits for.
+#[cfg(unix)]
+#[test]
+fn a_process_that_is_stopped_inside_its_lock_keeps_nobody_from_exiting() {
+    let directory = TestDirectory::new();
+    let (store, key) = (FileStore::new(&directory.0), StoreKey::from([1; 32]));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime().block_on(async { store.lease(&key, SECOND).await.unwrap() });
+    let lock = fs::File::open(directory.files("lock").remove(0)).unwrap();
+    lock.lock().unwrap();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = runtime();
+        let load = async { tokio::time::timeout(SECOND / 10, store.load(&key)).await.is_err() };
+        assert!(runtime.block_on(load), "the lock is held");
+        drop(runtime);
+        ended.send(()).unwrap();
+    });
+    let waited = end.recv_timeout(10 * SECOND);
+    drop(lock);
+    assert!(waited.is_ok(), "the runtime does not end while the lock is held");
+}
+
+/// Cost for each tenant: `cargo test --release --test store cost_of_a_save -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "takes a minute, and prints what it measured"]
+async fn cost_of_a_save() {
+    let directory = TestDirectory::new();
+    let store = FileStore::new(&directory.0);
+    let key = |number: u32| {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        StoreKey::from(bytes)
+    };
+    let renewal = async |number: u32| {
+        let begin = std::time::Instant::now();
+        let (fence, _) = acquired(store.lease(&key(number), SECOND).await.unwrap());
+        let version = store.load(&key(number)).await.unwrap().map_or(Version(0), |stored| stored.version);
+        let value = Value { bytes: Secret::new(vec![b'x'; 700]), lives_for: HOUR };
+        store.save(&key(number), &value, version, fence).await.unwrap();
+        store.release(&key(number), fence).await.unwrap();
+        begin.elapsed()
+    };
+    let mut tenants = 0;
+    for goal in [100, 1_000, 3_000, 10_000, 100_000] {
+        // A copy is enough to fill the directory.
+        if tenants == 0 {
+            renewal(0).await;
+            tenants = 1;
+        }
+        let (token, lock) = (directory.files("token").remove(0), directory.files("lock").remove(0));
+        for number in tenants..goal {
+            fs::copy(&token, directory.0.join(format!("{}.token", key(number)))).unwrap();
+            fs::copy(&lock, directory.0.join(format!("{}.lock", key(number)))).unwrap();
+        }
+        tenants = goal;
+        let mut took = Vec::new();
+        for number in 0..60 {
+            took.push(renewal(number * goal / 60).await);
+        }
+        took.sort();
+        println!(
+            "{goal} tenants: lease, load, save and release take {:?} (median), {:?} (longest)",
+            took[30], took[59]
+        );
     }
 }

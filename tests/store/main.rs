@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "here a panic is the report")]
 
+mod conformance;
 mod failures;
 mod files;
 mod fleet;

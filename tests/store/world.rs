@@ -81,6 +81,7 @@ pub(crate) enum Call {
     Lease,
     Renew,
     Release,
+    Remove,
     Changed,
 }
 
@@ -208,6 +209,10 @@ impl TokenStore for Flaky {
 
     async fn release(&self, key: &StoreKey, fence: Fence) -> Result<(), StoreError> {
         self.play(Call::Release, self.inner.release(key, fence)).await
+    }
+
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.play(Call::Remove, self.inner.remove(key)).await
     }
 
     async fn changed(&self, key: &StoreKey, since: Version) {

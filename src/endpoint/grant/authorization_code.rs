@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::GrantParams;
 use crate::endpoint::encode::{BodyEncoding, Params};
-use crate::endpoint::settings::{EndpointSettings, is_absolute_uri};
-use crate::types::{ConfigError, Secret, check_line};
+use crate::endpoint::settings::EndpointSettings;
+use crate::types::{ConfigError, Secret, check_line, is_absolute_uri};
 
 /// Where a person signs in, and where the browser comes back to (RFC 6749 §4.1.1).
 ///

@@ -3,19 +3,24 @@
 mod authorization_code;
 mod client_credentials;
 mod jwt_bearer;
+mod on_behalf_of;
 mod refresh_token;
 mod token_exchange;
 
 pub use authorization_code::AuthorizationCode;
+pub use on_behalf_of::OnBehalfOf;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use authorization_code::Issuer;
+pub(crate) use on_behalf_of::expiry as subject_expiry;
+
+use std::time::SystemTime;
 
 use super::client_auth::WireCredentials;
 use super::encode::Params;
 use super::settings::EndpointSettings;
 use crate::token::TokenRequest;
-use crate::types::{ConfigError, Digest, Scopes, Secret, SecretSource, TokenError};
+use crate::types::{ConfigError, Digest, Scopes, Secret, SecretSource, TokenError, TokenParams};
 
 /// The grant that a configuration has without a refresh token.
 #[derive(Clone, Debug)]
@@ -26,6 +31,8 @@ pub(crate) enum Grant {
     JwtBearer(SecretSource),
     /// RFC 8693.
     TokenExchange(TokenExchange),
+    /// The same, of the token that each request brings.
+    OnBehalfOf(OnBehalfOf),
     /// None: a person signs in first (RFC 6749 §4.1), outside of any refresh.
     AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
@@ -46,6 +53,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device => false,
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
+            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.may_wait(),
         }
     }
 
@@ -56,6 +64,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
+            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.validate(),
             Grant::AuthorizationCode(code) => code.validate(),
         }
     }
@@ -73,6 +82,10 @@ impl Grant {
                 digest.field("grant", "token exchange");
                 exchange.describe(digest);
             }
+            Grant::OnBehalfOf(on_behalf_of) => {
+                digest.field("grant", "on behalf of");
+                on_behalf_of.describe(digest);
+            }
             // Where the person signs in does not matter: the client and the token URL tell whose server it is.
             Grant::AuthorizationCode(_) => digest.field("grant", "authorization code"),
             Grant::Device => digest.field("grant", "device"),
@@ -81,7 +94,11 @@ impl Grant {
 
     /// Whether an answer must say what kind of token it is.
     pub(crate) fn names_issued_type(&self) -> bool {
-        matches!(self, Grant::TokenExchange(_))
+        match self {
+            Grant::TokenExchange(_) => true,
+            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.names_issued_type(),
+            _ => false,
+        }
     }
 
     /// Whether it sends a parameter of that name.
@@ -90,6 +107,7 @@ impl Grant {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
             Grant::JwtBearer(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
+            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.sends(name),
             Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
         }
     }
@@ -104,6 +122,7 @@ impl PartialEq for Grant {
             | (Grant::Device, Grant::Device) => true,
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
+            (Grant::OnBehalfOf(one), Grant::OnBehalfOf(other)) => one.is_like(other),
             (Grant::AuthorizationCode(one), Grant::AuthorizationCode(other)) => one == other,
             _ => false,
         }
@@ -137,7 +156,12 @@ impl GrantParams {
     ///
     /// # Errors
     /// An assertion or a token that is not there now.
-    pub(crate) async fn read(asking: GrantKind, grant: &Grant, request: &TokenRequest) -> Result<Self, TokenError> {
+    pub(crate) async fn read(
+        asking: GrantKind,
+        grant: &Grant,
+        request: &TokenRequest,
+        now: SystemTime,
+    ) -> Result<Self, TokenError> {
         match (asking, grant) {
             (GrantKind::RefreshToken | GrantKind::Once, _)
             | (GrantKind::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
@@ -146,6 +170,7 @@ impl GrantParams {
             (GrantKind::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
             (GrantKind::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
             (GrantKind::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
+            (GrantKind::Primary, Grant::OnBehalfOf(grant)) => on_behalf_of::params(grant, request, now).await,
         }
     }
 
@@ -200,19 +225,29 @@ pub(crate) fn params<'a>(
     if sends_scope {
         params.push("scope", scope(settings, request));
     }
-    for resource in &settings.resources {
+    let own = request.params.as_ref();
+    for resource in own_or(own.map(TokenParams::resources), &settings.resources) {
         params.push("resource", resource);
     }
-    for audience in &settings.audiences {
+    for audience in own_or(own.map(TokenParams::audiences), &settings.audiences) {
         params.push("audience", audience);
     }
-    for param in &settings.params {
+    let claims = own.and_then(TokenParams::claims_json);
+    for param in settings.params.iter().filter(|param| claims.is_none() || param.name != "claims") {
         params.push(&param.name, param.value.expose());
+    }
+    if let Some(claims) = claims {
+        params.push("claims", claims);
     }
     if let (Some(name), Some(tenant)) = (&settings.tenant_param, &request.tenant) {
         params.push(name, tenant.as_str());
     }
     params
+}
+
+/// What the request brings, else what is configured.
+fn own_or<'a>(own: Option<&'a [String]>, configured: &'a [String]) -> &'a [String] {
+    own.filter(|own| !own.is_empty()).unwrap_or(configured)
 }
 
 /// The scopes to ask for: the request's, else the configured ones.

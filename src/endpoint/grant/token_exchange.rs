@@ -1,7 +1,7 @@
 //! The token exchange grant (RFC 8693).
 
 use super::GrantParams;
-use crate::types::{ConfigError, Digest, SecretSource, TokenError, check_line};
+use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_line};
 
 /// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps the token of whoever acts for them.
 ///
@@ -35,9 +35,20 @@ pub struct TokenExchange {
 
 /// A token never goes without its type.
 #[derive(Clone, Debug)]
-struct Typed {
-    token_type: String,
-    token: SecretSource,
+pub(super) struct Typed {
+    pub(super) token_type: String,
+    pub(super) token: SecretSource,
+}
+
+impl Typed {
+    pub(super) fn is_like(&self, other: &Typed) -> bool {
+        self.token_type == other.token_type && self.token.is_like(&other.token)
+    }
+
+    pub(super) fn describe(&self, label: &'static str, digest: &mut Digest) {
+        digest.field(label, &self.token_type);
+        self.token.describe(digest);
+    }
 }
 
 /// The kinds of token that RFC 8693 §3 names; others are URIs, too.
@@ -89,17 +100,15 @@ impl TokenExchange {
     }
 
     pub(super) fn is_like(&self, other: &TokenExchange) -> bool {
-        let alike = |one: &Typed, other: &Typed| one.token_type == other.token_type && one.token.is_like(&other.token);
         self.requested == other.requested
             && self.tokens().count() == other.tokens().count()
-            && self.tokens().zip(other.tokens()).all(|(one, other)| alike(one, other))
+            && self.tokens().zip(other.tokens()).all(|(one, other)| one.is_like(other))
     }
 
     pub(super) fn describe(&self, digest: &mut Digest) {
         for (label, typed) in [("subject", Some(&self.subject)), ("actor", self.actor.as_ref())] {
             if let Some(typed) = typed {
-                digest.field(label, &typed.token_type);
-                typed.token.describe(digest);
+                typed.describe(label, digest);
             }
         }
         if let Some(requested) = &self.requested {
@@ -116,15 +125,26 @@ pub(super) const SENDS: [&str; 5] =
     ["subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"];
 
 const SUBJECT_TOKEN: &str = "subject token";
-const ACTOR_TOKEN: &str = "actor token";
+pub(super) const ACTOR_TOKEN: &str = "actor token";
 
 /// # Errors
 /// A token is not there now.
 pub(super) async fn params(exchange: &TokenExchange) -> Result<GrantParams, TokenError> {
     let TokenExchange { subject, actor, requested } = exchange;
+    let token = subject.token.read_line(SUBJECT_TOKEN).await?;
+    params_of(token, &subject.token_type, actor.as_ref(), requested.as_deref()).await
+}
+
+/// The parameters for a subject token that was read already.
+pub(super) async fn params_of(
+    token: Secret<String>,
+    token_type: &str,
+    actor: Option<&Typed>,
+    requested: Option<&str>,
+) -> Result<GrantParams, TokenError> {
     let mut params = GrantParams::new("urn:ietf:params:oauth:grant-type:token-exchange")
-        .secret("subject_token", subject.token.read_line(SUBJECT_TOKEN).await?)
-        .plain("subject_token_type", &subject.token_type);
+        .secret("subject_token", token)
+        .plain("subject_token_type", token_type);
     if let Some(actor) = actor {
         params = params
             .secret("actor_token", actor.token.read_line(ACTOR_TOKEN).await?)

@@ -1,6 +1,7 @@
 //! `FileStore`: a store in a directory, for command-line tools and restarts.
 
 mod place;
+mod sweep;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,8 +23,13 @@ use crate::types::{Clock, SystemClock};
 /// own protection is all there is. Values are not encrypted.
 ///
 /// Values are replaced as a whole (written beside, synced, renamed), so that a crash leaves the old one or the new one. A
-/// lease ends at its time, and with its process: a crashed tool does not make the next one wait. The directory must be on
-/// a file system with locks; network file systems often have none.
+/// lease ends with its process, so that a tool that crashed does not make the next one wait, and when a process that is
+/// stopped has not renewed it for as long as it lasts. The time of day is not asked: a clock that is set takes no lease
+/// from a process that lives. The space of the next value is taken with the lease, so that a full disk is noticed before
+/// a refresh token is spent. The directory must be on a file system with locks; network file systems often have none.
+///
+/// What has expired is removed when it is looked up, and once an hour for all keys, in a thread of its own
+/// ([`sweep`](FileStore::sweep) does it now). No call waits for a lock where it would keep the process from exiting.
 ///
 /// File names are digests. They tell neither a secret nor whose tokens they are.
 ///
@@ -67,8 +73,8 @@ impl FileStore {
         Self { directory: Arc::new(Directory::new(directory.into())), clock: Arc::new(clock) }
     }
 
-    /// Whether the directory can be used; makes it if it is not there. A good thing to ask at start-up, since a store that
-    /// fails later is gone without, with a warning only.
+    /// Whether the directory can be used; makes it if it is not there. Ask at start-up: when a store fails later, the
+    /// process goes on without it, and only a warning says so.
     ///
     /// # Errors
     /// What is wrong with the directory.
@@ -77,13 +83,41 @@ impl FileStore {
         blocking(move || directory.prepare()).await
     }
 
+    /// Removes what has expired, of all keys; how many keys they were. This happens by itself, once an hour.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let (directory, now) = (self.directory.clone(), self.clock.now());
+        blocking(move || sweep::sweep(&directory, now)).await
+    }
+
+    /// Works on the files of a key when nobody else does. It waits for that here and not on the blocking thread, which
+    /// the end of a runtime would wait for.
     async fn at<T: Send + 'static>(
         &self,
         key: &StoreKey,
         work: impl FnOnce(Place) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (directory, clock, key) = (self.directory.clone(), self.clock.clone(), *key);
-        blocking(move || work(Place::enter(directory, key, clock.now().wall)?)).await
+        const FIRST: Duration = Duration::from_millis(1);
+        const LONGEST: Duration = Duration::from_millis(20);
+        const ATTEMPTS: u32 = 500;
+        let (mut work, mut pause) = (work, FIRST);
+        for _ in 0..ATTEMPTS {
+            let (directory, clock, key) = (self.directory.clone(), self.clock.clone(), *key);
+            let done = blocking(move || match Place::enter(directory, key, clock.now())? {
+                Some(place) => work(place).map(Ok),
+                None => Ok(Err(work)),
+            });
+            match done.await? {
+                Ok(done) => return Ok(done),
+                Err(again) => work = again,
+            }
+            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(LONGEST);
+        }
+        Err(StoreError::new(StoreErrorKind::Unavailable)
+            .caused_by("another process has locked this key and is stopped"))
     }
 }
 
@@ -94,7 +128,16 @@ impl TokenStore for FileStore {
 
     async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {
         let value = value.clone();
-        self.at(key, move |mut place| place.save(&value, expected, fence)).await
+        let saved = self.at(key, move |mut place| place.save(&value, expected, fence)).await?;
+        let (directory, now) = (self.directory.clone(), self.clock.now());
+        if directory.sweep.is_due(&now) {
+            let begin = move || {
+                sweep::begin_unless_swept(&directory, now);
+                Ok(())
+            };
+            blocking(begin).await?;
+        }
+        Ok(saved)
     }
 
     async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {
@@ -109,6 +152,10 @@ impl TokenStore for FileStore {
         self.at(key, move |mut place| place.release(fence)).await
     }
 
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.at(key, Place::remove).await
+    }
+
     /// Looks now and then, ever more rarely: no file system tells everywhere.
     async fn changed(&self, key: &StoreKey, since: Version) {
         const FIRST: Duration = Duration::from_millis(20);
@@ -117,7 +164,7 @@ impl TokenStore for FileStore {
         loop {
             sleep(pause.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
             pause = (pause * 3 / 2).min(LONGEST);
-            match self.at(key, move |mut place| place.is_worth_a_look(since)).await {
+            match self.at(key, move |place| place.is_worth_a_look(since)).await {
                 Ok(false) => {}
                 Ok(true) | Err(_) => return,
             }

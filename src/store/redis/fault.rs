@@ -17,7 +17,7 @@ pub(super) fn unavailable(why: &'static str) -> StoreError {
 /// The library's errors may quote what Redis said, and Redis what it was sent: only their kind and code go on.
 pub(super) fn store_error(error: &RedisError) -> StoreError {
     use StoreErrorKind::{Refused, Unavailable, Unreadable};
-    let code = error.code().unwrap_or_default();
+    let code = code(error);
     let (kind, why) = match (error.kind(), code) {
         (ErrorKind::AuthenticationFailed, _) | (_, "WRONGPASS" | "NOAUTH") => {
             (Refused, "Redis does not accept the user name and password, or asks for them")
@@ -30,6 +30,7 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         }
         (ErrorKind::RESP3NotSupported, _) | (_, "NOPROTO") => (Refused, "Redis 6 or newer is needed, or Valkey"),
         (_, "WRONGTYPE") => (Unreadable, "the key holds something else"),
+        (_, "DAMAGED") => (Unreadable, "the hash in Redis is damaged"),
         (_, "OOM") => (Unavailable, "Redis is out of memory and takes no writes"),
         (_, "READONLY") => (Unavailable, "this Redis is a replica and takes no writes"),
         (_, "LOADING") => (Unavailable, "Redis is starting"),
@@ -46,6 +47,27 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
         _ => (Unavailable, "Redis answers with an error"),
     };
     StoreError::new(kind).caused_by(why)
+}
+
+/// The code of an error. Redis before 7 answers `ERR` for what goes wrong inside a script and puts the error that it was
+/// behind it, as in `ERR Error running script (call to f_…): @user_script:8: -READONLY You can't write against a read
+/// only replica.`
+pub(super) fn code(error: &RedisError) -> &str {
+    const WITHIN: [&str; 9] =
+        ["READONLY", "OOM", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "WRONGTYPE", "NOPERM"];
+    let code = error.code().unwrap_or_default();
+    if code != "ERR" {
+        return code;
+    }
+    let detail = error.detail().unwrap_or_default();
+    if !detail.starts_with("Error running script") {
+        return code;
+    }
+    if detail.contains("The user executing the script can't") {
+        return "NOPERM";
+    }
+    let is_it = |code: &&&str| detail.contains(&format!("-{code} ")) || detail.contains(&format!(": {code} "));
+    WITHIN.iter().find(is_it).copied().unwrap_or(code)
 }
 
 /// The library keeps the cause in an `Arc`, and that is the cause it shows.

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::connection::{Connection, Server};
-use super::fault::{SILENT, store_error, unavailable};
+use super::fault::{SILENT, code, store_error, unavailable};
 use super::watch::Watches;
 use crate::store::StoreError;
 
@@ -110,7 +110,7 @@ impl Link {
     /// Says that something failed over a connection of that number.
     pub(super) fn failed(&self, number: u64, error: &RedisError) {
         // A replica that was the master does not become it again: what the name stands for is looked up anew.
-        if error.is_unrecoverable_error() || error.is_io_error() || error.code() == Some("READONLY") {
+        if error.is_unrecoverable_error() || error.is_io_error() || code(error) == "READONLY" {
             self.drop_attempt(number);
         }
     }

@@ -37,8 +37,9 @@ use crate::types::{ConfigError, Secret};
 /// The braces make a cluster keep it in one slot ([`RedisStoreBuilder::cluster`]). Each operation is one script, which is atomic. Fences and versions
 /// follow Redis' clock, so that they never start again, even if Redis lost all it had.
 ///
-/// The user needs: `~oauth2-client:* &oauth2-client:* +eval +evalsha +script|load +time +hmget +hset +hdel +del
-/// +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`; in a cluster `+cluster|slots` too.
+/// The user needs: `~oauth2-client:* resetchannels &oauth2-client:* +eval +evalsha +script|load +time +hmget +hset +hdel
+/// +del +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`; in a cluster `+cluster|slots` too. This is for
+/// Redis 6.2 and newer and Valkey; Redis 6.0 has no permissions for channels, so leave out `resetchannels` and `&…`.
 ///
 /// Set `maxmemory-policy` to `noeviction` (the default) where refresh tokens are stored: one that was evicted is a
 /// sign-in that is gone. Redis replicates asynchronously: a failover may forget the last lease or save, and then two
@@ -80,13 +81,18 @@ impl RedisStore {
         Self::builder(url).build(keys)
     }
 
-    /// Whether Redis can be reached and lets us read. A good thing to ask at start-up, since a store that fails later is
-    /// gone without, with a warning only.
+    /// Whether Redis can be reached and takes writes: a replica, or a user who may only read, is an error. Ask at
+    /// start-up: when a store fails later, the process goes on without it, and only a warning says so.
     ///
     /// # Errors
     /// What is wrong.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.load(&StoreKey::new([0; 32])).await.map(|_| ())
+        let key = StoreKey::new([0; 32]);
+        match self.lease(&key, Duration::from_secs(1)).await? {
+            Lease::Acquired { fence, .. } => self.release(&key, fence).await,
+            // By another process that checks.
+            Lease::Held => Ok(()),
+        }
     }
 
     /// A store with a prefix, a timeout or certificates of its own.
@@ -125,6 +131,10 @@ impl TokenStore for RedisStore {
         either!(self, store => store.release(key, fence))
     }
 
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        either!(self, store => store.remove(key))
+    }
+
     async fn changed(&self, key: &StoreKey, since: Version) {
         either!(self, store => store.changed(key, since));
     }
@@ -150,6 +160,7 @@ static SAVE: LazyLock<Script> = LazyLock::new(|| Script::new(script::SAVE));
 static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(script::LEASE));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(script::RENEW));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(script::RELEASE));
+static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(script::REMOVE));
 static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(script::LOOK));
 
 /// The store as Redis sees it: bytes in hashes.
@@ -246,6 +257,11 @@ impl TokenStore for Hashes {
 
     async fn release(&self, key: &StoreKey, fence: Fence) -> Result<(), StoreError> {
         self.run::<u8>(&RELEASE, key, &[Arg::Number(fence.0)]).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.run::<u8>(&REMOVE, key, &[]).await?;
         Ok(())
     }
 

@@ -7,12 +7,16 @@
 //! |---|---|
 //! | `value`, `version`, `until` | what was saved, as which version, and when it ends |
 //! | `fence` | the number of the newest lease |
-//! | `lease` | when that lease ends |
+//! | `lease`, `length` | when that lease ends, and how long it lasts from when it was taken or renewed last |
 //! | `owner`, `abandoned` | who holds it, and what the holder was told; gone once the lease was given back |
 //!
 //! Times are milliseconds of Redis' clock: those of the processes are not compared. Versions and fences grow by at least
 //! one and are never less than its microseconds, so that they do not start again with the hash. (Lua counts without error
-//! to 2^53, which is the year 2255.)
+//! to 2^53, which is the year 2255.) A node that was promoted may have a slower clock than the one that wrote a lease:
+//! no lease is taken to go on for longer than it lasts.
+//!
+//! A hash with a field that is no number where there must be one answers `DAMAGED`, so that it is told apart from a Redis
+//! in trouble.
 
 /// Begins each script: the time, and the fields.
 macro_rules! script {
@@ -22,9 +26,16 @@ macro_rules! script {
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
-local h = redis.call('HMGET', KEYS[1], 'value', 'version', 'until', 'fence', 'lease', 'owner', 'abandoned')
-local value, version, ends, fence, lease, owner, abandoned = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
+local h = redis.call('HMGET', KEYS[1], 'value', 'version', 'until', 'fence', 'lease', 'owner', 'abandoned', 'length')
+local value, version, ends, fence, lease, owner, abandoned, length = h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8]
+local function damaged(n) return n and not tonumber(n) end
+if (value and not (tonumber(ends or '') and tonumber(version or '')))
+  or (owner and not (tonumber(lease or '') and tonumber(fence or '')))
+  or damaged(ends) or damaged(version) or damaged(fence) or damaged(lease) or damaged(length) then
+  return redis.error_reply('DAMAGED a field of the hash is not what it should be')
+end
 local live = value and now < tonumber(ends)
+local left = owner and math.max(math.min(tonumber(lease) - now, tonumber(length or lease)), 0) or 0
 local function number(n) return string.format('%.0f', n) end
 local function after(n) return number(math.max((tonumber(n or 0)) + 1, micros)) end
 local function expire(at) redis.call('PEXPIREAT', KEYS[1], number(math.max(at, live and tonumber(ends) or 0))) end
@@ -65,13 +76,15 @@ return {'done', next}
 /// The same owner again is the same lease again, whose answer was lost.
 pub(super) const LEASE: &str = script!(
     r"
-if owner and now < tonumber(lease) then
+if left > 0 then
   if owner == ARGV[1] then return {fence, abandoned} end
+  if tonumber(lease) - now > left then redis.call('HSET', KEYS[1], 'lease', number(now + left)) end
   return false
 end
 abandoned = owner and '1' or '0'
 fence = after(fence)
-redis.call('HSET', KEYS[1], 'fence', fence, 'lease', number(now + ARGV[2]), 'owner', ARGV[1], 'abandoned', abandoned)
+redis.call('HSET', KEYS[1], 'fence', fence, 'lease', number(now + ARGV[2]), 'length', ARGV[2], 'owner', ARGV[1],
+  'abandoned', abandoned)
 expire(now + ARGV[2] + ARGV[3])
 return {fence, abandoned}
 "
@@ -80,8 +93,8 @@ return {fence, abandoned}
 /// Fence, duration in ms, memory in ms as in `LEASE`. One, or zero: it has ended.
 pub(super) const RENEW: &str = script!(
     r"
-if fence ~= ARGV[1] or not owner or now >= tonumber(lease) then return 0 end
-redis.call('HSET', KEYS[1], 'lease', number(now + ARGV[2]))
+if fence ~= ARGV[1] or left == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'lease', number(now + ARGV[2]), 'length', ARGV[2])
 expire(now + ARGV[2] + ARGV[3])
 return 1
 "
@@ -92,7 +105,7 @@ pub(super) const RELEASE: &str = script!(
     r"
 if fence ~= ARGV[1] or not owner then return 0 end
 if live then
-  redis.call('HDEL', KEYS[1], 'lease', 'owner', 'abandoned')
+  redis.call('HDEL', KEYS[1], 'lease', 'length', 'owner', 'abandoned')
   expire(0)
 else
   redis.call('DEL', KEYS[1])
@@ -105,7 +118,13 @@ return 1
 /// `[version, ms until the lease ends]`; zero where there is none.
 pub(super) const LOOK: &str = script!(
     r"
-local left = owner and math.max(tonumber(lease) - now, 0) or 0
 return {live and version or '0', number(left)}
 "
 );
+
+/// Whatever there is, damaged or not.
+pub(super) const REMOVE: &str = r"
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', KEYS[1], 'removed')
+return 1
+";
