@@ -10,7 +10,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
-use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
+use tower::{Layer, ServiceExt};
+use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Tenant, TenantId, Token, TokenError,
     TokenErrorKind, TokenRequest,
@@ -24,12 +25,16 @@ fn server() -> AuthServer {
     AuthServer::new(TestClock::new()).tenant_header(HEADER).latency(300 * MS)
 }
 
-fn handle(server: &AuthServer, edit: impl FnOnce(AuthConfigBuilder) -> AuthConfigBuilder) -> AuthHandle {
+fn layer(server: &AuthServer, edit: impl FnOnce(AuthConfigBuilder) -> AuthConfigBuilder) -> AuthLayer {
     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
         .tenant(Tenant::header(HEADER).token_header(HEADER))
         .origin("https://api.example.com")
         .clock(server.clock().clone());
-    AuthLayer::with_client(edit(cfg).build().unwrap(), server.clone()).handle()
+    AuthLayer::with_client(edit(cfg).build().unwrap(), server.clone())
+}
+
+fn handle(server: &AuthServer, edit: impl FnOnce(AuthConfigBuilder) -> AuthConfigBuilder) -> AuthHandle {
+    layer(server, edit).handle()
 }
 
 fn tenant(number: usize) -> TenantId {
@@ -62,12 +67,9 @@ async fn a_minute(auth: &AuthHandle, tenants: usize) -> Vec<Result<(), TokenErro
 /// Behaviour 138 (token requests do not grow with the number of tenants).
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_down_is_asked_no_more_often_for_ten_thousand_tenants() {
-    for (fault, many) in [
-        (Fault::Status(503), 10_000),
-        (Fault::Status(429), 1_000),
-        (Fault::Hang, 1_000),
-        (Fault::Drop, 1_000),
-    ] {
+    for (fault, many) in
+        [(Fault::Status(503), 10_000), (Fault::Status(429), 1_000), (Fault::Hang, 1_000), (Fault::Drop, 1_000)]
+    {
         let mut asked = Vec::new();
         for tenants in [100, many] {
             let server = server();
@@ -274,6 +276,29 @@ async fn tenants_that_get_tokens_are_not_counted_among_the_invented() {
     for number in 0..3_000 {
         assert!(outcome(&auth, number).await.is_ok(), "{number}");
     }
+}
+
+/// Behaviour 143.
+#[tokio::test(start_paused = true)]
+async fn rejections_in_many_partitions_at_once_keep_to_the_permits() {
+    const TENANTS: usize = 500;
+    let server = server();
+    let api = Api::new(&server).tenant_header(HEADER);
+    let client = layer(&server, |cfg| cfg).layer(api);
+    let send_all = || {
+        join_all((0..TENANTS).map(|number| {
+            let mut request = http::Request::get("https://api.example.com/").body(String::new()).unwrap();
+            request.extensions_mut().insert(tenant(number));
+            client.clone().oneshot(request)
+        }))
+    };
+    for revoked in [false, true] {
+        if revoked {
+            server.revoke_all();
+        }
+        assert!(send_all().await.into_iter().all(|response| response.unwrap().status() == 200));
+    }
+    assert_eq!((server.token_requests(), server.max_in_flight()), (2 * TENANTS, 64));
 }
 
 /// Behaviour 141.

@@ -86,9 +86,9 @@ struct State {
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
     /// How many refreshes began.
-    refreshes: u64,
+    refreshes: u32,
     /// Of those that have ended, how many were not held back by the bounds of the token endpoint.
-    token_requests: u64,
+    token_requests: u32,
     trouble: Option<Box<Trouble>>,
 }
 
@@ -105,7 +105,7 @@ struct Trouble {
 /// Which refresh: its number, and the line of refresh tokens that it continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefreshId {
-    number: u64,
+    number: u32,
     lineage: u32,
 }
 
@@ -358,7 +358,7 @@ impl Cell {
         };
         state.known_invalid = false;
         if !result.as_ref().is_err_and(|failed| failed.error.is_held_back()) {
-            state.token_requests += 1;
+            state.token_requests = state.token_requests.saturating_add(1);
         }
         let result = match result {
             Ok(granted) => self.publish(&mut state, env, granted, asked, arrived),
@@ -600,7 +600,7 @@ impl Cell {
             previous: previous.map(|former| former.token.clone()),
             ..env.request(&self.partition.whole())
         };
-        let id = RefreshId { number: state.refreshes + 1, lineage: state.lineage };
+        let id = RefreshId { number: state.refreshes.wrapping_add(1), lineage: state.lineage };
         let sent = request.sent.clone();
         let complete = {
             let (cell, env) = (self.clone(), env.clone());
@@ -677,7 +677,7 @@ impl State {
     /// The one under way among them once it is certain that it is sent.
     fn token_requests(&self) -> u64 {
         let sent = self.refresh.as_ref().is_some_and(|refresh| refresh.sent.load(Ordering::Relaxed));
-        self.token_requests + u64::from(sent)
+        u64::from(self.token_requests.saturating_add(u32::from(sent)))
     }
 
     fn last_timed_out(&self) -> bool {
@@ -758,7 +758,7 @@ impl State {
         self.known_invalid = false;
         let refresh = self.refresh.take();
         if refresh.is_some() {
-            self.token_requests += 1;
+            self.token_requests = self.token_requests.saturating_add(1);
         }
         // It may have redeemed the refresh token, and its answer is not in yet.
         self.maybe_spent |= refresh.is_some() && self.refresh_token.is_some();
