@@ -131,7 +131,9 @@ enum Outcome {
 
 impl EndpointLimits {
     pub(crate) fn new(policy: EnginePolicy, clock: Arc<dyn Clock>) -> Self {
-        let first_requests = Mutex::new(FirstRequests::new(policy.max_partitions));
+        // What is under way has drawn too.
+        let room = policy.max_partitions.max(policy.max_concurrent_token_requests);
+        let first_requests = Mutex::new(FirstRequests::new(room));
         let env = Arc::new(Env { policy, clock, draw: Draw::default(), first_requests });
         let configured = Endpoint::new(env.clone());
         Self { env, configured, others: Mutex::default(), origins: RandomState::new() }
