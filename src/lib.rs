@@ -83,7 +83,8 @@ pub use config::{AuthConfig, AuthConfigBuilder, presets as providers};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Discovery, OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
+    AuthorizationCode, BodyEncoding, ClientAuth, Discovery, IdentityAssertion, OnBehalfOf, TokenEndpoint,
+    TokenExchange, TokenUrl,
 };
 pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]

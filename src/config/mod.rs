@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, OnBehalfOf, Param,
-    TokenAt, TokenExchange, TokenUrl,
+    AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, IdentityAssertion,
+    OnBehalfOf, Param, TokenAt, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
@@ -22,7 +22,7 @@ use crate::request::Origin;
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
-    ExistingAuthorization, Foreign, Injection, OriginPolicy, Proofs, ReplayPolicy, Tenant, TenantPolicy,
+    ExistingAuthorization, Foreign, Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy,
     own_header_name, parse_endpoint_url,
 };
 use crate::response::{Forbidden, RejectionPolicy};
@@ -261,6 +261,18 @@ impl AuthConfig {
         AuthConfigBuilder::new(Some(Grant::OnBehalfOf(on_behalf_of)), token_url.into(), Some(client_auth))
     }
 
+    /// Tokens for an assertion of another authorization server's, such as an identity provider's (RFC 8693 and RFC 7523 one
+    /// after the other). An example is at [`IdentityAssertion`].
+    pub fn identity_assertion(
+        token_url: impl Into<TokenUrl>,
+        client_auth: ClientAuth,
+        assertion: IdentityAssertion,
+    ) -> AuthConfigBuilder {
+        // Its place is kept by a grant that the builder knows before anything was parsed.
+        let builder = AuthConfigBuilder::new(Some(Grant::ClientCredentials), token_url.into(), Some(client_auth));
+        AuthConfigBuilder { identity_assertion: Some(assertion), ..builder }
+    }
+
     /// Tokens on behalf of somebody who signs in on another device (RFC 8628), for programs without a browser:
     /// [`AuthHandle::sign_in_on_device`](crate::AuthHandle::sign_in_on_device) begins it, at the
     /// [`device_authorization_url`](AuthConfigBuilder::device_authorization_url).
@@ -370,6 +382,11 @@ impl AuthConfig {
             table,
             limits,
             origins: self.origins,
+            subject: match &self.endpoint {
+                Some(endpoint) if endpoint.settings.grant.needs_subject() => SubjectPolicy::Required,
+                Some(_) => SubjectPolicy::Unused,
+                None => SubjectPolicy::Optional,
+            },
             tenant: self.tenant,
             injection: self.injection,
             replay: self.replay,
@@ -402,6 +419,8 @@ impl fmt::Debug for AuthConfig {
 #[must_use = "a builder does nothing until `build()`"]
 pub struct AuthConfigBuilder {
     grant: Option<Grant>,
+    /// Takes the grant's place once it has been checked.
+    identity_assertion: Option<IdentityAssertion>,
     /// The sign-in of a grant without one was to be changed.
     no_sign_in_to_change: bool,
     token_url: TokenUrl,
@@ -913,6 +932,7 @@ impl AuthConfigBuilder {
     fn new(grant: Option<Grant>, token_url: TokenUrl, client_auth: Option<ClientAuth>) -> Self {
         Self {
             grant,
+            identity_assertion: None,
             no_sign_in_to_change: false,
             token_url,
             client_auth,
@@ -1015,6 +1035,9 @@ impl AuthConfigBuilder {
         };
         self.check_sign_in(grant, client_auth)?;
         let mut settings = EndpointSettings::new(self.token_url.parse(self.allow_http)?, grant.clone());
+        if let Some(assertion) = &self.identity_assertion {
+            settings.grant = Grant::IdentityAssertion(Arc::new(assertion.build(self.allow_http)?));
+        }
         let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
         settings.refresh_url = parse(&self.refresh_url)?;
         settings.revocation_url = parse(&self.revocation_url)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Credentials, TokenEndpoint};
+use super::{Credentials, EndpointSettings, TokenEndpoint};
 use crate::store::{Client, StoreIdentity};
 use crate::types::Digest;
 
@@ -15,39 +15,46 @@ impl<C> TokenEndpoint<C> {
         let settings = &self.shared.settings;
         let mut digest = Digest::new("endpoint");
         digest.field("url", settings.url.uri().to_string());
-        if let Some(url) = &settings.refresh_url {
-            digest.field("refresh url", url.to_string());
-        }
-        settings.grant.describe(&mut digest);
-        if let Some(scopes) = &settings.scopes {
-            digest.list("scopes", scopes.sorted());
-        }
-        for (label, names) in [("resources", &settings.resources), ("audiences", &settings.audiences)] {
-            let mut names = names.clone();
-            names.sort_unstable();
-            digest.list(label, names);
-        }
-        let mut params: Vec<_> = settings.params.iter().collect();
-        params.sort_by(|one, other| (&one.name, one.value.expose()).cmp(&(&other.name, other.value.expose())));
-        digest.list("params", params.iter().flat_map(|param| [param.name.as_str(), param.value.expose()]));
-        let mut headers: Vec<_> =
-            settings.headers.iter().map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]).collect();
-        headers.sort_unstable();
-        digest.list("headers", headers.into_iter().flatten());
-        if let Some(name) = &settings.tenant_header {
-            digest.field("tenant header", name.as_str());
-        }
-        if let Some(name) = &settings.tenant_param {
-            digest.field("tenant param", name);
-        }
-        #[cfg(feature = "dpop")]
-        if let Some(key) = &settings.dpop {
-            digest.field("key", key.thumbprint());
-        }
+        settings.describe(&mut digest);
         if let Some(first) = &self.first_refresh_token {
             digest.field("first refresh token", first.expose());
         }
         StoreIdentity::of_client(digest, Arc::new(self.shared.credentials.clone()))
+    }
+}
+
+impl EndpointSettings {
+    /// What tells its tokens from others, but for the URL.
+    pub(super) fn describe(&self, digest: &mut Digest) {
+        if let Some(url) = &self.refresh_url {
+            digest.field("refresh url", url.to_string());
+        }
+        self.grant.describe(digest);
+        if let Some(scopes) = &self.scopes {
+            digest.list("scopes", scopes.sorted());
+        }
+        for (label, names) in [("resources", &self.resources), ("audiences", &self.audiences)] {
+            let mut names = names.clone();
+            names.sort_unstable();
+            digest.list(label, names);
+        }
+        let mut params: Vec<_> = self.params.iter().collect();
+        params.sort_by(|one, other| (&one.name, one.value.expose()).cmp(&(&other.name, other.value.expose())));
+        digest.list("params", params.iter().flat_map(|param| [param.name.as_str(), param.value.expose()]));
+        let mut headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]).collect();
+        headers.sort_unstable();
+        digest.list("headers", headers.into_iter().flatten());
+        if let Some(name) = &self.tenant_header {
+            digest.field("tenant header", name.as_str());
+        }
+        if let Some(name) = &self.tenant_param {
+            digest.field("tenant param", name);
+        }
+        #[cfg(feature = "dpop")]
+        if let Some(key) = &self.dpop {
+            digest.field("key", key.thumbprint());
+        }
     }
 }
 
@@ -68,7 +75,7 @@ mod tests {
     use http::{HeaderName, HeaderValue, Uri};
 
     use super::*;
-    use crate::endpoint::{ClientAuth, Discovery, EndpointSettings, Grant, OnBehalfOf, Param, TokenExchange, TokenUrl};
+    use crate::endpoint::{ClientAuth, Discovery, Grant, OnBehalfOf, Param, TokenExchange, TokenUrl};
     use crate::types::{Scopes, Secret, SecretSource, SystemClock};
 
     fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use tower_service::Service;
 
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
-use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest};
+use crate::engine::{EnginePolicy, Env, Table};
+use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
 mod answer;
@@ -43,7 +44,7 @@ mod wire;
 pub use client_auth::ClientAuth;
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
-pub use grant::{AuthorizationCode, OnBehalfOf, TokenExchange};
+pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
 
 pub(crate) use answer::{AnswerSettings, Redactor};
 #[cfg(feature = "reqwest")]
@@ -60,7 +61,7 @@ use answer::Reader;
 use discovery::MetadataCache;
 use endpoints::Endpoints;
 use exchange::Exchanger;
-use grant::{GrantKind, GrantParams, subject_expiry};
+use grant::{GrantKind, GrantParams, partition_of_assertion, subject_expiry};
 use wire::Material;
 
 /// The token endpoint of an authorization server (RFC 6749 §3.2) as a tower service over any HTTP client.
@@ -85,6 +86,8 @@ struct Shared {
     credentials: Credentials,
     clock: Arc<dyn Clock>,
     metadata: MetadataCache,
+    /// Where the assertions of the grant come from, if they do.
+    assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
     #[cfg(feature = "dpop")]
@@ -146,6 +149,7 @@ impl<C> TokenEndpoint<C> {
             credentials,
             clock,
             metadata: MetadataCache::default(),
+            assertions: OnceLock::new(),
             warned: AtomicBool::new(false),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
@@ -153,6 +157,28 @@ impl<C> TokenEndpoint<C> {
 
     pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
         self.first_refresh_token = refresh_token;
+        self
+    }
+}
+
+impl<C, RB> TokenEndpoint<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
+    /// With the endpoint that its assertions come from, where there is one: cells of their own, with the usual pauses.
+    pub(crate) fn with_assertions(self) -> Self {
+        if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
+            let credentials = Credentials::new(first_leg.client_auth.clone());
+            let settings = Arc::new(first_leg.settings.clone());
+            let endpoint = TokenEndpoint::new(self.client.clone(), settings, credentials, self.shared.clock.clone());
+            let env = Env::new(erase(endpoint), self.shared.clock.clone(), EnginePolicy::default(), None);
+            let _ = self.shared.assertions.set(Table::new(env, None));
+        }
         self
     }
 }
@@ -193,6 +219,8 @@ struct Call<C> {
     context: Arc<RefreshContext>,
     /// The secret was read a second time.
     read_again: bool,
+    /// A second assertion was asked for.
+    assertion_again: bool,
     /// The last answer brought it.
     nonce: Option<Box<str>>,
 }
@@ -201,7 +229,7 @@ impl<C> Call<C> {
     fn new(client: C, is_ready: bool, shared: Arc<Shared>, request: TokenRequest) -> Self {
         let (exchanger, context) = (Exchanger::new(client, is_ready), request.context());
         context.report.begin();
-        Self { exchanger, shared, request, context, read_again: false, nonce: None }
+        Self { exchanger, shared, request, context, read_again: false, assertion_again: false, nonce: None }
     }
 
     /// The nonce that the last answer brought, if it is wanted in the proof: nothing else was looked at (RFC 9449 §8).
@@ -288,6 +316,12 @@ where
                 Err(_) => result,
             };
         }
+        if self.is_assertion_refused(asking, &result)
+            && let Ok(again) = self.gather(asking, &auth, None).await
+            && !again.grant.is_same(&material.grant)
+        {
+            return self.exchange(asking, &again).await;
+        }
         let refused = matches!(&result, Err(failed) if failed.error.kind() == TokenErrorKind::BadCredentials);
         if !refused || !auth.may_change() || std::mem::replace(&mut self.read_again, true) {
             return result;
@@ -296,6 +330,22 @@ where
             Ok(again) if !again.presented.is_made_like(&material.presented) => self.exchange(asking, &again).await,
             _ => result,
         }
+    }
+
+    /// Whether the server will have another assertion, which is then asked for: this one may have been used up.
+    fn is_assertion_refused(&mut self, asking: GrantKind, result: &Result<Token, Failed>) -> bool {
+        let Some(assertions) = self.shared.assertions.get().filter(|_| asking == GrantKind::Primary) else {
+            return false;
+        };
+        let refused =
+            matches!(result, Err(failed) if failed.error.code().is_some_and(|code| code.as_str() == "invalid_grant"));
+        if !refused || std::mem::replace(&mut self.assertion_again, true) {
+            return false;
+        }
+        if let Some(cell) = assertions.existing_cell(&partition_of_assertion(&self.request)) {
+            cell.invalidate();
+        }
+        true
     }
 
     /// Reads and signs what goes into one exchange, and into no other.
@@ -308,7 +358,8 @@ where
         let settings = &self.shared.settings;
         let endpoints = self.locate(auth).await?;
         let work = async {
-            let grant = GrantParams::read(asking, &settings.grant, &self.request, self.shared.clock.now().wall).await?;
+            let (now, assertions) = (self.shared.clock.now().wall, self.shared.assertions.get().map(|table| &**table));
+            let grant = GrantParams::read(asking, &settings.grant, &self.request, now, assertions).await?;
             self.prove(self.present(endpoints, grant, auth).await?, asking, nonce)
         };
         in_time(settings.timeout, work).await

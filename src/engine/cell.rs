@@ -13,11 +13,9 @@
 //! while the other cells, of which there may be a million, compare its coarse time with the moment until which they are
 //! good. So no cell has a timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
 
 use super::coarse_clock::{MAX_AGE, millis};
 use super::current::{CHECK_CLOCK, Current, KNOWN_INVALID, word_of};
@@ -26,6 +24,7 @@ use super::env::Env;
 use super::key::{CompactKey, Partition};
 use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
 use super::rejection_limiter::RejectionLimiter;
+use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshFate,
     RefreshOwner, RefreshToken, Token, TokenRequest, lifetime_of,
@@ -115,7 +114,7 @@ struct Refresh {
     waiter: RefreshWaiter,
     sender: ResultSender,
     /// It is not held back.
-    sent: Arc<AtomicBool>,
+    sent: Arc<std::sync::atomic::AtomicBool>,
     /// Started by a rejection: its end arms the rejection limiter.
     after_rejection: bool,
 }
@@ -251,7 +250,7 @@ impl Cell {
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
-                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter_count(&waiter) > max) => {
+                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter.count() > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
@@ -792,11 +791,6 @@ impl Afterwards {
             prepared.spawn();
         }
     }
-}
-
-/// How many wait for a refresh, the holder of this waiter included; the cell holds one that waits for nothing.
-fn waiter_count(waiter: &RefreshWaiter) -> usize {
-    waiter.strong_count().unwrap_or(0).saturating_sub(1)
 }
 
 #[cfg(test)]

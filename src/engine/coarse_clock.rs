@@ -5,12 +5,12 @@
 //! coarse clock, and the next request reads the clocks again. So a suspended machine, a clock step or another runtime cost at most
 //! a second however many cells there are, and an engine that nobody uses has no timer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-
+use super::rt;
+use super::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::token::elapsed;
 use crate::types::Now;
 
@@ -96,10 +96,10 @@ impl CoarseClock {
         self.coarse.store(time, Ordering::Release);
         drop(state);
         // Without a runtime the timer is dropped here: every request then reads the clocks, which is slow but right.
-        if let Ok(runtime) = Handle::try_current() {
+        if let Some(runtime) = rt::Runtime::current() {
             runtime.spawn(async move {
                 // Made here, so that a runtime without timers drops the timer instead of panicking in the caller.
-                tokio::time::sleep(delay).await;
+                rt::sleep(delay).await;
                 if let Some(timer) = timer {
                     timer.fire();
                 }

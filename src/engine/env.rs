@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
+use super::rt;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
 };
@@ -131,7 +130,7 @@ impl Env {
         RefreshContext {
             clock: self.clock.clone(),
             lifetime: self.policy.lifetime.clone(),
-            deadline: Instant::now() + self.policy.refresh_deadline,
+            deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
         }

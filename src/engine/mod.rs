@@ -10,9 +10,13 @@ mod decision;
 mod endpoint_limits;
 mod env;
 mod key;
+#[cfg(all(test, model))]
+mod model;
 mod refresh;
 mod rejection_limiter;
+mod rt;
 mod shards;
+mod sync;
 mod table;
 
 pub(crate) use cell::{Cell, Read, Rejection};

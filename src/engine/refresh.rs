@@ -11,18 +11,41 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt;
-use futures_util::future::Shared;
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
-
 use super::current::Current;
 use super::env::Env;
+use super::rt::{self, Runtime};
 use crate::token::{Asked, Failed, Granted, RefreshContext, TokenRequest};
 use crate::types::{Now, TokenError, TokenErrorKind, events};
 
 /// A place among those who wait for a refresh. Cheap to clone; dropping it cancels nothing.
-pub(crate) type RefreshWaiter = Shared<RefreshReceiver>;
+#[derive(Clone, Debug)]
+pub(crate) struct RefreshWaiter(rt::Shared<RefreshResult>);
+
+impl RefreshWaiter {
+    /// How many wait, the holder of this one included; the cell has one that waits for nothing.
+    pub(crate) fn count(&self) -> usize {
+        self.0.strong_count().unwrap_or(0).saturating_sub(1)
+    }
+}
+
+#[cfg(test)]
+impl RefreshWaiter {
+    /// Whether both wait for the same refresh.
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
+impl Future for RefreshWaiter {
+    type Output = RefreshResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
+        // The cell itself is gone, and nobody is left who could say more.
+        Pin::new(&mut self.0).poll(cx).map(|result| {
+            result.unwrap_or_else(|_| RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+        })
+    }
+}
 
 /// How a refresh ended.
 #[derive(Clone, Debug)]
@@ -55,26 +78,12 @@ impl RefreshResult {
 }
 
 /// The other end of a refresh's waiters; the cell holds it.
-pub(crate) type ResultSender = oneshot::Sender<RefreshResult>;
-
-/// Resolves when the refresh has finished.
-pub(crate) struct RefreshReceiver(oneshot::Receiver<RefreshResult>);
-
-impl Future for RefreshReceiver {
-    type Output = RefreshResult;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
-        // The cell itself is gone, and nobody is left who could say more.
-        Pin::new(&mut self.0).poll(cx).map(|result| {
-            result.unwrap_or_else(|_| RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
-        })
-    }
-}
+pub(crate) type ResultSender = rt::Sender<RefreshResult>;
 
 /// A place to wait for a result, and the end that tells it.
 pub(crate) fn channel() -> (ResultSender, RefreshWaiter) {
-    let (sender, receiver) = oneshot::channel();
-    (sender, RefreshReceiver(receiver).shared())
+    let (sender, receiver) = rt::shared_oneshot();
+    (sender, RefreshWaiter(receiver))
 }
 
 /// What is to be done with the result, once: by the cell.
@@ -85,7 +94,7 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Granted, Failed>, Now) + Send
 #[must_use]
 pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
-    runtime: Handle,
+    runtime: Runtime,
     request: TokenRequest,
     after_rejection: bool,
 }
@@ -100,7 +109,7 @@ pub(crate) fn prepare(
     after_rejection: bool,
     complete: Completion,
 ) -> Result<PreparedRefresh, TokenError> {
-    let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
+    let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
     let asked = Asked::of(&request);
     let guard = CompletionGuard { env: env.clone(), asked, context: None, complete: Some(complete) };
     Ok(PreparedRefresh { guard, runtime, request, after_rejection })
@@ -120,7 +129,7 @@ async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
     request.context = Some(context.clone());
     let env = guard.env.clone();
     let fetch = async { env.source.fetch_boxed(request).await };
-    let result = match tokio::time::timeout(env.policy.refresh_deadline, fetch).await {
+    let result = match rt::timeout(env.policy.refresh_deadline, fetch).await {
         Ok(result) => result,
         Err(_) => {
             let error = TokenError::new(TokenErrorKind::Timeout);

@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use tokio::runtime::Handle;
-
 use super::cell::{Cell, Read};
 use super::coarse_clock::{CoarseClock, MAX_AGE, OnTimer};
 use super::current::Current;
 use super::env::Env;
 use super::key::Partition;
+use super::rt;
 use super::shards::{EvictedTotals, Shards};
 use crate::token::Token;
 use crate::types::{Secret, TokenError};
@@ -111,7 +110,7 @@ impl OnTimer for Table {
         // What is in somebody's hands now goes later, though nobody asks any more.
         if self.others.is_over()
             && !self.sweeping.swap(true, Ordering::Relaxed)
-            && let Ok(runtime) = Handle::try_current()
+            && let Some(runtime) = rt::Runtime::current()
         {
             let sweep = Sweep(Arc::downgrade(&self));
             runtime.spawn(async move { sweep.run().await });
@@ -128,7 +127,7 @@ impl Sweep {
 
     async fn run(self) {
         for _ in 0..Self::SECONDS {
-            tokio::time::sleep(MAX_AGE).await;
+            rt::sleep(MAX_AGE).await;
             let Some(table) = self.0.upgrade() else { return };
             table.others.sweep(table.time());
             if !table.others.is_over() {

@@ -267,10 +267,18 @@ impl AuthLayer {
 }
 
 /// `None`: the configuration has no token endpoint.
-fn endpoint<C>(cfg: &AuthConfig, client: C) -> Option<TokenEndpoint<C>> {
+fn endpoint<C, RB>(cfg: &AuthConfig, client: C) -> Option<TokenEndpoint<C>>
+where
+    C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    RB: Body + Send + 'static,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
     let (settings, credentials) = cfg.endpoint()?;
     let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
-    Some(endpoint.starting_with(cfg.initial_refresh_token()))
+    Some(endpoint.starting_with(cfg.initial_refresh_token()).with_assertions())
 }
 
 impl<S: Clone> Layer<S> for AuthLayer {

@@ -16,7 +16,7 @@ use crate::request::{
 };
 use crate::response::trailer_watch_of;
 use crate::setup::Setup;
-use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, deep_clone};
+use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, TokenParams, deep_clone};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
 ///
@@ -39,6 +39,7 @@ pub struct Auth<S> {
     inner: S,
     local: Local,
     tenant: Option<TenantId>,
+    params: Option<TokenParams>,
     shared: SharedHandle<S>,
 }
 
@@ -57,7 +58,7 @@ struct Local {
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
         let shared = Shared::new(inner.clone(), setup, registry);
-        Self { inner, local: Local::default(), tenant: None, shared: Arc::new(Arc::new(shared)) }
+        Self { inner, local: Local::default(), tenant: None, params: None, shared: Arc::new(Arc::new(shared)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
@@ -86,6 +87,36 @@ impl<S: Clone> Auth<S> {
     pub fn for_tenant(&self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
+
+    /// A clone whose requests bring these parameters for their token requests: the way to say so where requests carry no
+    /// extensions (reqwest), and to say it once for many requests.
+    ///
+    /// It wins over nothing: a request that brings others as well is refused with [`Error::Subject`].
+    ///
+    /// ```
+    /// # use http_body_util::Empty;
+    /// # use tower::{Layer, ServiceExt};
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenParams, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|request: TokenRequest| async move {
+    /// #     let audience = request.params.unwrap().audiences()[0].clone();
+    /// #     Token::bearer(&format!("for-{audience}")).map_err(TokenError::permanent)
+    /// # });
+    /// # let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+    /// # let inner = tower::service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
+    /// #     let token = request.headers()["authorization"].clone();
+    /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", token).body(String::new()).unwrap())
+    /// # });
+    /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
+    /// let orders = client.for_params(TokenParams::new().audience("orders")?);
+    /// let request = http::Request::get("https://api.example.com/v1/orders").body(Empty::new())?;
+    /// let response = orders.oneshot(request).await?; // with a token for the audience `orders`
+    /// # assert_eq!(response.headers()["seen"], "Bearer for-orders");
+    /// # Ok(()) }
+    /// ```
+    pub fn for_params(&self, params: TokenParams) -> Self {
+        Self { params: Some(params), ..self.clone() }
+    }
 }
 
 impl<S> Auth<S> {
@@ -102,6 +133,7 @@ impl<S: Clone> Clone for Auth<S> {
             // Not copied: a clone made for one request would pay for a copy that it never uses.
             local: Local::default(),
             tenant: self.tenant.clone(),
+            params: self.params.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -239,9 +271,10 @@ impl<S> Auth<S> {
         setup.proofs.check(request, &setup.origins)?;
         let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
         // Nearly every request: of the default cell.
-        let cell = match (tenant, scopes) {
-            (None, None) => None,
-            (tenant, scopes) => Some(setup.table.cell(Partition { tenant, scopes, params: None })),
+        let params = setup.subject.params(self.params.as_ref(), request)?;
+        let cell = match (tenant, scopes, params) {
+            (None, None, None) => None,
+            (tenant, scopes, params) => Some(setup.table.cell(Partition { tenant, scopes, params })),
         };
         Ok(Prepared::Ours(cell, resending))
     }

@@ -5,6 +5,7 @@ mod head;
 mod inject;
 mod message;
 mod origin;
+mod params;
 #[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
 mod proofs;
 mod replay;
@@ -27,6 +28,7 @@ pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
 pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
+pub(crate) use params::SubjectPolicy;
 pub(crate) use proofs::{ProofSent, Proofs};
 pub(crate) use replay::{ReplayAttempt, ReplayCopy, ReplayPolicy, copy_for_replay, may_replay, record};
 pub(crate) use tenant::TenantPolicy;

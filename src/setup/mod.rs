@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::endpoint::Direct;
 use crate::engine::{EndpointLimits, Table};
-use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, TenantPolicy};
+use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, TenantPolicy};
 use crate::response::RejectionPolicy;
 use crate::store::StoreAccess;
 
@@ -14,6 +14,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Arc<EndpointLimits>,
     pub(crate) origins: OriginPolicy,
     pub(crate) tenant: Option<TenantPolicy>,
+    pub(crate) subject: SubjectPolicy,
     pub(crate) injection: Injection,
     pub(crate) proofs: Proofs,
     pub(crate) replay: ReplayPolicy,

@@ -21,7 +21,7 @@ use super::devices::{self, Devices};
 use super::dpop::{DPOP_NONCE, Problem, Proofs};
 use super::fault::{Fault, Script};
 use super::record::{RecordedRequest, Recorder, lock};
-use super::shapes::{Announce, Asked, Granted, Place, Refusal, Shape};
+use super::shapes::{ACCESS_TOKEN, Announce, Asked, Granted, Place, Refusal, Shape};
 use super::tokens::{Format, Identity, Tokens};
 use super::{TestClock, metadata};
 use crate::types::{BoxError, Clock};
@@ -580,7 +580,10 @@ impl State {
         };
         let bound = key.is_some();
         self.tokens.bind(&token, key);
+        let exchanged = asked.grant == "urn:ietf:params:oauth:grant-type:token-exchange";
+        let requested = || asked.param("requested_token_type").unwrap_or(ACCESS_TOKEN).to_owned();
         Ok(Granted {
+            issued: exchanged.then(requested),
             bound,
             remaining: self.tokens.remaining(&token, now),
             token,

@@ -91,6 +91,8 @@ pub(super) struct Granted {
     pub(super) announce: Announce,
     /// The token is bound to a key (RFC 9449 §5).
     pub(super) bound: bool,
+    /// What kind of token it is, where one was exchanged for it (RFC 8693 §2.2.1).
+    pub(super) issued: Option<String>,
 }
 
 /// What the answer says of the lifetime.
@@ -175,7 +177,13 @@ impl Shape {
     /// The answer that grants a token, members in the provider's order.
     pub(super) fn answer(self, granted: &Granted) -> Answer {
         let token = ("access_token", quote(&granted.token));
-        let bearer = ("token_type", quote(if granted.bound { "DPoP" } else { "Bearer" }));
+        let is_for_requests = granted.issued.as_ref().is_none_or(|issued| issued == ACCESS_TOKEN);
+        let bearer = match granted.bound {
+            _ if !is_for_requests => ("token_type", quote("N_A")),
+            true => ("token_type", quote("DPoP")),
+            false => ("token_type", quote("Bearer")),
+        };
+        let issued = granted.issued.as_deref().map(|issued| ("issued_token_type", quote(issued)));
         let seconds = granted.remaining.as_secs();
         let expires = |usual: Option<u64>| match &granted.announce {
             Announce::Usual => usual.map(|seconds| ("expires_in", seconds.to_string())),
@@ -185,7 +193,7 @@ impl Shape {
         let refresh = granted.refresh_token.as_deref().map(|token| ("refresh_token", quote(token)));
         let scope = (!granted.scope.is_empty()).then(|| ("scope", quote(&granted.scope)));
         let members: Vec<Option<(&str, String)>> = match self {
-            Shape::Generic => vec![Some(token), Some(bearer), expires(Some(seconds)), refresh, scope],
+            Shape::Generic => vec![Some(token), Some(bearer), expires(Some(seconds)), refresh, scope, issued],
             // A day, however little of it is left.
             Shape::Vip => vec![Some(token), Some(bearer), expires(Some(86_400))],
             Shape::Spry => vec![
@@ -226,6 +234,7 @@ impl Shape {
     }
 }
 
+pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const SPRY_TOKEN: &str = "/apis/v2/oauth/token";
 const SPRY_SIGN_IN: &str = "/apis/v2/oauth/authorize";
 const SPRY_REFRESH: &str = "/apis/v1/oauth/token";

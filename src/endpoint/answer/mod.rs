@@ -33,6 +33,8 @@ pub(crate) struct AnswerSettings {
     pub(crate) require_token_type: bool,
     /// A token that is not bound to our key is an error.
     pub(crate) require_dpop: bool,
+    /// An assertion for another server is wanted, which is no access token (`N_A`, RFC 8693 §2.2.1).
+    pub(crate) takes_assertions: bool,
 }
 
 /// The members of a good answer, or why it has none.
@@ -151,6 +153,7 @@ impl Reader<'_> {
             "dpop" if self.binds_tokens => Ok("DPoP"),
             "dpop" => Err("`token_type` is DPoP: the token needs a proof with each request".into()),
             "mac" => Err("`token_type` is MAC, which is not supported".into()),
+            "n_a" if self.settings.takes_assertions => Ok("N_A"),
             "n_a" => Err("`token_type` is N_A: the token is not for API requests".into()),
             _ => Err("`token_type` is not known; if it means Bearer, configure it as an alias".into()),
         }

@@ -1,7 +1,7 @@
 //! The JWT bearer grant (RFC 7523 §2.1).
 
 use super::GrantParams;
-use crate::types::{ConfigError, SecretSource, TokenError};
+use crate::types::{ConfigError, Secret, SecretSource, TokenError};
 
 const ASSERTION: &str = "assertion";
 
@@ -12,6 +12,10 @@ pub(super) fn validate(assertion: &SecretSource) -> Result<(), ConfigError> {
 /// # Errors
 /// The assertion is not there now.
 pub(super) async fn params(assertion: &SecretSource) -> Result<GrantParams, TokenError> {
-    let assertion = assertion.read_line(ASSERTION).await?;
-    Ok(GrantParams::new("urn:ietf:params:oauth:grant-type:jwt-bearer").secret(ASSERTION, assertion))
+    Ok(params_of(assertion.read_line(ASSERTION).await?))
+}
+
+/// The parameters for an assertion that was read already.
+pub(super) fn params_of(assertion: Secret<String>) -> GrantParams {
+    GrantParams::new("urn:ietf:params:oauth:grant-type:jwt-bearer").secret(ASSERTION, assertion)
 }

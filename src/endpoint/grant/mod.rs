@@ -2,23 +2,28 @@
 
 mod authorization_code;
 mod client_credentials;
+mod identity_assertion;
 mod jwt_bearer;
 mod on_behalf_of;
 mod refresh_token;
 mod token_exchange;
 
 pub use authorization_code::AuthorizationCode;
+pub use identity_assertion::IdentityAssertion;
 pub use on_behalf_of::OnBehalfOf;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use authorization_code::Issuer;
+pub(crate) use identity_assertion::{FirstLeg, partition as partition_of_assertion};
 pub(crate) use on_behalf_of::expiry as subject_expiry;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::client_auth::WireCredentials;
 use super::encode::Params;
 use super::settings::EndpointSettings;
+use crate::engine::Table;
 use crate::token::TokenRequest;
 use crate::types::{ConfigError, Digest, Scopes, Secret, SecretSource, TokenError, TokenParams};
 
@@ -33,6 +38,8 @@ pub(crate) enum Grant {
     TokenExchange(TokenExchange),
     /// The same, of the token that each request brings.
     OnBehalfOf(OnBehalfOf),
+    /// RFC 7523 §2.1 with an assertion of another server's.
+    IdentityAssertion(Arc<FirstLeg>),
     /// None: a person signs in first (RFC 6749 §4.1), outside of any refresh.
     AuthorizationCode(AuthorizationCode),
     /// None: the first refresh token was obtained elsewhere, and without one a person must sign in.
@@ -54,6 +61,7 @@ impl Grant {
             Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.may_wait(),
+            Grant::IdentityAssertion(_) => true,
         }
     }
 
@@ -61,7 +69,7 @@ impl Grant {
     /// What is known already to be no assertion or no token.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         match self {
-            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => Ok(()),
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::Device | Grant::IdentityAssertion(_) => Ok(()),
             Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
             Grant::TokenExchange(exchange) => exchange.validate(),
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.validate(),
@@ -86,9 +94,22 @@ impl Grant {
                 digest.field("grant", "on behalf of");
                 on_behalf_of.describe(digest);
             }
+            Grant::IdentityAssertion(first_leg) => {
+                digest.field("grant", "identity assertion");
+                first_leg.describe(digest);
+            }
             // Where the person signs in does not matter: the client and the token URL tell whose server it is.
             Grant::AuthorizationCode(_) => digest.field("grant", "authorization code"),
             Grant::Device => digest.field("grant", "device"),
+        }
+    }
+
+    /// Whether each request must say on whose behalf it is made.
+    pub(crate) fn needs_subject(&self) -> bool {
+        match self {
+            Grant::OnBehalfOf(_) => true,
+            Grant::IdentityAssertion(first_leg) => first_leg.settings.grant.needs_subject(),
+            _ => false,
         }
     }
 
@@ -105,7 +126,7 @@ impl Grant {
     pub(crate) fn sends(&self, name: &str) -> bool {
         match self {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device => false,
-            Grant::JwtBearer(_) => name == "assertion",
+            Grant::JwtBearer(_) | Grant::IdentityAssertion(_) => name == "assertion",
             Grant::TokenExchange(_) => token_exchange::SENDS.contains(&name),
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.sends(name),
             Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
@@ -123,6 +144,7 @@ impl PartialEq for Grant {
             (Grant::JwtBearer(one), Grant::JwtBearer(other)) => one.is_like(other),
             (Grant::TokenExchange(one), Grant::TokenExchange(other)) => one.is_like(other),
             (Grant::OnBehalfOf(one), Grant::OnBehalfOf(other)) => one.is_like(other),
+            (Grant::IdentityAssertion(one), Grant::IdentityAssertion(other)) => one == other,
             (Grant::AuthorizationCode(one), Grant::AuthorizationCode(other)) => one == other,
             _ => false,
         }
@@ -161,6 +183,7 @@ impl GrantParams {
         grant: &Grant,
         request: &TokenRequest,
         now: SystemTime,
+        assertions: Option<&Table>,
     ) -> Result<Self, TokenError> {
         match (asking, grant) {
             (GrantKind::RefreshToken | GrantKind::Once, _)
@@ -171,6 +194,7 @@ impl GrantParams {
             (GrantKind::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
             (GrantKind::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
             (GrantKind::Primary, Grant::OnBehalfOf(grant)) => on_behalf_of::params(grant, request, now).await,
+            (GrantKind::Primary, Grant::IdentityAssertion(_)) => identity_assertion::params(assertions, request).await,
         }
     }
 
@@ -194,6 +218,11 @@ impl GrantParams {
         for param in &self.list {
             params.push(param.name, param.value.expose());
         }
+    }
+
+    /// Whether both send the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.secrets().eq(other.secrets())
     }
 
     /// What must not be found in an error.

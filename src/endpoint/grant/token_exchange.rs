@@ -59,6 +59,8 @@ impl TokenExchange {
     pub const REFRESH_TOKEN: &'static str = "urn:ietf:params:oauth:token-type:refresh_token";
     /// An ID token (OpenID Connect).
     pub const ID_TOKEN: &'static str = "urn:ietf:params:oauth:token-type:id_token";
+    /// An identity assertion for another authorization server (draft-ietf-oauth-identity-assertion-authz-grant §3).
+    pub const ID_JAG: &'static str = "urn:ietf:params:oauth:token-type:id-jag";
     /// Any JWT.
     pub const JWT: &'static str = "urn:ietf:params:oauth:token-type:jwt";
     /// A SAML 1.1 assertion, base64url-encoded.
@@ -83,6 +85,11 @@ impl TokenExchange {
     /// The kind of token asked for (`requested_token_type`). The server decides by default.
     pub fn requested_token_type(mut self, token_type: impl Into<String>) -> Self {
         self.requested = Some(token_type.into());
+        self
+    }
+
+    pub(super) fn or_requested(mut self, token_type: &str) -> Self {
+        self.requested.get_or_insert_with(|| token_type.to_owned());
         self
     }
 

@@ -25,6 +25,7 @@ use self::first_requests::FirstRequests;
 use self::permits::{PermitNumber, Permits, Place};
 pub(crate) use self::source::Limited;
 use super::env::EnginePolicy;
+use super::rt;
 use crate::token::{Asker, TokenRequest};
 use crate::types::{Clock, Draw, TokenError, TokenErrorKind};
 
@@ -69,7 +70,7 @@ struct Credentials {
 
 struct Waiter {
     attempt: Attempt,
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<rt::Instant>,
     sender: oneshot::Sender<Granted>,
 }
 
@@ -78,7 +79,7 @@ type Granted = Result<Permit, Refused>;
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attempt {
-    /// As failures are counted: the tenant, with whatever scopes; without one, the scopes. A digest.
+    /// As failures are counted: the tenant, with whatever scopes; without one, scopes and parameters. A digest.
     origin: u64,
     /// The partition never had a token.
     first: bool,
@@ -101,7 +102,7 @@ struct Permit {
     endpoint: Arc<Endpoint>,
     ticket: Ticket,
     /// When the engine gives the request up, which looks like any drop from here.
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<rt::Instant>,
     done: bool,
 }
 
@@ -199,7 +200,7 @@ impl EndpointLimits {
     fn attempt(&self, request: &TokenRequest) -> Attempt {
         let origin = match &request.tenant {
             Some(tenant) => self.origins.hash_one(tenant.as_str()),
-            None => self.origins.hash_one(&request.scopes),
+            None => self.origins.hash_one((&request.scopes, &request.params)),
         };
         let Asker { first, slow } = request.asker;
         Attempt { origin, first, slow }
@@ -258,7 +259,7 @@ impl Endpoint {
     async fn permit(
         self: Arc<Self>,
         attempt: Attempt,
-        deadline: Option<tokio::time::Instant>,
+        deadline: Option<rt::Instant>,
     ) -> Result<Permit, TokenError> {
         let waiting = match self.permit_or_place(attempt, deadline) {
             Ok(granted) => return granted.map_err(Refused::told),
@@ -273,7 +274,7 @@ impl Endpoint {
     fn permit_or_place(
         self: &Arc<Self>,
         attempt: Attempt,
-        deadline: Option<tokio::time::Instant>,
+        deadline: Option<rt::Instant>,
     ) -> Result<Granted, Waiting> {
         let now = self.env.now();
         let mut state = self.lock();
@@ -297,7 +298,7 @@ impl Endpoint {
         state: &mut State,
         number: PermitNumber,
         attempt: Attempt,
-        deadline: Option<tokio::time::Instant>,
+        deadline: Option<rt::Instant>,
         now: Instant,
     ) -> Granted {
         let refused = state.refusal(attempt, now).or_else(|| {
@@ -413,7 +414,7 @@ struct Waiting {
 
 impl Waiting {
     async fn granted(mut self, longest: Duration) -> Result<Permit, TokenError> {
-        if let Ok(Ok(granted)) = tokio::time::timeout(longest, &mut self.receiver).await {
+        if let Ok(Ok(granted)) = rt::timeout(longest, &mut self.receiver).await {
             return granted.map_err(Refused::told);
         }
         // Whoever waits behind one that does not come back sees to it.
@@ -456,7 +457,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.done {
-            let in_vain = self.deadline.is_some_and(|deadline| tokio::time::Instant::now() >= deadline);
+            let in_vain = self.deadline.is_some_and(|deadline| rt::Instant::now() >= deadline);
             let timeout = || Outcome::Unavailable(TokenError::new(TokenErrorKind::Timeout));
             self.endpoint.ended(self.ticket, if in_vain { timeout() } else { Outcome::Unknown });
             self.endpoint.serve();

@@ -1,0 +1,1 @@
+//! Models of the engine under loom: `make model`.

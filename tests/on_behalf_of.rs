@@ -1,0 +1,278 @@
+//! On behalf of each request's user, through a whole layer: whose token arrives, how many are asked for, and what is not.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use serde_json::json;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth2_client::test_util::TestClock;
+use tower_oauth2_client::{
+    Auth, AuthConfig, AuthConfigBuilder, AuthLayer, BoxError, ClientAuth, Clock as _, Error, OnBehalfOf, Scopes,
+    SubjectToken, TokenErrorKind, TokenParams,
+};
+
+const TOKEN_URL: &str = "https://auth.example.com/token";
+
+/// An authorization server whose tokens say whose they are and what for, and an API that holds each request to that.
+#[derive(Clone, Default)]
+struct World(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    token_requests: AtomicUsize,
+    api_requests: AtomicUsize,
+    mix_ups: AtomicUsize,
+    /// Which exchange of a subject and an audience this is.
+    exchanges: Mutex<HashMap<String, usize>>,
+    /// Tokens of earlier exchanges than this are rejected.
+    revoked_below: AtomicUsize,
+    fails_for: Mutex<Option<String>>,
+}
+
+type Answer = Result<Response<Full<Bytes>>, BoxError>;
+
+impl World {
+    async fn token(self, request: Request<Full<Bytes>>) -> Answer {
+        self.0.token_requests.fetch_add(1, Ordering::Relaxed);
+        let body = request.into_body().collect().await?.to_bytes();
+        let param = |name: &str| {
+            let pair =
+                body.split(|byte| *byte == b'&').find_map(|pair| pair.strip_prefix(format!("{name}=").as_bytes()));
+            pair.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        };
+        let (subject, audience, scope) = (param("subject_token"), param("audience"), param("scope"));
+        if self.0.fails_for.lock().unwrap().as_deref() == Some(subject.as_str()) {
+            return Ok(Response::builder().status(503).body(Full::default())?);
+        }
+        let whose = format!("{subject}.{audience}.{scope}");
+        let times = {
+            let mut exchanges = self.0.exchanges.lock().unwrap();
+            let times = exchanges.entry(whose.clone()).or_default();
+            *times += 1;
+            *times
+        };
+        let answer = json!({
+            "access_token": format!("{whose}.{times}"), "token_type": "Bearer", "expires_in": 3600,
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        });
+        Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+    }
+
+    async fn api(self, request: Request<Full<Bytes>>) -> Answer {
+        self.0.api_requests.fetch_add(1, Ordering::Relaxed);
+        let header = |name: &str| request.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (token, expected) = (header("authorization"), header("expected"));
+        let (whose, times) = token.trim_start_matches("Bearer ").rsplit_once('.').unwrap();
+        if whose != expected {
+            self.0.mix_ups.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_revoked = times.parse::<usize>().unwrap() < self.0.revoked_below.load(Ordering::Relaxed);
+        Ok(Response::builder().status(if is_revoked { 401 } else { 200 }).body(Full::default())?)
+    }
+
+    fn client(&self, cfg: AuthConfigBuilder) -> Auth<impl Client> {
+        let (world, api) = (self.clone(), self.clone());
+        let layer = AuthLayer::with_client(
+            cfg.origin("https://api.example.com").max_partitions(1_000_000).build().unwrap(),
+            service_fn(move |request| world.clone().token(request)),
+        );
+        layer.layer(service_fn(move |request| api.clone().api(request)))
+    }
+
+    fn token_requests(&self) -> usize {
+        self.0.token_requests.load(Ordering::Relaxed)
+    }
+
+    fn mix_ups(&self) -> usize {
+        self.0.mix_ups.load(Ordering::Relaxed)
+    }
+}
+
+trait Client:
+    tower::Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Client for S where
+    S: tower::Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+fn cfg() -> AuthConfigBuilder {
+    AuthConfig::on_behalf_of(TOKEN_URL, ClientAuth::basic("gateway", "secret"), OnBehalfOf::token_exchange())
+}
+
+fn subject(token: &str) -> TokenParams {
+    TokenParams::new().subject(SubjectToken::access_token(token).unwrap())
+}
+
+/// A request on behalf of a user, to an audience.
+fn request(user: &str, audience: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::get("https://api.example.com/").body(Full::default()).unwrap();
+    request.headers_mut().insert("expected", format!("{user}.{audience}.").parse().unwrap());
+    request.extensions_mut().insert(subject(user).audience(audience).unwrap());
+    request
+}
+
+async fn status(client: &Auth<impl Client>, request: Request<Full<Bytes>>) -> u16 {
+    client.clone().oneshot(request).await.unwrap().status().as_u16()
+}
+
+fn users() -> usize {
+    if cfg!(debug_assertions) { 2_000 } else { 100_000 }
+}
+
+/// Behaviour 185.
+#[tokio::test(start_paused = true)]
+async fn many_users_and_two_audiences_never_mix() {
+    let world = World::default();
+    let client = world.client(cfg());
+    let calls = |round: &'static str| {
+        let client = client.clone();
+        async move {
+            let mut tasks = tokio::task::JoinSet::new();
+            for worker in 0..8 {
+                let client = client.clone();
+                tasks.spawn(async move {
+                    for user in (0..users()).filter(|user| user % 8 == worker) {
+                        for audience in ["orders", "stock"] {
+                            let user = format!("user-{user}");
+                            assert_eq!(status(&client, request(&user, audience)).await, 200, "{round}");
+                        }
+                    }
+                });
+            }
+            while let Some(done) = tasks.join_next().await {
+                done.unwrap();
+            }
+        }
+    };
+    calls("first").await;
+    calls("again").await;
+    assert_eq!(world.token_requests(), users() * 2);
+
+    // All tokens are revoked at once: each partition exchanges once more.
+    world.0.revoked_below.store(2, Ordering::Relaxed);
+    calls("revoked").await;
+    assert_eq!(world.token_requests(), users() * 4);
+    assert_eq!(world.mix_ups(), 0);
+    println!(
+        "{} users x 2 audiences: {} requests, {} token requests, {} mix-ups",
+        users(),
+        world.0.api_requests.load(Ordering::Relaxed),
+        world.token_requests(),
+        world.mix_ups()
+    );
+}
+
+/// Behaviour 185.
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_401s_is_bounded_for_each_user() {
+    let world = World::default();
+    let client = world.client(cfg());
+    world.0.revoked_below.store(usize::MAX, Ordering::Relaxed);
+    for _ in 0..20 {
+        for user in 0..50 {
+            assert_eq!(status(&client, request(&format!("user-{user}"), "orders")).await, 401);
+        }
+    }
+    // The first exchange, and one after the first rejection; then the limiter waits.
+    assert_eq!(world.token_requests(), 50 * 2);
+}
+
+/// Behaviour 185.
+#[tokio::test(start_paused = true)]
+async fn whoever_shares_a_subject_shares_a_token_and_another_subject_has_another() {
+    let world = World::default();
+    let client = world.client(cfg());
+    let herd: Vec<_> = (0..100).map(|_| client.clone().oneshot(request("anna", "orders"))).collect();
+    for response in futures_util::future::join_all(herd).await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    assert_eq!(world.token_requests(), 1);
+    // Anna's gateway session got a new access token.
+    assert_eq!(status(&client, request("anna-2", "orders")).await, 200);
+    assert_eq!(world.token_requests(), 2);
+    // Scopes of the request's own are another partition, too.
+    let mut scoped = request("anna", "orders");
+    scoped.headers_mut().insert("expected", "anna.orders.read".parse().unwrap());
+    scoped.extensions_mut().insert(Scopes::new(["read"]).unwrap());
+    assert_eq!(status(&client, scoped).await, 200);
+    assert_eq!((world.token_requests(), world.mix_ups()), (3, 0));
+}
+
+/// Behaviour 185.
+#[tokio::test(start_paused = true)]
+async fn one_users_failure_is_remembered_and_touches_no_other() {
+    let world = World::default();
+    let client = world.client(cfg());
+    *world.0.fails_for.lock().unwrap() = Some("anna".into());
+    for _ in 0..10 {
+        let error = client.clone().oneshot(request("anna", "orders")).await.unwrap_err();
+        assert_eq!(error.token().unwrap().kind(), TokenErrorKind::Unavailable);
+    }
+    assert_eq!(world.token_requests(), 1, "the others were told the first one's failure");
+    assert_eq!(status(&client, request("berta", "orders")).await, 200);
+}
+
+/// Behaviour 182.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_used_after_its_subjects_end_and_no_other_is_asked_for() {
+    let (world, clock) = (World::default(), TestClock::new());
+    let client = world.client(cfg().clock(clock.clone()));
+    let until = clock.now().wall + Duration::from_secs(600);
+    let of = |end: SystemTime| {
+        let mut request = request("anna", "orders");
+        let subject = SubjectToken::access_token("anna").unwrap().expires_at(end);
+        request.extensions_mut().insert(TokenParams::new().subject(subject).audience("orders").unwrap());
+        request
+    };
+    assert_eq!(status(&client, of(until)).await, 200);
+    clock.advance(Duration::from_secs(601));
+    // The clock is looked at once a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let error = client.clone().oneshot(of(until)).await.unwrap_err();
+    assert_eq!(error.token().unwrap().kind(), TokenErrorKind::SignInAgain);
+    assert_eq!(world.token_requests(), 1);
+}
+
+/// Behaviour 183.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_subject_or_with_one_too_many_is_not_sent() {
+    let world = World::default();
+    let plain = || Request::get("https://api.example.com/").body(Full::<Bytes>::default()).unwrap();
+    let missing = world.client(cfg()).oneshot(plain()).await.unwrap_err();
+    assert!(matches!(missing, Error::Subject { .. }) && missing.to_string().contains("no subject token"), "{missing}");
+    let credentials = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic("id", "secret"));
+    let unused = world.client(credentials).oneshot(request("canary", "orders")).await.unwrap_err();
+    assert!(matches!(unused, Error::Subject { .. }), "{unused}");
+    assert!(!format!("{unused} {unused:?}").contains("canary"));
+    assert_eq!((world.token_requests(), world.0.api_requests.load(Ordering::Relaxed)), (0, 0));
+}
+
+/// Behaviour 181.
+#[tokio::test(start_paused = true)]
+async fn a_service_can_bring_the_parameters_of_all_its_requests() {
+    let world = World::default();
+    let client = world.client(cfg());
+    let annas = client.for_params(subject("anna").audience("stock").unwrap());
+    let mut plain = Request::get("https://api.example.com/").body(Full::default()).unwrap();
+    plain.headers_mut().insert("expected", "anna.stock.".parse().unwrap());
+    assert_eq!(status(&annas, plain).await, 200);
+    let contradicting = annas.oneshot(request("berta", "stock")).await.unwrap_err();
+    assert!(matches!(contradicting, Error::Subject { .. }));
+    assert_eq!(world.mix_ups(), 0);
+}
