@@ -1,0 +1,14 @@
+//! A gateway that calls two APIs on behalf of whoever calls it: the caller's token is exchanged for one of each API's
+//! audience. Runs offline: `cargo run --example gateway`.
+
+mod gateway;
+
+use std::error::Error;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    for line in gateway::run().await? {
+        println!("{line}");
+    }
+    Ok(())
+}
