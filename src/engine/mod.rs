@@ -1,7 +1,8 @@
 //! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
 //!
 //! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `coarse_clock`, `env`,
-//! `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*, *reject*, *accepted*.
+//! `endpoint_limits`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*,
+//! *reject*, *accepted*.
 
 mod cell;
 mod coarse_clock;

@@ -256,11 +256,7 @@ impl Endpoint {
         Arc::new(Self { env, state: Mutex::new(state) })
     }
 
-    async fn permit(
-        self: Arc<Self>,
-        attempt: Attempt,
-        deadline: Option<rt::Instant>,
-    ) -> Result<Permit, TokenError> {
+    async fn permit(self: Arc<Self>, attempt: Attempt, deadline: Option<rt::Instant>) -> Result<Permit, TokenError> {
         let waiting = match self.permit_or_place(attempt, deadline) {
             Ok(granted) => return granted.map_err(Refused::told),
             Err(waiting) => waiting,
@@ -271,11 +267,7 @@ impl Endpoint {
     }
 
     /// A permit or a refusal if there is one now, a place in the queue otherwise.
-    fn permit_or_place(
-        self: &Arc<Self>,
-        attempt: Attempt,
-        deadline: Option<rt::Instant>,
-    ) -> Result<Granted, Waiting> {
+    fn permit_or_place(self: &Arc<Self>, attempt: Attempt, deadline: Option<rt::Instant>) -> Result<Granted, Waiting> {
         let now = self.env.now();
         let mut state = self.lock();
         if let Some(refused) = state.refusal(attempt, now) {
