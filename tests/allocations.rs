@@ -64,14 +64,14 @@ fn a_clone_for_each_request_allocates_no_more() {
 
 /// With a task for each, so that what tokio allocates for a task is in both counts.
 #[test]
-fn waiting_for_a_token_allocates_nothing() {
+fn waiting_for_a_token_is_one_allocation() {
     const TASKS: u64 = 2_000;
     let [waiting, ready] = [true, false].map(|wait| {
         let waiters = Waiters::new(wait);
         measure(|| waiters.measured_run(TASKS)).count_total as f64 / TASKS as f64
     });
     println!("{:+} allocations a waiter", waiting - ready);
-    assert!(waiting - ready < 0.1);
+    assert!(waiting - ready < 1.1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 #[cfg(feature = "dpop")]
-use crate::dpop::DpopKey;
+use crate::dpop::{DpopKey, Prover};
 use crate::endpoint::{
     AuthorizationCode, BodyEncoding, ClientAuth, Credentials, Direct, EndpointSettings, Grant, IdentityAssertion,
     OnBehalfOf, Param, TokenAt, TokenExchange, TokenUrl,
@@ -17,14 +17,14 @@ use crate::endpoint::{
 #[cfg(feature = "reqwest")]
 use crate::endpoint::{BuiltInClient, BuiltInClientSettings};
 use crate::engine::{EndpointLimits, EnginePolicy, Table};
-#[cfg(feature = "dpop")]
-use crate::request::Origin;
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
 use crate::request::{
-    ExistingAuthorization, Foreign, Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy,
-    own_header_name, parse_endpoint_url,
+    ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, Tenant,
+    TenantPolicy, own_header_name, parse_endpoint_url,
 };
+#[cfg(feature = "dpop")]
+use crate::request::{Origin, ProofOrigin};
 use crate::response::{Forbidden, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
@@ -362,14 +362,6 @@ impl AuthConfig {
         self.endpoint.as_ref().map(|endpoint| endpoint.client.clone())
     }
 
-    fn proofs(&self) -> Proofs {
-        #[cfg(feature = "dpop")]
-        if let Some(binding) = &self.binding {
-            return Proofs::new(binding.key.clone(), self.clock(), binding.assumed.clone());
-        }
-        Proofs::default()
-    }
-
     pub(crate) fn into_setup(
         self,
         table: Arc<Table>,
@@ -378,18 +370,23 @@ impl AuthConfig {
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
-            proofs: self.proofs(),
             table,
             limits,
-            origins: self.origins,
-            subject: match &self.endpoint {
-                Some(endpoint) if endpoint.settings.grant.needs_subject() => SubjectPolicy::Required,
-                Some(_) => SubjectPolicy::Unused,
-                None => SubjectPolicy::Optional,
+            #[cfg(feature = "dpop")]
+            prover: self.binding.as_ref().map(|binding| Prover::new(binding.key.clone())),
+            requests: RequestPolicy {
+                origins: self.origins,
+                subject: match &self.endpoint {
+                    Some(endpoint) if endpoint.settings.grant.needs_subject() => SubjectPolicy::Required,
+                    Some(_) => SubjectPolicy::Unused,
+                    None => SubjectPolicy::Optional,
+                },
+                tenant: self.tenant,
+                injection: self.injection,
+                replay: self.replay,
+                #[cfg(feature = "dpop")]
+                proof_origin: self.binding.map(|binding| ProofOrigin { assumed: binding.assumed }),
             },
-            tenant: self.tenant,
-            injection: self.injection,
-            replay: self.replay,
             rejection: self.rejection,
             endpoint,
             store,

@@ -66,10 +66,20 @@ impl Prover {
 
     /// Remembers the nonce of an answer, if there is one, for the next proof to the same server (RFC 9449 §8.2).
     pub(crate) fn learn(&self, origin: &str, headers: &HeaderMap) -> Option<Box<str>> {
-        let nonce = headers.get(NONCE).and_then(|nonce| Nonces::read(nonce.as_bytes()))?;
-        self.nonces.remember(origin, &nonce);
+        let nonce = nonce_of(headers)?;
+        self.remember(origin, &nonce);
         Some(nonce)
     }
+
+    /// For the next proof to the same server.
+    pub(crate) fn remember(&self, origin: &str, nonce: &str) {
+        self.nonces.remember(origin, nonce);
+    }
+}
+
+/// The nonce that an answer brings.
+pub(crate) fn nonce_of(headers: &HeaderMap) -> Option<Box<str>> {
+    headers.get(NONCE).and_then(|nonce| Nonces::read(nonce.as_bytes()))
 }
 
 #[derive(Serialize)]

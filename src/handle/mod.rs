@@ -360,7 +360,7 @@ impl AuthHandle {
     }
 
     fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
-        if !token.is_bound() || self.setup.proofs.is_on() {
+        if !token.is_bound() || self.setup.can_prove() {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
@@ -369,7 +369,7 @@ impl AuthHandle {
 
     /// Never a default tenant: where each tenant has its token, somebody must say which.
     pub(crate) fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
-        match &self.setup.tenant {
+        match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() => {
                 let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
                 Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
@@ -379,7 +379,7 @@ impl AuthHandle {
     }
 
     fn partition(&self, tenant: &TenantId) -> Partition {
-        let tenant = self.setup.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
+        let tenant = self.setup.requests.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
         Partition { tenant, ..Partition::default() }
     }
 

@@ -3,6 +3,7 @@
 mod future;
 mod header_cache;
 mod layer;
+mod prove;
 mod service;
 mod shared;
 

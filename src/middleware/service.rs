@@ -4,19 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 use tower_service::Service;
 
 use super::future::{FirstAttempt, ResponseFuture, Waiting};
-use super::shared::{BodySupport, Resending, Shared, SharedHandle};
+use super::prove::Prove;
+use super::shared::{BodySupport, Shared, SharedHandle};
 use crate::engine::{Cell, Current, Partition, Read};
-use crate::request::{
-    Admission, HttpRequest, HttpResponse, ProofSent, Registry, ReplayAttempt, SpecialHeaders, TenantPolicy, may_replay,
-    withhold,
-};
+use crate::request::{HttpRequest, HttpResponse, Own, Prepared, Registry, Resending};
 use crate::response::trailer_watch_of;
 use crate::setup::Setup;
-use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, TokenParams, deep_clone};
+use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 
 /// An HTTP client service with OAuth2: what [`AuthLayer`](crate::AuthLayer) makes of `S`.
 ///
@@ -36,7 +34,7 @@ use crate::types::{BoxError, Error, Resend, Scopes, SkipAuth, TenantId, TokenPar
 /// `B` must implement `http_body::Body`; the compiler tells that indirectly ("the method `call` exists but its trait
 /// bounds were not satisfied"): `Request<()>` is such a case, use `Empty<Bytes>`.
 pub struct Auth<S> {
-    inner: S,
+    inner: Prove<S>,
     local: Local,
     tenant: Option<TenantId>,
     params: Option<TokenParams>,
@@ -57,6 +55,7 @@ struct Local {
 
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
+        let inner = Prove::new(inner, &setup);
         let shared = Shared::new(inner.clone(), setup, registry);
         Self { inner, local: Local::default(), tenant: None, params: None, shared: Arc::new(Arc::new(shared)) }
     }
@@ -121,8 +120,18 @@ impl<S: Clone> Auth<S> {
 
 impl<S> Auth<S> {
     /// The inner service, as for its own figures. Requests sent through it carry no token.
-    pub fn inner(&self) -> &S {
-        &self.inner
+    pub fn get_ref(&self) -> &S {
+        self.inner.get_ref()
+    }
+
+    /// The same, to be changed. Requests that wait or are sent a second time use a clone made before.
+    pub fn get_mut(&mut self) -> &mut S {
+        self.inner.get_mut()
+    }
+
+    /// The inner service, out of this clone.
+    pub fn into_inner(self) -> S {
+        self.inner.into_inner()
     }
 }
 
@@ -152,7 +161,7 @@ where
     type Future = ResponseFuture<S, http::Request<B>, S::Future, http::Response<RB>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
@@ -174,16 +183,13 @@ where
     type Future = ResponseFuture<S, reqwest::Request, S::Future, reqwest::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(|error| Error::Service(error.into()))
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
         self.start(request, |registry| BodySupport { vtable: registry.vtable_of(), watch: None })
     }
 }
-
-/// Whoever names a tenant relies on its being heard.
-const NO_TENANTS: &str = "the request names a tenant, and this layer has none configured (`.tenant(..)`)";
 
 /// What becomes of a request `R` through `S`.
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
@@ -202,81 +208,33 @@ impl<S> Auth<S> {
         S::Response: HttpResponse,
     {
         let body_support = body_support(&self.shared.registry);
-        let (cell, resending) = match self.prepare(&mut request) {
-            Ok(Prepared::Ours(cell, resending)) => (cell, resending),
-            Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.call(request)),
+        let requests = &self.shared.setup.requests;
+        let own = Own {
+            tenant: self.tenant.as_ref(),
+            agreed_tenant: self.local.tenant.as_ref(),
+            params: self.params.as_ref(),
+        };
+        let (cell, resending) = match requests.prepare(&mut request, own) {
+            // Nearly every request: of the default cell.
+            Ok(Prepared::WithToken { tenant: None, scopes: None, params: None, resending }) => (None, resending),
+            Ok(Prepared::WithToken { tenant, scopes, params, resending }) => {
+                (Some(self.shared.setup.table.cell(Partition { tenant, scopes, params })), resending)
+            }
+            Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.get_mut().call(request)),
             Err(error) => return self.refuse(error),
         };
-        let (header, generation) = match self.token(cell.as_ref()) {
+        let (token, generation) = match self.token(cell.as_ref()) {
             Ok(token) => token,
             Err(read) => return self.wait(request, cell, resending, body_support, read),
         };
-        let replay_copy = match body_support.copy_for_replay(&request, resending) {
-            ReplayAttempt::Done(replay_copy) => replay_copy,
-            ReplayAttempt::ByRecording => {
-                let replay_copy;
-                (request, replay_copy) = request.record(body_support.vtable, self.shared.setup.replay.cap);
-                replay_copy
-            }
-        };
-        let setup = &self.shared.setup;
-        let proof = match setup.proofs.put(&mut request, &header, &setup.origins, ProofSent::default(), None) {
-            Ok(proof) => proof,
-            Err(error) => return self.refuse(error),
-        };
-        setup.injection.apply(header, request.headers_mut());
-        let future = self.inner.call(request);
-        let sent = FirstAttempt::new(self.shared.clone(), cell, generation, replay_copy, resending.outer, body_support);
-        if proof.is_some() {
-            return ResponseFuture::proved(future, sent, proof);
-        }
-        ResponseFuture::sent(future, sent)
-    }
-
-    /// Everything that needs no token: checks, the tenant, the headers that are the same on both sendings.
-    fn prepare<R: HttpRequest>(&self, request: &mut R) -> Result<Prepared, Error> {
-        let setup = &self.shared.setup;
-        let extensions = request.extensions();
-        if extensions.is_some_and(|extensions| extensions.get::<SkipAuth>().is_some()) {
-            return Ok(Prepared::Bare);
-        }
-        let special = SpecialHeaders::find(request.headers());
-        let tenant_header = setup.tenant.as_ref().and_then(TenantPolicy::header);
-        if matches!(request.admission(&setup.origins, special)?, Admission::NoCredentials) {
-            withhold(request.headers_mut(), tenant_header);
-            return Ok(Prepared::Bare);
-        }
-        let policy = extensions.and_then(|extensions| extensions.get()).copied().unwrap_or(setup.replay.replay);
-        let outer = extensions.is_some_and(|extensions| extensions.get::<Resend>().is_some());
-        let resending = Resending { may_replay: !outer && may_replay(policy, request.method(), special), outer };
-        let tenant_is_named = || self.tenant.is_some() || extensions.is_some_and(|all| all.get::<TenantId>().is_some());
-        if setup.tenant.is_none() && tenant_is_named() {
-            return Err(Error::Tenant { reason: NO_TENANTS });
-        }
-        let named = match &setup.tenant {
-            Some(policy) => match (extensions.and_then(Extensions::get), &self.local.tenant) {
-                (None, Some(tenant)) => Some(tenant.clone()),
-                (named, _) => policy.named(self.tenant.as_ref(), named)?,
-            },
-            None => None,
-        };
-        let is_ours = setup.injection.admits(request.headers(), special, tenant_header)?;
-        let tenant = match &setup.tenant {
-            Some(policy) => policy.stamp(named, request.headers_mut())?,
-            None => None,
-        };
-        if !is_ours {
-            return Ok(Prepared::Bare);
-        }
-        setup.proofs.check(request, &setup.origins)?;
-        let scopes = request.extensions().and_then(|extensions| extensions.get::<Scopes>()).cloned();
-        // Nearly every request: of the default cell.
-        let params = setup.subject.params(self.params.as_ref(), request)?;
-        let cell = match (tenant, scopes, params) {
-            (None, None, None) => None,
-            (tenant, scopes, params) => Some(setup.table.cell(Partition { tenant, scopes, params })),
-        };
-        Ok(Prepared::Ours(cell, resending))
+        let (vtable, Resending { may_replay, outer }) = (body_support.vtable, resending);
+        let (shared, inner) = (&self.shared, &mut self.inner);
+        shared.setup.requests.send(request, token, vtable, may_replay, |request, replay_copy| {
+            let future = inner.call(request, vtable, may_replay);
+            let shared = shared.clone();
+            let first = FirstAttempt { shared, cell, generation, replay_copy, body_support, outer, waited: false };
+            ResponseFuture::sent(future, first)
+        })
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the default cell.
@@ -310,9 +268,8 @@ impl<S> Auth<S> {
         self.local.header = Some(deep_clone(header));
         self.local.word = word;
         if self.local.tenant.is_none() {
-            let policy = self.shared.setup.tenant.as_ref();
-            let named = policy.and_then(|policy| policy.named(self.tenant.as_ref(), None).ok().flatten());
-            self.local.tenant = named.as_ref().map(TenantId::deep_clone);
+            let agreed = self.shared.setup.requests.own_tenant(self.tenant.as_ref());
+            self.local.tenant = agreed.as_ref().map(TenantId::deep_clone);
             self.shared = Arc::new(Arc::clone(&self.shared));
         }
     }
@@ -361,13 +318,6 @@ fn ready(read: Read) -> Result<Arc<Current>, Read> {
         Read::Ready(current) => Ok(current),
         read => Err(read),
     }
-}
-
-enum Prepared {
-    /// Goes out as it is.
-    Bare,
-    /// Goes out with a token; of this cell, or of the main one.
-    Ours(Option<Arc<Cell>>, Resending),
 }
 
 impl Local {

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::header_cache::HeaderCache;
+use super::prove::Prove;
 use crate::engine::Cell;
-use crate::request::{HttpRequest, HttpResponse, Registry, ReplayAttempt};
+use crate::request::{HttpRequest, HttpResponse, Registry};
 use crate::response::{TrailerWatch, Verdict, judge};
 use crate::setup::Setup;
 use crate::types::{Error, TokenError, events};
@@ -17,7 +18,7 @@ pub(crate) type SharedHandle<S> = Arc<Arc<Shared<S>>>;
 /// What all clones of a service share.
 pub(crate) struct Shared<S> {
     /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<S>,
+    spare: Mutex<Prove<S>>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) registry: Registry,
     /// For clones that have no header value of their own yet.
@@ -26,7 +27,7 @@ pub(crate) struct Shared<S> {
 }
 
 impl<S> Shared<S> {
-    pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
+    pub(crate) fn new(inner: Prove<S>, setup: Arc<Setup>, registry: Registry) -> Self {
         Self {
             spare: Mutex::new(inner),
             setup,
@@ -36,7 +37,7 @@ impl<S> Shared<S> {
         }
     }
 
-    pub(crate) fn fresh_clone(&self) -> S
+    pub(crate) fn fresh_clone(&self) -> Prove<S>
     where
         S: Clone,
     {
@@ -79,15 +80,6 @@ impl<S> Shared<S> {
     }
 }
 
-/// How often a request may be sent.
-#[derive(Clone, Copy)]
-pub(crate) struct Resending {
-    /// It may be sent twice, if its body can be.
-    pub(crate) may_replay: bool,
-    /// This already is a second sending, by an outer layer of this crate.
-    pub(crate) outer: bool,
-}
-
 /// What is known by the types of request and response.
 ///
 /// Apart from what is known by the request, so that the compiler sees constants: 60 instructions a request.
@@ -115,19 +107,5 @@ impl<R: HttpRequest, T> BodySupport<R, T> {
             return Error::grpc_token(error);
         }
         Error::Token(error)
-    }
-
-    /// Keeps what a second sending needs; to be done before the token is put in.
-    #[inline]
-    pub(crate) fn copy_for_replay(&self, request: &R, resending: Resending) -> ReplayAttempt<R::ReplayCopy> {
-        if resending.may_replay { request.copy_for_replay(self.vtable) } else { ReplayAttempt::Done(None) }
-    }
-
-    /// The same for a sending after the first, of a request that was copied. What comes back is to be sent.
-    pub(crate) fn copy_again(&self, request: R, cap: usize) -> (R, Option<R::ReplayCopy>) {
-        match request.copy_for_replay(self.vtable) {
-            ReplayAttempt::Done(replay_copy) => (request, replay_copy),
-            ReplayAttempt::ByRecording => request.record(self.vtable, cap),
-        }
     }
 }

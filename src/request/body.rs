@@ -33,7 +33,7 @@ impl<B: Body> Clone for ReplayVtable<B> {
 
 #[cfg(feature = "reqwest")]
 impl<B: Body> ReplayVtable<B> {
-    /// Splits a body into the one to send and what is copy of it.
+    /// Splits a body into the one to send and what is kept of it.
     pub(crate) fn copy_for_replay(self, body: B, cap: usize) -> (B, Option<BodyCopy<B>>) {
         match self {
             ReplayVtable::Clone(clone) => {

@@ -62,7 +62,7 @@ impl Head {
         })
     }
 
-    /// The request again, equal to the one that was copy. `None` instead of a request that differs.
+    /// The request again, equal to the one that was copied. `None` instead of a request that differs.
     pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
         // Names and values share the buffer.
         let mut flat = Bytes::from(self.flat);

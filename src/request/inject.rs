@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn admits(injection: &Injection, headers: &HeaderMap, tenant: Option<&HeaderName>) -> Result<bool, Error> {
-        injection.admits(headers, SpecialHeaders::find(headers), tenant)
+        injection.admits(headers, SpecialHeaders::find(headers, tenant), tenant)
     }
 
     fn token(text: &'static str) -> HeaderValue {

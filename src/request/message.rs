@@ -3,13 +3,12 @@
 use http::{Extensions, HeaderMap, Method, StatusCode};
 use http_body::Body;
 
-#[cfg(feature = "reqwest")]
-use crate::request::BodyCopy;
 #[cfg(feature = "dpop")]
-use crate::request::Origin;
-use crate::request::{
-    Admission, OriginPolicy, ReplayAttempt, ReplayCopy, ReplayVtable, SpecialHeaders, copy_for_replay, record,
-};
+use super::Origin;
+#[cfg(feature = "reqwest")]
+use super::body::BodyCopy;
+use super::replay::{copy_for_replay, record};
+use super::{Admission, OriginPolicy, ReplayAttempt, ReplayCopy, ReplayVtable, SpecialHeaders};
 use crate::types::{Error, Resend};
 
 /// A request that can carry credentials and be sent twice. Sealed: implemented for `http::Request<B>` and, with the
@@ -28,7 +27,7 @@ pub(crate) mod sealed {
     use super::*;
 
     pub(crate) trait Request: Sized {
-        /// What is copy of it for a second sending.
+        /// What is kept of it for a second sending.
         type ReplayCopy;
         /// How its body is sent twice. Found out by type, in `Service::call`, and carried from there: these traits must not
         /// ask for `'static`, or the futures of type-erased bodies could not be spawned from within an `async` block.
@@ -50,9 +49,17 @@ pub(crate) mod sealed {
         fn path(&self) -> &str;
         /// Keeps what a second sending needs; nothing if it cannot be sent twice.
         fn copy_for_replay(&self, vtable: Self::ReplayVtable) -> ReplayAttempt<Self::ReplayCopy>;
-        /// Splits into what is sent and what is copy.
+        /// Splits into what is sent and what is kept.
         fn record(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>);
         fn rebuild(copy: Self::ReplayCopy) -> Option<Self>;
+        /// Both: what is sent, and what is kept if it can be sent twice.
+        #[cfg(feature = "dpop")]
+        fn copy(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>) {
+            match self.copy_for_replay(vtable) {
+                ReplayAttempt::Done(copy) => (self, copy),
+                ReplayAttempt::ByRecording => self.record(vtable, cap),
+            }
+        }
         /// Whether no request with such a body can be sent twice.
         fn is_body_unknown(vtable: &Self::ReplayVtable) -> bool;
         fn body_name() -> &'static str;

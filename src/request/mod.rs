@@ -1,4 +1,4 @@
-//! What is done to a request; knows nothing of how tokens are made.
+//! What is done to a request, behind [`RequestPolicy`]; knows nothing of how tokens are made.
 
 mod body;
 mod head;
@@ -6,12 +6,14 @@ mod inject;
 mod message;
 mod origin;
 mod params;
-#[cfg_attr(not(feature = "dpop"), path = "no_proofs.rs")]
-mod proofs;
+mod prepare;
 mod replay;
 mod tenant;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
+
+use origin::Admission;
+use replay::{ReplayAttempt, ReplayCopy};
 
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
@@ -19,18 +21,18 @@ pub use message::{HttpRequest, HttpResponse};
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
-#[cfg(feature = "reqwest")]
-pub(crate) use body::BodyCopy;
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, record_vtable};
-pub(crate) use inject::{Injection, own_header_name, withhold};
+pub(crate) use inject::{Injection, own_header_name};
 #[cfg(feature = "dpop")]
 pub(crate) use origin::Origin;
 #[cfg(feature = "reqwest")]
 pub(crate) use origin::is_loopback;
-pub(crate) use origin::{Admission, OriginPolicy, parse_endpoint_url};
+pub(crate) use origin::{OriginPolicy, parse_endpoint_url};
 pub(crate) use params::SubjectPolicy;
-pub(crate) use proofs::{ProofSent, Proofs};
-pub(crate) use replay::{ReplayAttempt, ReplayCopy, ReplayPolicy, copy_for_replay, may_replay, record};
+#[cfg(feature = "dpop")]
+pub(crate) use prepare::ProofOrigin;
+pub(crate) use prepare::{Own, Prepared, RequestPolicy, Resending};
+pub(crate) use replay::ReplayPolicy;
 pub(crate) use tenant::TenantPolicy;
 
 /// Which headers of those that matter here, and are rarely there, are there.
@@ -42,21 +44,22 @@ pub(crate) struct SpecialHeaders {
     host: bool,
     connection: bool,
     upgrade: bool,
+    tenant: bool,
 }
 
 impl SpecialHeaders {
+    /// `tenant`: the name of the tenant header.
     #[inline]
-    pub(crate) fn find(headers: &http::HeaderMap) -> Self {
-        if headers.keys().any(|name| *name == HOST || *name == CONNECTION || *name == UPGRADE) {
-            Self::find_which(headers)
-        } else {
-            Self::default()
-        }
+    pub(crate) fn find(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
+        let is_special = |name: &http::HeaderName| {
+            *name == HOST || *name == CONNECTION || *name == UPGRADE || tenant.is_some_and(|tenant| name == tenant)
+        };
+        if headers.keys().any(is_special) { Self::find_which(headers, tenant) } else { Self::default() }
     }
 
     #[cold]
-    fn find_which(headers: &http::HeaderMap) -> Self {
+    fn find_which(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
         let [host, connection, upgrade] = [HOST, CONNECTION, UPGRADE].map(|name| headers.contains_key(name));
-        Self { host, connection, upgrade }
+        Self { host, connection, upgrade, tenant: tenant.is_some_and(|tenant| headers.contains_key(tenant)) }
     }
 }

@@ -470,7 +470,7 @@ mod tests {
     fn check(policy: &OriginPolicy, uri: &str, host_headers: &[&str]) -> Result<Admission, Error> {
         {
             let headers = host(host_headers);
-            policy.check(&Method::GET, &uri.parse().unwrap(), &headers, SpecialHeaders::find(&headers))
+            policy.check(&Method::GET, &uri.parse().unwrap(), &headers, SpecialHeaders::find(&headers, None))
         }
     }
 

@@ -8,7 +8,7 @@ use super::body::{BodyCopy, ReplayVtable};
 use super::head::Head;
 use crate::types::Replay;
 
-/// Which requests are copy, and how much of a recorded body.
+/// Which requests are copied, and how much of a recorded body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplayPolicy {
     /// What holds for requests that do not say otherwise in their extensions.
@@ -30,7 +30,7 @@ pub(crate) fn may_replay(policy: Replay, method: &Method, special: SpecialHeader
     policy.allows(method) && !special.upgrade && *method != Method::CONNECT
 }
 
-/// What is copy of a request: its head, and a second body or the way to one.
+/// What is kept of a request: its head, and a second body or the way to one.
 pub(crate) struct ReplayCopy<B: Body> {
     head: Head,
     body: BodyCopy<B>,
@@ -38,7 +38,7 @@ pub(crate) struct ReplayCopy<B: Body> {
 
 /// What came of the attempt to keep a request by looking at it.
 pub(crate) enum ReplayAttempt<K> {
-    /// ReplayCopy, or not to be copy.
+    /// Copied, or not to be copied.
     Done(Option<K>),
     /// Its body must be recorded, for which it must be taken apart.
     ByRecording,
@@ -48,8 +48,8 @@ pub(crate) enum ReplayAttempt<K> {
 ///
 /// By reference, since a request that is handed on and back is copied twice.
 ///
-/// Call it before a token is put in, and only for requests that [`may_replay`] allows. Never copy: bodies nobody knows how to
-/// send twice.
+/// Call it before a token is put in, and only for requests that [`may_replay`] allows. Never copied: bodies that nobody knows
+/// how to send twice.
 #[inline]
 pub(crate) fn copy_for_replay<B: Body>(
     request: &Request<B>,
@@ -79,7 +79,7 @@ pub(crate) fn record<B: Body>(
 }
 
 impl<B: Body> ReplayCopy<B> {
-    /// The request once more, as it was when it was copy. `None` if its body was too large to record, failed, or is
+    /// The request once more, as it was when it was copied. `None` if its body was too large to record, failed, or is
     /// still in the hands of the transport.
     pub(crate) fn rebuild(self) -> Option<Request<B>> {
         let body = self.body.rebuild()?;
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_request_that_hands_over_its_connection_is_not_kept() {
         let may = |request: Request<()>| {
-            may_replay(Replay::AnyReplayable, request.method(), SpecialHeaders::find(request.headers()))
+            may_replay(Replay::AnyReplayable, request.method(), SpecialHeaders::find(request.headers(), None))
         };
         assert!(!may(Request::connect("api.example.com:443").body(()).unwrap()));
         assert!(!may(Request::get("/").header("upgrade", "websocket").body(()).unwrap()));

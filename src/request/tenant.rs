@@ -1,9 +1,10 @@
 //! Where a request's tenant comes from, the header it travels in, and whether it has tokens of its own.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
-use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::inject::own_header_name;
@@ -143,7 +144,7 @@ impl Tenant {
         }
         let name = |name: Option<Cow<'static, str>>, what| name.map(|name| own_header_name(&name, what)).transpose();
         Ok(TenantPolicy {
-            header: name(self.header, "the tenant header")?,
+            header: name(self.header, "the tenant header")?.map(interned),
             source: match self.source {
                 Source::PerRequest => Source::PerRequest,
                 Source::RequestHeader => Source::RequestHeader,
@@ -157,6 +158,22 @@ impl Tenant {
             normalized: self.normalized,
         })
     }
+}
+
+/// The same name without a reference count, which all threads would write to. Each name is kept once in the process; there are as
+/// many as configurations name.
+fn interned(name: HeaderName) -> HeaderName {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = match names.get(name.as_str()) {
+        Some(text) => *text,
+        None => {
+            let text: &'static str = name.as_str().to_owned().leak();
+            names.insert(text);
+            text
+        }
+    };
+    HeaderName::from_static(text)
 }
 
 /// [`Tenant`], checked.
@@ -190,6 +207,10 @@ impl TenantPolicy {
         explicit: Option<&TenantId>,
         in_request: Option<&TenantId>,
     ) -> Result<Option<TenantId>, Error> {
+        // Nearly every request that names its tenant itself.
+        if let (Source::PerRequest, None, Some(named), false) = (&self.source, explicit, in_request, self.normalized) {
+            return Ok(Some(named.clone()));
+        }
         let mut tenant: Option<TenantId> = None;
         for named in [self.fixed(), explicit, in_request].into_iter().flatten() {
             let named = self.normalized(named)?;
@@ -202,18 +223,28 @@ impl TenantPolicy {
         Ok(tenant)
     }
 
-    /// Sets the tenant header, and gives back what of the tenant belongs to the identity of the token.
+    /// Sets the tenant header, and gives back what of the tenant belongs to the identity of the token. `has_header`: the
+    /// caller set that header.
     #[inline]
-    pub(crate) fn stamp(&self, named: Option<TenantId>, headers: &mut HeaderMap) -> Result<Option<TenantId>, Error> {
-        if let (Some(name), Some(_)) = (&self.header, &named)
-            && let Entry::Vacant(place) = headers.entry(name)
-            && let Some(tenant) = named
-        {
+    pub(crate) fn stamp(
+        &self,
+        named: Option<TenantId>,
+        has_header: bool,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<TenantId>, Error> {
+        match (&self.header, named) {
             // Nearly every request: one look-up, one reference counted.
-            let identity = if self.tokens_vary() { Some(tenant.clone()) } else { None };
-            place.insert(tenant.into_header_value());
-            return Ok(identity);
+            (Some(name), Some(tenant)) if !has_header => {
+                let identity = if self.tokens_vary() { Some(tenant.clone()) } else { None };
+                headers.insert(name, tenant.into_header_value());
+                Ok(identity)
+            }
+            (_, named) => self.stamp_agreed(named, headers),
         }
+    }
+
+    #[cold]
+    fn stamp_agreed(&self, named: Option<TenantId>, headers: &mut HeaderMap) -> Result<Option<TenantId>, Error> {
         let tenant = self.agreed(named, headers)?;
         self.apply(tenant.as_ref(), headers);
         Ok(self.partition(tenant.as_ref()).cloned())
@@ -351,7 +382,8 @@ mod tests {
             headers: &HeaderMap,
         ) -> Result<Option<TenantId>, Error> {
             let named = self.named(explicit, extensions.get())?;
-            let stamped = self.stamp(named.clone(), &mut headers.clone());
+            let has_header = self.header.as_ref().is_some_and(|name| headers.contains_key(name));
+            let stamped = self.stamp(named.clone(), has_header, &mut headers.clone());
             let agreed = self.agreed(named, headers);
             assert_eq!(stamped.is_ok(), agreed.is_ok());
             agreed

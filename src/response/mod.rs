@@ -11,4 +11,6 @@ pub use auth_challenge::AuthChallenge;
 pub(crate) use drain::Drain;
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
+#[cfg(feature = "dpop")]
+pub(crate) use verdict::wants_nonce;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};

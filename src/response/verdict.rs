@@ -15,8 +15,6 @@ pub(crate) enum Verdict {
         /// It named the token as the reason (`invalid_token`), rather than leaving a missing scope possible.
         says_invalid: bool,
     },
-    /// Nothing: the request's proof lacks a nonce of the server (RFC 9449 §9).
-    NonceWanted,
     /// Nothing: the server is overloaded or broken, a proxy spoke, or another token would not help.
     Unknown,
 }
@@ -134,8 +132,8 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
         Challenge::Ours { error: Some(error) } => match error {
             ErrorKind::InvalidToken => Verdict::Rejected { says_invalid: true },
             ErrorKind::Other => Verdict::Rejected { says_invalid: false },
-            ErrorKind::UseDpopNonce => Verdict::NonceWanted,
-            ErrorKind::InsufficientScope
+            ErrorKind::UseDpopNonce
+            | ErrorKind::InsufficientScope
             | ErrorKind::InsufficientUserAuthentication
             | ErrorKind::InvalidRequest
             | ErrorKind::InvalidDpopProof => Verdict::Unknown,
@@ -144,6 +142,14 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
             Verdict::Rejected { says_invalid: false }
         }
     }
+}
+
+/// Whether a response asks for the same request with the server's nonce in its proof (RFC 9449 §9).
+#[cfg(feature = "dpop")]
+pub(crate) fn wants_nonce(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_refusal = status == StatusCode::UNAUTHORIZED
+        || status.is_success() && grpc::trailers_only_status(headers) == Some(grpc::UNAUTHENTICATED);
+    is_refusal && Challenge::read(headers, b"DPoP") == Challenge::Ours { error: Some(ErrorKind::UseDpopNonce) }
 }
 
 fn says_invalid(headers: &HeaderMap, scheme: &[u8]) -> bool {
@@ -218,7 +224,7 @@ mod tests {
         }
         assert_eq!(by_default(403, &[]), Unknown);
         assert_eq!(challenged(403, "Bearer error=\"invalid_token\""), Unknown);
-        assert_eq!(challenged(401, "Bearer error=\"use_dpop_nonce\""), NonceWanted);
+        assert_eq!(challenged(401, "Bearer error=\"use_dpop_nonce\""), Unknown);
         assert_eq!(challenged(401, "DPoP error=\"use_dpop_nonce\""), REJECTED, "not ours");
         assert_eq!(challenged(403, "Bearer error=\"use_dpop_nonce\""), Unknown);
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "dpop")]
+use crate::dpop::Prover;
 use crate::endpoint::Direct;
 use crate::engine::{EndpointLimits, Table};
-use crate::request::{Injection, OriginPolicy, Proofs, ReplayPolicy, SubjectPolicy, TenantPolicy};
+use crate::request::RequestPolicy;
 use crate::response::RejectionPolicy;
 use crate::store::StoreAccess;
 
@@ -12,15 +14,23 @@ use crate::store::StoreAccess;
 pub(crate) struct Setup {
     pub(crate) table: Arc<Table>,
     pub(crate) limits: Arc<EndpointLimits>,
-    pub(crate) origins: OriginPolicy,
-    pub(crate) tenant: Option<TenantPolicy>,
-    pub(crate) subject: SubjectPolicy,
-    pub(crate) injection: Injection,
-    pub(crate) proofs: Proofs,
-    pub(crate) replay: ReplayPolicy,
+    pub(crate) requests: RequestPolicy,
     pub(crate) rejection: RejectionPolicy,
+    /// Makes the proofs of requests, where tokens are bound to a key.
+    #[cfg(feature = "dpop")]
+    pub(crate) prover: Option<Prover>,
     /// `None`: tokens come from a source of the user's.
     pub(crate) endpoint: Option<Arc<dyn Direct>>,
     /// `None`: tokens are kept in this process only, or in a store that the layer was not made with.
     pub(crate) store: Option<Arc<dyn StoreAccess>>,
+}
+
+impl Setup {
+    /// Whether there is a key that tokens can be bound to.
+    pub(crate) fn can_prove(&self) -> bool {
+        #[cfg(feature = "dpop")]
+        return self.prover.is_some();
+        #[cfg(not(feature = "dpop"))]
+        false
+    }
 }

@@ -37,8 +37,8 @@ pub(crate) fn refresh_suppressed(generation: u64) {
 }
 
 #[cfg(feature = "dpop")]
-pub(crate) fn repeated_with_nonce(generation: u64) {
-    tracing::debug!(target: TARGET, generation, "sent once more with the server's nonce");
+pub(crate) fn repeated_with_nonce() {
+    tracing::debug!(target: TARGET, "sent once more with the server's nonce");
 }
 
 pub(crate) fn unusable_member(member: &'static str) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, Request, Response};
+use http_body::Frame;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -216,7 +219,7 @@ fn upload() -> Request<Upload> {
 
 /// Behaviour 110.
 ///
-/// Every order of four answers: one repeat for a nonce and one resend for a token, and no more than three sendings.
+/// Every order of four answers: for each of the two sendings one repeat for a nonce, and no more than four sendings.
 #[tokio::test(start_paused = true)]
 async fn a_nonce_costs_one_more_sending_and_neither_the_resend_nor_a_refresh() {
     let kinds = ['n', 'u', 'o'];
@@ -227,7 +230,7 @@ async fn a_nonce_costs_one_more_sending_and_neither_the_resend_nor_a_refresh() {
         for answer in answers.chars() {
             match answer {
                 'n' if std::mem::take(&mut nonce_left) => sends += 1,
-                'u' if std::mem::take(&mut resend_left) => sends += 1,
+                'u' if std::mem::take(&mut resend_left) => (sends, nonce_left) = (sends + 1, true),
                 _ => break,
             }
         }
@@ -277,33 +280,69 @@ async fn nonces_are_kept_for_each_server_and_the_newest_is_used() {
     all_differ(&verified(&[api.requests(), world.auth.requests()].concat()));
 }
 
-/// A server may give out each nonce for one request only.
-///
-/// Behaviour 110.
+/// An API whose nonces are good for one request each; it answers after `latency`, with a new nonce where one is wanted and,
+/// if so configured, with each success.
+#[derive(Clone)]
+struct OneTimeNonces {
+    unused: Arc<Mutex<HashSet<Value>>>,
+    given: Arc<AtomicUsize>,
+    latency: Duration,
+    with_success: bool,
+}
+
+impl OneTimeNonces {
+    fn new(latency: Duration, with_success: bool) -> Self {
+        Self { unused: Arc::default(), given: Arc::default(), latency, with_success }
+    }
+
+    async fn answer(self, request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, BoxError> {
+        tokio::time::sleep(self.latency).await;
+        let nonce = verify(request.headers())["nonce"].clone();
+        let mut unused = self.unused.lock().unwrap();
+        let is_good = unused.remove(&nonce);
+        let mut response = Response::new(Full::default());
+        if !is_good || self.with_success {
+            let next = format!("nonce-{}", self.given.fetch_add(1, Ordering::Relaxed));
+            response.headers_mut().insert("dpop-nonce", next.parse()?);
+            unused.insert(json!(next));
+        }
+        if !is_good {
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+            response.headers_mut().insert("www-authenticate", r#"DPoP error="use_dpop_nonce""#.parse()?);
+        }
+        Ok(response)
+    }
+}
+
+/// Behaviour 173.
 #[tokio::test(start_paused = true)]
 async fn nonces_that_are_good_once_are_enough_for_many_at_once() {
-    let unused = Arc::new(Mutex::new(HashSet::new()));
-    let api = service_fn(move |request: Request<Full<Bytes>>| {
-        let nonces = unused.clone();
-        async move {
-            tokio::time::sleep(SECOND).await;
-            let nonce = verify(request.headers())["nonce"].clone();
-            let mut nonces = nonces.lock().unwrap();
-            if nonces.remove(&nonce) {
-                return Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()));
-            }
-            let next = format!("nonce-{}", &request.uri().path()[1..]);
-            nonces.insert(json!(next));
-            let refused = Response::builder().status(401).header("www-authenticate", r#"DPoP error="use_dpop_nonce""#);
-            Ok(refused.header("dpop-nonce", next).body(Full::default())?)
+    for (with_success, requests) in [(true, 500), (false, 100)] {
+        let nonces = OneTimeNonces::new(Duration::from_millis(70), with_success);
+        let api = service_fn(move |request| nonces.clone().answer(request));
+        // A drained answer goes on for some time, as over a connection.
+        let slow_bodies = ServiceBuilder::new().map_response(|response: Response<Full<Bytes>>| {
+            response.map(|body| {
+                let delay = futures_util::stream::once(tokio::time::sleep(Duration::from_millis(60)));
+                let frames = delay.map(|()| Ok::<_, io::Error>(Frame::data(Bytes::new())));
+                drop(body);
+                StreamBody::new(frames.boxed())
+            })
+        });
+        let world = World::new();
+        let layer = world.layer(world.config());
+        layer.handle().warm_up().await.unwrap();
+        let client = layer.layer(slow_bodies.service(api));
+        let mut calls = Vec::new();
+        for _ in 0..requests {
+            calls.push(tokio::spawn(client.clone().oneshot(get("/"))));
+            tokio::time::sleep(SECOND / 50).await;
         }
-    });
-    let world = World::new();
-    let client = world.layer(world.config()).layer(api);
-    let calls: Vec<_> =
-        (0..10).map(|number| tokio::spawn(client.clone().oneshot(get(&format!("/{number}"))))).collect();
-    for call in calls {
-        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+        let mut succeeded = 0;
+        for call in calls {
+            succeeded += usize::from(call.await.unwrap().unwrap().status() == 200);
+        }
+        assert_eq!(succeeded, requests, "a nonce with each success: {with_success}");
     }
 }
 

@@ -1,0 +1,280 @@
+//! `Recovery`: a request whose token was rejected gets a newer one, if there is one, and is sent once more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tower_service::Service;
+
+use super::{FirstAttempt, with_outcome};
+use crate::engine::{Cell, Current, RefreshResult, RefreshWaiter, Rejection};
+use crate::middleware::prove::{Prove, ProveFuture};
+use crate::middleware::shared::{BodySupport, SharedHandle};
+use crate::request::{HttpRequest, HttpResponse};
+use crate::response::{Drain, Verdict};
+use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
+
+/// A request whose token was rejected and that can be sent again.
+pub(super) struct Recovery<S, R, T>
+where
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    shared: SharedHandle<S>,
+    cell: Arc<Cell>,
+    replay_copy: Option<R::ReplayCopy>,
+    rejected: u64,
+    outcome: AuthOutcome,
+    /// Our rejection started the refresh.
+    starter: bool,
+    body_support: BodySupport<R, T>,
+    step: Step<S, R, T>,
+}
+
+enum Step<S, R, T: HttpResponse> {
+    /// The original response is held until it is certain that there will be a better one.
+    Refreshing {
+        waiter: RefreshWaiter,
+        response: T,
+    },
+    /// A newer token is there.
+    Renewed {
+        current: Arc<Current>,
+        response: T,
+    },
+    Draining {
+        drain: Pin<Box<Drain<T::Body>>>,
+        request: R,
+        current: Arc<Current>,
+    },
+    Readying {
+        spare: Prove<S>,
+        request: R,
+        current: Arc<Current>,
+    },
+    /// The newer token was gone before it could be sent. The original response is gone too.
+    RefreshingAgain {
+        waiter: RefreshWaiter,
+        request: R,
+    },
+    Done,
+}
+
+pub(super) enum Recovered<S: Service<R>, R: HttpRequest>
+where
+    S::Response: HttpResponse,
+{
+    Resent(ProveFuture<S, R, S::Future, S::Response>, Box<Resent<S, R, S::Response>>),
+    Original(S::Response),
+}
+
+impl<S, R, T> Recovery<S, R, T>
+where
+    S: Service<R, Response = T> + Clone,
+    S::Error: Into<BoxError>,
+    R: HttpRequest,
+    T: HttpResponse,
+{
+    /// Asks for another token; the response comes straight back if there is no point in waiting for one.
+    pub(super) fn begin(first: FirstAttempt<S, R, T>, response: T, says_invalid: bool) -> Result<Box<Self>, T> {
+        let cell = first.cell().clone();
+        let env = first.shared.setup.table.env();
+        let mut outcome = AuthOutcome {
+            generation: first.generation,
+            waited: first.waited,
+            rejected: true,
+            ..AuthOutcome::default()
+        };
+        // An inner layer of this crate has refreshed and resent already: a third sending would break its promise.
+        if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
+            return Err(response);
+        }
+        if first.outer {
+            return Err(with_outcome(response, outcome, None));
+        }
+        let rejection = cell.reject(env, first.generation, says_invalid);
+        match &rejection {
+            Rejection::Newer(_) => {}
+            Rejection::Wait { .. } => outcome.refreshed = true,
+            Rejection::Suppressed => {
+                events::refresh_suppressed(first.generation);
+                outcome.suppressed = true;
+                return Err(with_outcome(response, outcome, None));
+            }
+            Rejection::Failed(error) => return Err(with_outcome(response, outcome, Some(error.clone()))),
+        }
+        if first.replay_copy.is_none() {
+            // The refresh goes on behind the caller's back, for the next request.
+            if R::is_body_unknown(&first.body_support.vtable) {
+                first.shared.warn_of_body(R::body_name());
+            }
+            outcome.not_replayable = true;
+            return Err(with_outcome(response, outcome, None));
+        }
+        let (starter, step) = match rejection {
+            Rejection::Wait { waiter, starter } => (starter, Step::Refreshing { waiter, response }),
+            Rejection::Newer(current) => (false, Step::Renewed { current, response }),
+            Rejection::Suppressed | Rejection::Failed(_) => return Err(response),
+        };
+        Ok(Box::new(Self {
+            rejected: first.generation,
+            body_support: first.body_support,
+            shared: first.shared,
+            cell,
+            replay_copy: first.replay_copy,
+            outcome,
+            starter,
+            step,
+        }))
+    }
+
+    #[inline(never)]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Recovered<S, R>, Error>> {
+        loop {
+            // Whatever is waited for is polled in place, and the step taken over once there is something to do.
+            match &mut self.step {
+                Step::Draining { drain, .. } => ready!(drain.as_mut().poll(cx)),
+                Step::Readying { spare, .. } => ready!(spare.poll_ready(cx))?,
+                Step::Refreshing { waiter, .. } | Step::RefreshingAgain { waiter, .. } => {
+                    let result = ready!(Pin::new(waiter).poll(cx));
+                    match std::mem::replace(&mut self.step, Step::Done) {
+                        Step::Refreshing { response, .. } => match self.look(result) {
+                            Look::Newer(current) => self.step = Step::Renewed { current, response },
+                            Look::Wait(waiter) => self.step = Step::Refreshing { waiter, response },
+                            Look::Nothing(failure) => return Poll::Ready(Ok(self.original(response, failure))),
+                        },
+                        Step::RefreshingAgain { request, .. } => match self.look(result) {
+                            Look::Newer(current) => {
+                                self.step = Step::Readying { spare: self.shared.fresh_clone(), request, current };
+                            }
+                            Look::Wait(waiter) => self.step = Step::RefreshingAgain { waiter, request },
+                            Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
+                        },
+                        step => self.step = step,
+                    }
+                    continue;
+                }
+                Step::Renewed { .. } => {}
+                Step::Done => return Poll::Pending,
+            }
+            self.step = match std::mem::replace(&mut self.step, Step::Done) {
+                Step::Renewed { current, response } => {
+                    let Some(mut request) = self.replay_copy.take().and_then(R::rebuild) else {
+                        self.outcome.not_replayable = true;
+                        return Poll::Ready(Ok(self.original(response, None)));
+                    };
+                    request.mark_resend();
+                    Step::Draining { drain: Box::pin(Drain::new(response.into_body())), request, current }
+                }
+                // The rejected response is dropped with this step, and with it its connection's reservation.
+                Step::Draining { request, current, .. } => {
+                    Step::Readying { spare: self.shared.fresh_clone(), request, current }
+                }
+                // Only now it is certain which token goes out: the wait for readiness may have been long.
+                Step::Readying { spare, request, current } => match self.still(current) {
+                    Look::Newer(current) => return Poll::Ready(Ok(self.resend(spare, request, &current))),
+                    Look::Wait(waiter) => Step::RefreshingAgain { waiter, request },
+                    Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
+                },
+                step => step,
+            };
+        }
+    }
+
+    /// What the end of a refresh means for us.
+    fn look(&mut self, result: RefreshResult) -> Look {
+        match result {
+            RefreshResult::New(current) => Look::Newer(current),
+            RefreshResult::Same(current) if current.generation != self.rejected => Look::Newer(current),
+            RefreshResult::Same(_) => {
+                self.outcome.same_token = true;
+                Look::Nothing(None)
+            }
+            RefreshResult::Failed(error) => Look::Nothing(Some(error)),
+            RefreshResult::Superseded => {
+                // What comes now is not of the refresh that we started, and proves nothing for it.
+                self.starter = false;
+                self.newer()
+            }
+        }
+    }
+
+    /// Whether this token may be sent still. Where the cell's word says so, nothing that others share is touched.
+    fn still(&mut self, current: Arc<Current>) -> Look {
+        if self.cell.word() == current.word() { Look::Newer(current) } else { self.newer() }
+    }
+
+    /// A token newer than the rejected one, as things are now.
+    fn newer(&mut self) -> Look {
+        match self.cell.reject(self.shared.setup.table.env(), self.rejected, false) {
+            Rejection::Newer(current) => Look::Newer(current),
+            Rejection::Wait { waiter, .. } => Look::Wait(waiter),
+            Rejection::Suppressed => {
+                self.outcome.suppressed = true;
+                Look::Nothing(None)
+            }
+            Rejection::Failed(error) => Look::Nothing(Some(error)),
+        }
+    }
+
+    fn resend(&mut self, mut spare: Prove<S>, request: R, current: &Current) -> Recovered<S, R> {
+        let token = current.token.header_value().clone();
+        let vtable = self.body_support.vtable;
+        let requests = &self.shared.setup.requests;
+        let future = requests.send(request, token, vtable, false, |request, _| spare.call(request, vtable, true));
+        let outcome = AuthOutcome { generation: current.generation, resent: true, ..std::mem::take(&mut self.outcome) };
+        let resent = Resent {
+            shared: self.shared.clone(),
+            cell: self.cell.clone(),
+            body_support: self.body_support,
+            outcome,
+            starter: self.starter,
+        };
+        Recovered::Resent(future, Box::new(resent))
+    }
+
+    /// The original response went, for a token that was there and is gone.
+    #[cold]
+    fn none_left(&self, failure: Option<Arc<TokenError>>) -> Error {
+        self.body_support.no_token(failure.unwrap_or_else(|| Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+    }
+
+    /// Nothing better can be had: the rejected response, whole, with what happened.
+    fn original(&mut self, response: T, failure: Option<Arc<TokenError>>) -> Recovered<S, R> {
+        Recovered::Original(with_outcome(response, std::mem::take(&mut self.outcome), failure))
+    }
+}
+
+/// What there is instead of a rejected token.
+enum Look {
+    Newer(Arc<Current>),
+    Wait(RefreshWaiter),
+    Nothing(Option<Arc<TokenError>>),
+}
+
+/// What is remembered of a second sending.
+pub(super) struct Resent<S, R: HttpRequest, T> {
+    shared: SharedHandle<S>,
+    cell: Arc<Cell>,
+    body_support: BodySupport<R, T>,
+    outcome: AuthOutcome,
+    starter: bool,
+}
+
+impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
+    /// Whatever the second response is, it goes out.
+    pub(super) fn finish(&mut self, mut response: T, scheme: &[u8]) -> T {
+        let generation = self.outcome.generation;
+        if let Some(watch) = self.shared.watcher(self.body_support.watch, &self.cell, generation) {
+            response = watch(response);
+        }
+        if matches!(self.shared.judge(&response, &self.cell, generation, scheme), Verdict::Accepted) {
+            if self.starter {
+                self.cell.resend_accepted(self.shared.setup.table.env(), generation);
+            } else {
+                self.cell.accepted(generation);
+            }
+        }
+        with_outcome(response, std::mem::take(&mut self.outcome), None)
+    }
+}
