@@ -7,6 +7,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use http::Request;
 use support::baselines::{Inner, access_token};
 use support::cases::{Case, send};
@@ -72,7 +73,7 @@ fn sign_in(layer: &AuthLayer, tenants: std::ops::Range<u64>) {
     let text = access_token();
     for number in tenants {
         let token = Token::bearer(&format!("{text}{number}")).unwrap().expires_in(Duration::from_secs(3600));
-        auth.hand_in_tenant(&tenant(number), token).unwrap();
+        auth.for_tenant(&tenant(number)).set_token(token).now_or_never().unwrap().unwrap();
     }
 }
 

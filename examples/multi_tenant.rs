@@ -62,7 +62,7 @@ async fn qmatic() -> Result<Trial, BoxError> {
 
 /// All requests, and how many succeeded. The tenant goes into the request's extensions, and nowhere else by our hand.
 async fn send(cfg: AuthConfig, auth: &AuthServer, api: &Api, origin: &str) -> Result<usize, BoxError> {
-    let client: Auth<Api> = AuthLayer::with_client(cfg, auth.clone()).layer(api.clone());
+    let client: Auth<Api> = AuthLayer::builder(cfg).http_client(auth.clone()).build()?.layer(api.clone());
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
         let (client, origin) = (client.clone(), origin.to_owned());

@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             .clock(clock)
             .build()?;
     // The servers are in this process, so that token requests go straight to one of them.
-    let auth = AuthLayer::with_client(cfg, auth_server.clone());
+    let auth = AuthLayer::builder(cfg).http_client(auth_server.clone()).build()?;
     let tokens = auth.handle();
 
     let client = ServiceBuilder::new()

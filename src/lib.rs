@@ -50,7 +50,7 @@
 //! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
 //! | `test-util` | | the module `test_util` |
 //!
-//! Without any feature you bring the HTTP service that token requests go through: [`AuthLayer::with_client`].
+//! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
 //!
 //! # Runtime
 //!
@@ -79,21 +79,25 @@ pub mod test_util;
 mod token;
 mod types;
 
-pub use config::{AuthConfig, AuthConfigBuilder, presets as providers};
+pub use config::{AuthConfig, AuthConfigBuilder, External, presets as providers};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{
     AuthorizationCode, BodyEncoding, ClientAuth, Discovery, IdentityAssertion, OnBehalfOf, TokenEndpoint,
     TokenExchange, TokenUrl,
 };
+#[cfg(feature = "reqwest")]
+pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
-pub use middleware::{Auth, AuthLayer, ResponseFuture};
+pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Recorded, Tenant};
 pub use response::{AuthChallenge, Forbidden};
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
-pub use token::{ExpirySource, Extra, RefreshToken, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry};
+pub use token::{
+    ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry,
+};
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,
     SecretSource, SkipAuth, SubjectToken, SystemClock, TenantId, TokenError, TokenErrorKind, TokenParams,

@@ -22,7 +22,7 @@ fn device() -> AuthConfigBuilder {
 
 fn layer(auth: &AuthServer, cfg: AuthConfigBuilder) -> AuthLayer {
     let cfg = cfg.origin("https://api.example.com").clock(auth.clock().clone()).build().unwrap();
-    AuthLayer::with_client(cfg, auth.clone())
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap()
 }
 
 fn handle(auth: &AuthServer) -> AuthHandle {
@@ -204,12 +204,12 @@ async fn each_tenant_signs_in_by_itself() {
     let handle = layer(&auth, device().tenant(Tenant::header("x-account").token_param("account"))).handle();
     let [blue, red] = ["blue", "red"].map(|name| TenantId::new(name).unwrap());
     assert_eq!(handle.sign_in_on_device().await.unwrap_err().kind(), SignInErrorKind::Unsupported);
-    let sign_in = handle.sign_in_tenant_on_device(&blue).await.unwrap();
+    let sign_in = handle.for_tenant(&blue).sign_in_on_device().await.unwrap();
     auth.approve_device(sign_in.user_code());
     sign_in.wait().await.unwrap();
-    let token = handle.tenant_token(&blue).await.unwrap();
+    let token = handle.for_tenant(&blue).token().await.unwrap();
     assert_eq!(auth.tenant_of(token.access_token()).as_deref(), Some("blue"));
-    assert_eq!(handle.tenant_token(&red).await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    assert_eq!(handle.for_tenant(&red).token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
 }
 
 #[tokio::test(start_paused = true)]

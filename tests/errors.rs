@@ -59,7 +59,7 @@ async fn the_authorization_server_hangs() {
     let token_url = "https://auth.example.com/token?key=canary".to_owned();
     let config = support::config(&auth, token_url, "https://api.example.com".to_owned());
     let config = config.token_timeout(Duration::from_secs(2)).build().unwrap();
-    let auth = AuthLayer::with_client(config, auth).layer(api.clone());
+    let auth = AuthLayer::builder(config).http_client(auth).build().unwrap().layer(api.clone());
     let error = auth.oneshot(Request::get("https://api.example.com/").body(String::new()).unwrap()).await.unwrap_err();
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Timeout, true));
     assert_eq!(
@@ -123,7 +123,7 @@ async fn the_device_was_denied() {
         .device_authorization_url("https://auth.example.com/device_authorization")
         .origin("https://api.example.com")
         .clock(auth.clock().clone());
-    let layer = AuthLayer::with_client(cfg.build().unwrap(), auth.clone());
+    let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).build().unwrap();
     let sign_in = layer.handle().sign_in_on_device().await.unwrap();
     let user_code = sign_in.user_code().to_owned();
     auth.deny_device(&user_code);

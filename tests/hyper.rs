@@ -168,7 +168,11 @@ async fn a_client_shared_with_the_token_requests_does_not_deadlock() {
     for http in [Http::One, Http::Two] {
         let world = World::new().await;
         let shared = ServiceBuilder::new().concurrency_limit(1).service(client::<Full<Bytes>>(http));
-        let mut auth = AuthLayer::with_client(world.config().build().unwrap(), shared.clone()).layer(shared);
+        let mut auth = AuthLayer::builder(world.config().build().unwrap())
+            .http_client(shared.clone())
+            .build()
+            .unwrap()
+            .layer(shared);
         for round in 1..=2 {
             let get = Request::get(world.server.uri("/items")).body(Full::default()).unwrap();
             // Not `oneshot`, which would drop the service and whatever it holds.

@@ -32,7 +32,7 @@ fn world(exchange: TokenExchange) -> (AuthServer, AuthServer, AuthHandle) {
         let server = server.clone();
         async move { server.oneshot(request).await.map_err(BoxError::from) }
     });
-    (idp, auth, AuthLayer::with_client(cfg, http).handle())
+    (idp, auth, AuthLayer::builder(cfg).http_client(http).build().unwrap().handle())
 }
 
 fn id_token() -> TokenExchange {

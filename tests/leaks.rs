@@ -95,7 +95,7 @@ async fn what_a_server_says_while_it_hangs_up_is_not_told() {
         .build()
         .unwrap();
     let http2 = Hyper::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
-    let layer = AuthLayer::with_client(cfg, http2);
+    let layer = AuthLayer::builder(cfg).http_client(http2).build().unwrap();
     let api = Api::new(&AuthServer::new(TestClock::new()));
     let error = layer.layer(api).oneshot(get("https://api.example.com/")).await.unwrap_err();
     let cause = error.token().unwrap().cause().unwrap().downcast_ref::<TransportError>().unwrap().clone();
@@ -195,7 +195,7 @@ impl Trouble {
         let token = Token::with_scheme("DPoP", ACCESS).unwrap();
         let token = token.with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
         self.said.show(&token);
-        layer.handle().hand_in_tenant(&TenantId::new(TENANT).unwrap(), token).unwrap();
+        layer.handle().for_tenant(&TenantId::new(TENANT).unwrap()).set_token(token).await.unwrap();
         auth.always(self.fault.clone());
         api.always(Fault::error(ACCESS));
         for _ in 0..2 {
@@ -207,7 +207,7 @@ impl Trouble {
     fn world(&self) -> (AuthServer, Api, AuthLayer) {
         let auth = AuthServer::new(self.clock.clone());
         let api = Api::new(&auth);
-        let layer = AuthLayer::with_client(self.cfg.clone(), auth.clone());
+        let layer = AuthLayer::builder(self.cfg.clone()).http_client(auth.clone()).build().unwrap();
         (auth, api, layer)
     }
 
@@ -222,11 +222,11 @@ impl Trouble {
 
 fn config(client_auth: ClientAuth, clock: &TestClock) -> AuthConfigBuilder {
     AuthConfig::client_credentials(format!("https://auth.example.com/{PATH}/token"), client_auth)
-        .param("resource", PARAM)
+        .token_param("resource", PARAM)
         .token_header("x-key", PARAM)
         .tenant(Tenant::header("x-tenant").token_header("x-account").token_param("account"))
         .origin("https://api.example.com")
-        .max_token_answer(4096)
+        .max_token_response_bytes(4096)
         .clock(clock.clone())
         .dpop(key())
 }
@@ -259,12 +259,12 @@ fn misconfigured(said: &Said) {
             .origin("https://a.b"),
         AuthConfig::refresh_token("https://a.b/token", ClientAuth::none(ID), format!("{REFRESH}\n"))
             .origin("https://a.b"),
-        plain().param("client_secret", SECRET),
+        plain().token_param("client_secret", SECRET),
         plain().token_header("authorization", SECRET),
         plain().token_header("x-key", format!("{SECRET}\n")),
         plain().origin(format!("https://{ID}:{SECRET}@api.example.com")),
         plain().origin(format!("https://api.example.com/{PATH}?{SECRET}")),
-        plain().set_if_absent("x-key", format!("{SECRET}\n")),
+        plain().default_header("x-key", format!("{SECRET}\n")),
         plain().tenant(Tenant::header("x-tenant").fixed(format!("{TENANT}\n"))),
     ];
     for builder in builders {
@@ -289,7 +289,7 @@ fn misconfigured(said: &Said) {
 async fn refused_before_sending(said: &Said) {
     let auth = AuthServer::new(TestClock::new());
     let cfg = config(ClientAuth::basic(ID, SECRET), auth.clock()).build().unwrap();
-    let layer = AuthLayer::with_client(cfg, auth.clone());
+    let layer = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap();
     let client = layer.layer(Api::new(&auth));
     let mut contradicts = for_tenant(get("https://api.example.com/"));
     contradicts.headers_mut().insert("x-tenant", format!("{TENANT}-other").parse().unwrap());
@@ -336,7 +336,7 @@ async fn own_sources(said: &Said) {
             .unwrap();
         let layer = AuthLayer::with_source(cfg, source);
         let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
-        layer.handle().hand_in_tenant(&TenantId::new(TENANT).unwrap(), token).unwrap();
+        layer.handle().for_tenant(&TenantId::new(TENANT).unwrap()).set_token(token).await.unwrap();
         layer.handle().invalidate();
         let auth = AuthServer::new(TestClock::new());
         let client = layer.layer(Api::new(&auth).bare_401());
@@ -358,9 +358,9 @@ async fn sign_ins(said: &Said) -> Vec<String> {
     let cfg =
         AuthConfig::authorization_code("https://auth.example.com/token", ClientAuth::body(ID, SECRET), code.clone())
             .origin("https://api.example.com")
-            .param("key", PARAM)
+            .token_param("key", PARAM)
             .tenant(Tenant::header("x-tenant").fixed(TENANT).token_header("x-account"))
-            .max_token_answer(4096)
+            .max_token_response_bytes(4096)
             .clock(clock.clone())
             .build()
             .unwrap();
@@ -368,7 +368,8 @@ async fn sign_ins(said: &Said) -> Vec<String> {
     let mut own = Vec::new();
     let begin = |own: &mut Vec<String>| {
         let auth = AuthServer::new(clock.clone());
-        let sign_in = AuthLayer::with_client(cfg.clone(), auth.clone()).handle().sign_in().unwrap();
+        let sign_in =
+            AuthLayer::builder(cfg.clone()).http_client(auth.clone()).build().unwrap().handle().sign_in().unwrap();
         let saved = sign_in.save();
         said.show(&(&sign_in, &saved));
         own.extend(saved.expose().split('.').map(str::to_owned));
@@ -402,7 +403,8 @@ async fn sign_ins(said: &Said) -> Vec<String> {
         // The state was never sent there, so that nobody looks for it in the server's own words.
         said.sign_in_error(&error, &[CODE, &verifier, SECRET]);
     }
-    let forged = begin(&mut own).1.resume(&Secret::from(format!("{ACCESS}.{REFRESH}")));
+    let handle = AuthLayer::builder(cfg).http_client(AuthServer::new(clock.clone())).build().unwrap().handle();
+    let forged = handle.resume_sign_in(&Secret::from(format!("{ACCESS}.{REFRESH}")));
     said.sign_in_error(&forged.unwrap_err(), &[]);
     own
 }
@@ -411,11 +413,11 @@ async fn sign_ins(said: &Said) -> Vec<String> {
 async fn other_endpoints(said: &Said) -> Vec<String> {
     let clock = TestClock::new();
     let finish = |cfg: AuthConfigBuilder| {
-        cfg.param("key", PARAM)
+        cfg.token_param("key", PARAM)
             .token_header("x-key", PARAM)
             .tenant(Tenant::header("x-tenant").fixed(TENANT).token_header("x-account").token_param("account"))
             .origin("https://api.example.com")
-            .max_token_answer(4096)
+            .max_token_response_bytes(4096)
             .clock(clock.clone())
             .build()
             .unwrap()
@@ -432,14 +434,16 @@ async fn other_endpoints(said: &Said) -> Vec<String> {
     for fault in troubles() {
         let auth = AuthServer::new(clock.clone());
         auth.script_other([fault.clone()]);
-        if let Err(error) = AuthLayer::with_client(discovered.clone(), auth).handle().token().await {
+        if let Err(error) =
+            AuthLayer::builder(discovered.clone()).http_client(auth).build().unwrap().handle().token().await
+        {
             said.error(&*error);
         }
 
         let auth = AuthServer::new(clock.clone());
-        let handle = AuthLayer::with_client(device.clone(), auth.clone()).handle();
+        let handle = AuthLayer::builder(device.clone()).http_client(auth.clone()).build().unwrap().handle();
         let token = Token::bearer(ACCESS).unwrap().with_refresh_token(RefreshToken::Replace(Secret::from(REFRESH)));
-        handle.hand_in(token).unwrap();
+        handle.set_token(token).await.unwrap();
         auth.script_other([fault.clone(), fault.clone()]);
         for _ in 0..2 {
             if let Err(error) = handle.revoke().await {
@@ -516,9 +520,9 @@ impl Said {
     async fn state_of(&self, layer: &AuthLayer, client: &Client) {
         let handle: AuthHandle = layer.handle();
         let tenant = TenantId::new(TENANT).unwrap();
-        self.show(&(layer, client, &handle, handle.stats(), handle.tenant_stats(&tenant)));
+        self.show(&(layer, client, &handle, handle.stats(), handle.for_tenant(&tenant).stats()));
         self.show(&client.clone().oneshot(for_tenant(get("https://api.example.com/"))));
-        match tokio::time::timeout(Duration::from_secs(60), handle.tenant_token(&tenant)).await.unwrap() {
+        match tokio::time::timeout(Duration::from_secs(60), handle.for_tenant(&tenant).token()).await.unwrap() {
             Ok(token) => self.show(&token),
             Err(error) => self.error(&*error),
         }

@@ -77,10 +77,11 @@ impl World {
 
     fn client(&self, cfg: AuthConfigBuilder) -> Auth<impl Client> {
         let (world, api) = (self.clone(), self.clone());
-        let layer = AuthLayer::with_client(
-            cfg.origin("https://api.example.com").max_partitions(1_000_000).build().unwrap(),
-            service_fn(move |request| world.clone().token(request)),
-        );
+        let layer =
+            AuthLayer::builder(cfg.origin("https://api.example.com").max_partitions(1_000_000).build().unwrap())
+                .http_client(service_fn(move |request| world.clone().token(request)))
+                .build()
+                .unwrap();
         layer.layer(service_fn(move |request| api.clone().api(request)))
     }
 

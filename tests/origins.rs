@@ -118,7 +118,7 @@ async fn whatever_is_admitted_is_dialled_where_it_may_go() {
 
 /// The layer in front of a service that gives back what it was sent.
 fn layered(foreign: Foreign) -> Auth<Echo> {
-    let cfg = AuthConfig::external().foreign_origins(foreign);
+    let cfg = AuthConfig::external().on_unlisted_origin(foreign);
     let cfg = ALLOWED.iter().fold(cfg, |cfg, (host, port)| cfg.origin(format!("https://{host}:{port}")));
     AuthLayer::with_source(cfg.build().unwrap(), StaticToken::new(TOKEN)).layer(Echo)
 }

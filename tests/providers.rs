@@ -59,7 +59,7 @@ struct Provider {
 fn provider(preset: AuthConfigBuilder, answer: impl Into<Bytes>) -> Provider {
     let (clock, token_wire, api_wire) = (TestClock::new(), Wire::default(), Wire::default());
     let cfg: AuthConfig = preset.clock(clock.clone()).build().unwrap();
-    let layer = AuthLayer::with_client(cfg, recorder(&token_wire, answer));
+    let layer = AuthLayer::builder(cfg).http_client(recorder(&token_wire, answer)).build().unwrap();
     let client = layer.layer(recorder(&api_wire, "ok"));
     Provider { clock, handle: layer.handle(), client, token_wire, api_wire }
 }
@@ -149,7 +149,7 @@ async fn spry_refreshes_at_its_other_path() {
         r#"{"access_token":"T2","token_type":"Bearer","expires_in":3600}"#,
     );
     let signed_in = Token::bearer("T1").unwrap().with_refresh_token(RefreshToken::Replace(Secret::from("R1/x")));
-    spry.handle.hand_in(signed_in.expires_in(Duration::from_secs(60))).unwrap();
+    spry.handle.set_token(signed_in.expires_in(Duration::from_secs(60))).await.unwrap();
     spry.clock.advance(Duration::from_secs(60));
     spry.send(get("https://clinic.example.com/apis/v2/patients")).await;
     assert_eq!(
@@ -199,7 +199,7 @@ async fn spry_by_authorization_code() {
     );
 
     // As Spry documents it.
-    let spry = provider(preset().change_sign_in(|code| code.without_pkce()), answer);
+    let spry = provider(preset().edit_authorization_code(|code| code.without_pkce()), answer);
     let sign_in = spry.handle.sign_in().unwrap();
     let state = sign_in.save().expose().split_once('.').unwrap().0.to_owned();
     assert_eq!(sign_in.url(), format!("{asked}&state={state}"));

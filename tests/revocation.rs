@@ -16,7 +16,7 @@ const REVOCATION_URL: &str = "https://auth.example.com/oauth2/revoke";
 
 fn handle(auth: &AuthServer, cfg: AuthConfigBuilder) -> AuthHandle {
     let cfg = cfg.origin("https://api.example.com").clock(auth.clock().clone()).build().unwrap();
-    AuthLayer::with_client(cfg, auth.clone()).handle()
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
 /// Signed in elsewhere, with an access token and a rotated refresh token.
@@ -117,7 +117,7 @@ async fn a_later_sign_in_stays() {
     }
     let another = Token::bearer("another").unwrap().expires_in(Duration::from_secs(60));
     let another = another.with_refresh_token(RefreshToken::Replace(Secret::from(auth.sign_in("id", ""))));
-    handle.hand_in(another).unwrap();
+    handle.set_token(another).await.unwrap();
     revoking.await.unwrap().unwrap();
     assert_eq!(handle.token().await.unwrap().access_token(), "another");
     handle.invalidate();
@@ -132,9 +132,10 @@ async fn one_tenant_of_many() {
         .tenant(Tenant::header("x-account").token_param("account"));
     let handle = handle(&auth, cfg);
     let [blue, red] = ["blue", "red"].map(|name| TenantId::new(name).unwrap());
-    handle.revoke_tenant(&blue).await.expect("there is nothing to revoke");
-    let (of_blue, of_red) = (handle.tenant_token(&blue).await.unwrap(), handle.tenant_token(&red).await.unwrap());
-    handle.revoke_tenant(&blue).await.unwrap();
+    handle.for_tenant(&blue).revoke().await.expect("there is nothing to revoke");
+    let (of_blue, of_red) =
+        (handle.for_tenant(&blue).token().await.unwrap(), handle.for_tenant(&red).token().await.unwrap());
+    handle.for_tenant(&blue).revoke().await.unwrap();
     assert!(!auth.is_live(of_blue.access_token()) && auth.is_live(of_red.access_token()));
     assert_eq!(handle.revoke().await.unwrap_err().kind(), TokenErrorKind::Refused, "somebody must say which");
 }
@@ -167,7 +168,12 @@ async fn what_is_stored_is_revoked_too() {
             .revocation_url(REVOCATION_URL)
             .origin("https://api.example.com")
             .clock(auth.clock().clone());
-        AuthLayer::with_client_and_store(cfg.build().unwrap(), auth.clone(), store.clone()).handle()
+        AuthLayer::builder(cfg.build().unwrap())
+            .http_client(auth.clone())
+            .store(store.clone())
+            .build()
+            .unwrap()
+            .handle()
     };
     let (one, other) = (process(), process());
     one.token().await.unwrap();

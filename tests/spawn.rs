@@ -24,7 +24,8 @@ async fn a_call_can_be_spawned_from_an_async_block() {
         .origin("https://api.example.com")
         .build()
         .unwrap();
-    let mut client = AuthLayer::with_client(cfg, auth.clone()).layer(Inner::new(Api::new(&auth)));
+    let mut client =
+        AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().layer(Inner::new(Api::new(&auth)));
     let body = Full::<Bytes>::from("a").map_err(|never| match never {}).boxed_unsync();
     let request = Request::post("https://api.example.com/").body(body).unwrap();
     let future = client.call(request);

@@ -104,9 +104,8 @@ impl World {
         let cfg = cfg.origin("https://api.example.com").clock(clock).build().unwrap();
 
         let server = auth.clone();
-        let layer = AuthLayer::with_client(
-            cfg,
-            service_fn(move |request: Request<Full<Bytes>>| {
+        let layer = AuthLayer::builder(cfg)
+            .http_client(service_fn(move |request: Request<Full<Bytes>>| {
                 let server = server.clone();
                 async move {
                     sleep(25 * MS).await;
@@ -114,8 +113,9 @@ impl World {
                     sleep(25 * MS).await;
                     answer
                 }
-            }),
-        );
+            }))
+            .build()
+            .unwrap();
         let server = api.clone();
         let network = service_fn(move |request: Request<Full<Bytes>>| {
             let server = server.clone();
@@ -266,7 +266,7 @@ async fn the_current_token_that_is_accepted_ends_a_run_of_rejections() {
 #[tokio::test(start_paused = true)]
 async fn a_new_token_ends_a_run_of_rejections() {
     let (mut world, _straggler) = ByHand::at_the_seventh_rejection().await;
-    world.auth.hand_in(Token::bearer("handed-in").unwrap()).unwrap();
+    world.auth.set_token(Token::bearer("handed-in").unwrap()).await.unwrap();
     world.exchange(&[401]).await;
     assert_eq!(world.token_requests(), 2);
 }
@@ -295,7 +295,7 @@ async fn a_request_whose_refresh_was_superseded_proves_nothing() {
     let mut starter = world.straggler().await;
     starter.respond.send_response(answer(401));
     sleep(5 * MS).await;
-    world.auth.hand_in(Token::bearer("handed-in").unwrap()).unwrap();
+    world.auth.set_token(Token::bearer("handed-in").unwrap()).await.unwrap();
     starter.respond = world.sending().await;
     starter.respond.send_response(answer(200));
     assert_eq!(starter.response.await.unwrap().unwrap().status(), 200);

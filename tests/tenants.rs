@@ -30,7 +30,7 @@ fn layer(server: &AuthServer, edit: impl FnOnce(AuthConfigBuilder) -> AuthConfig
         .tenant(Tenant::header(HEADER).token_header(HEADER))
         .origin("https://api.example.com")
         .clock(server.clock().clone());
-    AuthLayer::with_client(edit(cfg).build().unwrap(), server.clone())
+    AuthLayer::builder(edit(cfg).build().unwrap()).http_client(server.clone()).build().unwrap()
 }
 
 fn handle(server: &AuthServer, edit: impl FnOnce(AuthConfigBuilder) -> AuthConfigBuilder) -> AuthHandle {
@@ -42,7 +42,7 @@ fn tenant(number: usize) -> TenantId {
 }
 
 async fn outcome(auth: &AuthHandle, number: usize) -> Result<(), TokenErrorKind> {
-    auth.tenant_token(&tenant(number)).await.map(drop).map_err(|error| error.kind())
+    auth.for_tenant(&tenant(number)).token().await.map(drop).map_err(|error| error.kind())
 }
 
 /// Each tenant asks for its token every five seconds, all through a minute. What became of the requests.
@@ -136,7 +136,7 @@ async fn everybody_keeps_to_the_pause_that_three_were_told_and_hears_of_it() {
         assert_eq!(outcome(&auth, number).await, Err(TokenErrorKind::Unavailable));
     }
     sleep(10 * SECOND).await;
-    let told = auth.tenant_token(&tenant(7)).await.unwrap_err();
+    let told = auth.for_tenant(&tenant(7)).token().await.unwrap_err();
     assert_eq!(told.kind(), TokenErrorKind::Unavailable);
     assert_eq!(told.status().unwrap(), 503);
     assert_eq!(told.retry_after().unwrap().as_secs(), 10);
@@ -310,7 +310,7 @@ async fn partitions_are_back_at_their_bound_within_seconds_though_nobody_asks() 
         let auth = handle(&server, |cfg| cfg);
         for number in 0..20_000 {
             // The caller gives up at once.
-            let _ = auth.tenant_token(&tenant(number)).now_or_never();
+            let _ = auth.for_tenant(&tenant(number)).token().now_or_never();
         }
         let most = auth.stats().partitions;
         // All of them have ended: nobody waits for a permit longer than that.
@@ -345,7 +345,7 @@ fn counters_never_fall() {
             let auth = auth.clone();
             runtime.spawn(async move {
                 for number in 0..5_000 {
-                    let _ = auth.tenant_token(&tenant(task * 10_000 + number)).await;
+                    let _ = auth.for_tenant(&tenant(task * 10_000 + number)).token().await;
                 }
             })
         })

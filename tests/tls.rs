@@ -59,7 +59,7 @@ impl Secure {
 async fn a_revoked_token_is_replaced_over_tls() {
     for (alpn, version) in [("http/1.1", Version::HTTP_11), ("h2", Version::HTTP_2)] {
         let secure = Secure::new(&[alpn]).await;
-        let cfg = secure.config().root_certificate(secure.ca.pem()).build().unwrap();
+        let cfg = secure.config().root_certificates(secure.ca.pem()).build().unwrap();
         let auth = AuthLayer::new(cfg).layer(secure.client());
         auth.clone().oneshot(secure.post()).await.unwrap();
 
@@ -76,7 +76,11 @@ async fn a_revoked_token_is_replaced_over_tls() {
 #[tokio::test]
 async fn the_users_client_serves_tokens_too() {
     let secure = Secure::new(&["h2", "http/1.1"]).await;
-    let auth = AuthLayer::with_client(secure.config().build().unwrap(), secure.client()).layer(secure.client());
+    let auth = AuthLayer::builder(secure.config().build().unwrap())
+        .http_client(secure.client())
+        .build()
+        .unwrap()
+        .layer(secure.client());
     assert_eq!(auth.oneshot(secure.post()).await.unwrap().version(), Version::HTTP_2);
     assert_eq!(secure.auth.token_requests(), 1);
 }
@@ -99,7 +103,7 @@ async fn an_unknown_authority_is_refused_and_the_error_says_so() {
 async fn the_built_in_token_client_uses_the_proxy() {
     let secure = Secure::new(&["http/1.1"]).await;
     let (proxy, seen) = tunnel().await;
-    let config = secure.config().root_certificate(secure.ca.pem());
+    let config = secure.config().root_certificates(secure.ca.pem());
     let cfg = config.proxy(format!("http://user:canary-password@{proxy}")).build().unwrap();
     let auth = AuthLayer::new(cfg).layer(secure.client());
     assert_eq!(auth.oneshot(secure.post()).await.unwrap().status(), 200);

@@ -40,7 +40,7 @@ impl Drop for TokenFile {
 
 fn handle(auth: &AuthServer, cfg: AuthConfigBuilder) -> AuthHandle {
     let cfg = cfg.origin("https://api.example.com").clock(auth.clock().clone()).build().unwrap();
-    AuthLayer::with_client(cfg, auth.clone()).handle()
+    AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
 /// The token request that a configuration leads to.

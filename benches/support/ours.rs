@@ -49,6 +49,6 @@ pub(crate) fn warm<S: Clone>(runtime: &Runtime, layer: AuthLayer, inner: S) -> A
 pub(crate) fn per_tenant<S: Clone>(runtime: &Runtime, inner: S) -> Auth<S> {
     let layer = layer_per_tenant(1);
     let tenant = TenantId::new(TENANT).unwrap();
-    runtime.block_on(layer.handle().tenant_token(&tenant)).unwrap();
+    runtime.block_on(layer.handle().for_tenant(&tenant).token()).unwrap();
     layer.layer(inner).for_tenant(tenant)
 }

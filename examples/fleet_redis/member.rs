@@ -58,13 +58,14 @@ fn client(redis: &str, token_url: &str, prefix: &str) -> Result<AuthLayer, BoxEr
         })
         .service(Client::builder(TokioExecutor::new()).build_http());
     if redis.is_empty() {
-        return Ok(AuthLayer::with_client(config, http));
+        return Ok(AuthLayer::builder(config).http_client(http).build()?);
     }
 
     let store = RedisStore::builder(redis).prefix(prefix).build(EncryptionKeys::from_base64(KEY)?)?;
-    // `AuthLayer::with_store(config, store)` does it, where the defaults are good enough: here nobody wants to wait ten
-    // seconds for the end of a dead process' lease.
-    Ok(AuthLayer::with_endpoint(config, http, |endpoint| {
-        StoreLayer::new(store, endpoint.identity()).lease(LEASE).layer(endpoint)
-    }))
+    // `.store(store)` does it, where the defaults are good enough: here nobody wants to wait ten seconds for the end of a
+    // dead process' lease.
+    Ok(AuthLayer::builder(config)
+        .http_client(http)
+        .store_with(|identity| StoreLayer::new(store, identity).lease(LEASE))
+        .build()?)
 }

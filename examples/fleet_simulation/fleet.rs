@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, service_fn};
 use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::TestClock;
-use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+use tower_oauth2_client::{AuthConfig, AuthLayer, Renew, Token, TokenError, TokenRequest};
 
 use crate::day::{DAY, Day, OUTAGE};
 
@@ -83,7 +83,7 @@ async fn live(scenario: Scenario, server: Server, store: MemoryStore, mut random
 fn layer(scenario: Scenario, server: Server, store: MemoryStore) -> AuthLayer {
     let cfg = AuthConfig::external().origin("https://api.example.com").clock(server.clock.clone());
     // Renewal at the very expiry is the one that this crate does not spread.
-    let cfg = if scenario.jitter { cfg } else { cfg.refresh_at_expiry() };
+    let cfg = if scenario.jitter { cfg } else { cfg.renew(Renew::AtExpiry) };
     let cfg = cfg.build().unwrap_or_else(|error| panic!("{error}"));
     let source = service_fn(move |_: TokenRequest| {
         let server = server.clone();

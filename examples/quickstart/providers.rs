@@ -87,7 +87,7 @@ impl Provider {
         let auth = AuthServer::vip(clock.clone());
         let site = Site::open(&auth, Api::vip(&auth)).await?;
         let cfg = providers::vip(ID, SECRET).clock(clock).build()?;
-        let layer = AuthLayer::with_client(cfg, site.token_client());
+        let layer = AuthLayer::builder(cfg).http_client(site.token_client()).build()?;
         let practices = tenants(100, |n| format!("7c1e0e5a-41f0-4a6b-9d0c-{n:012}"))?;
         let provider = site.provider("VIP", "https://api.vetspace.cloud", layer, Transport::Http2);
         Ok(Provider { tenants: practices, token_lifetime: 24 * HOUR, ..provider })
@@ -109,7 +109,7 @@ impl Provider {
         let auth = AuthServer::vectorcare(clock.clone());
         let site = Site::open(&auth, Api::new(&auth)).await?;
         let cfg = providers::vectorcare(ID, SECRET).clock(clock).build()?;
-        let layer = AuthLayer::with_client(cfg, site.token_client());
+        let layer = AuthLayer::builder(cfg).http_client(site.token_client()).build()?;
         Ok(site.provider("VectorCare", "https://hub.vectorcare.com", layer, Transport::Http2))
     }
 

@@ -164,7 +164,7 @@ pub(crate) async fn run() -> Result<String, Box<dyn Error>> {
     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::assertion(assertion))
         .origin("https://api.example.com")
         .build()?;
-    AuthLayer::with_client(cfg, auth_server.clone()).handle().warm_up().await?;
+    AuthLayer::builder(cfg).http_client(auth_server.clone()).build()?.handle().warm_up().await?;
     let sent = auth_server.requests().remove(0).param("client_assertion").ok_or("no assertion")?;
     Ok(format!("authenticated with {sent}"))
 }

@@ -48,7 +48,7 @@ pub(crate) use proof::{About, PROOF, Prover, nonce_of};
 ///     .origin("https://api.example.com")
 /// #   .clock(clock)
 ///     .build()?;
-/// let client = AuthLayer::with_client(cfg, auth.clone()).layer(api.clone());
+/// let client = AuthLayer::builder(cfg).http_client(auth.clone()).build()?.layer(api.clone());
 ///
 /// let request = http::Request::get("https://api.example.com/items").body(String::new())?;
 /// assert_eq!(client.oneshot(request).await?.status(), 200);

@@ -1,17 +1,20 @@
-//! The built-in token client: reqwest, without anything that could carry credentials elsewhere.
+//! The HTTP clients for token requests: the built-in one, and an adapter for a `reqwest::Client` of the user's.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::{self, Handle};
 use tower_service::Service;
 
-use crate::types::{ConfigError, Secret};
+use super::tls::{self, ExtraRoots};
+use crate::types::{BoxError, ConfigError, Secret, TokenError, TokenErrorKind};
 
 /// What the built-in client can be told.
 #[derive(Clone)]
@@ -20,73 +23,47 @@ pub(crate) struct BuiltInClientSettings {
     pub(crate) proxy: Option<Secret<String>>,
     /// Further certificate authorities, each a PEM file's content.
     pub(crate) ca_pem: Vec<Vec<u8>>,
-    pub(crate) connect_timeout: Duration,
+    /// `None`: 5 s.
+    pub(crate) connect_timeout: Option<Duration>,
 }
 
 impl BuiltInClientSettings {
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
     /// Whether anything was set.
     pub(crate) fn is_changed(&self) -> bool {
-        self.proxy.is_some() || !self.ca_pem.is_empty() || self.connect_timeout != Self::default().connect_timeout
+        self.proxy.is_some() || !self.ca_pem.is_empty() || self.connect_timeout.is_some()
     }
 
+    /// Checks the settings, without I/O. The HTTP client itself is made by the first token request.
+    ///
     /// `is_local`: an endpoint is on this machine. Plain http is allowed there because nobody listens, so that it must not
     /// go through a proxy that the environment names for all.
     ///
     /// # Errors
-    /// A proxy that is no URL, a certificate that is not PEM, a TLS library that cannot start.
+    /// A proxy that is no URL, a certificate that is not PEM.
     pub(crate) fn build(&self, is_local: bool) -> Result<BuiltInClient, ConfigError> {
-        // Compression is a feature of reqwest that another crate may have turned on.
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .connect_timeout(self.connect_timeout)
-            .tls_certs_merge(self.certificates()?);
-        if let Some(proxy) = &self.proxy {
+        let proxy = match &self.proxy {
             // The errors below quote what they were given; a proxy's URL may hold a password.
-            let proxy = reqwest::Proxy::all(proxy.expose()).map_err(|_| {
+            Some(proxy) => Proxy::Configured(reqwest::Proxy::all(proxy.expose()).map_err(|_| {
                 ConfigError::new(
                     "the proxy is not a URL",
                     "write it as http://host:port or http://user:password@host:port",
                 )
-            })?;
-            builder = builder.proxy(proxy);
-        } else if is_local {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|_| {
-            ConfigError::new(
-                "the HTTP client for token requests cannot be built",
-                "check the certificates given and those of the system (package `ca-certificates`)",
-            )
-        })?;
-        Ok(BuiltInClient(client))
-    }
-
-    fn certificates(&self) -> Result<Vec<reqwest::Certificate>, ConfigError> {
-        let mut all = Vec::new();
-        for pem in &self.ca_pem {
-            match reqwest::Certificate::from_pem_bundle(pem) {
-                Ok(certificates) if !certificates.is_empty() => all.extend(certificates),
-                _ => {
-                    return Err(ConfigError::new(
-                        "a certificate authority is not PEM",
-                        "it begins with `-----BEGIN CERTIFICATE-----`",
-                    ));
-                }
-            }
-        }
-        Ok(all)
+            })?),
+            None if is_local => Proxy::Off,
+            None => Proxy::FromEnvironment,
+        };
+        let connect_timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT);
+        let roots = ExtraRoots::from_pem(&self.ca_pem)?;
+        let plan = Plan { proxy, roots, connect_timeout, clients: Mutex::default() };
+        Ok(BuiltInClient { plan: Arc::new(plan), ready: None })
     }
 }
 
 impl Default for BuiltInClientSettings {
     fn default() -> Self {
-        Self { proxy: None, ca_pem: Vec::new(), connect_timeout: Duration::from_secs(5) }
+        Self { proxy: None, ca_pem: Vec::new(), connect_timeout: None }
     }
 }
 
@@ -100,47 +77,218 @@ impl fmt::Debug for BuiltInClientSettings {
     }
 }
 
-/// An HTTP service for token requests: no redirects, no cookies, no retries, no decompression.
-#[derive(Clone, Debug)]
-pub(crate) struct BuiltInClient(reqwest::Client);
+/// The HTTP client of [`AuthLayer::new`](crate::AuthLayer::new): TLS by rustls, no redirects, no cookies, no retries, no
+/// decompression.
+///
+/// You never name this type, except in a tower layer of your own that is generic over the token endpoint's client.
+///
+/// The connections are opened by the first token request. Connections belong to the tokio runtime that opened them, so
+/// each runtime in which this layer makes token requests has its own (the eight used last, if there are more). What TLS
+/// needs is loaded once for the whole process.
+#[derive(Clone)]
+pub struct BuiltInClient {
+    plan: Arc<Plan>,
+    /// Of the runtime that `poll_ready` was called in.
+    ready: Option<reqwest::Client>,
+}
+
+/// A checked configuration, and the clients made of it so far.
+struct Plan {
+    proxy: Proxy,
+    roots: ExtraRoots,
+    connect_timeout: Duration,
+    clients: Mutex<Vec<(runtime::Id, reqwest::Client)>>,
+}
+
+enum Proxy {
+    Configured(reqwest::Proxy),
+    FromEnvironment,
+    Off,
+}
+
+impl BuiltInClient {
+    /// A program that makes a runtime for each request must not collect their clients.
+    const RUNTIMES: usize = 8;
+
+    /// Loads what TLS needs, and makes a client to see whether it can be made.
+    ///
+    /// # Errors
+    /// The system has no certificates, or TLS cannot be set up.
+    pub(crate) fn prepare(&self) -> Result<(), ConfigError> {
+        let made = match Handle::try_current() {
+            Ok(runtime) => self.plan.client(&runtime).map(drop),
+            Err(_) => self.plan.make().map(drop),
+        };
+        made.map_err(|_| {
+            ConfigError::new(
+                "the HTTP client for token requests cannot be made",
+                "check the certificates given and those of the system (package `ca-certificates`)",
+            )
+        })
+    }
+}
+
+impl Plan {
+    fn client(&self, runtime: &Handle) -> Result<reqwest::Client, TokenError> {
+        let id = runtime.id();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = clients.iter().position(|(of, _)| *of == id);
+        let entry = match found {
+            Some(at) => clients.remove(at),
+            None => (id, self.make()?),
+        };
+        let client = entry.1.clone();
+        // The one used last stands last.
+        clients.push(entry);
+        let too_old = (clients.len() > BuiltInClient::RUNTIMES).then(|| clients.remove(0));
+        drop(clients);
+        drop(too_old);
+        Ok(client)
+    }
+
+    fn make(&self) -> Result<reqwest::Client, TokenError> {
+        // Compression is a feature of reqwest that another crate may have turned on.
+        let builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .connect_timeout(self.connect_timeout)
+            .tls_backend_preconfigured(tls::client_config(&self.roots).map_err(|_| cannot_be_made())?);
+        let builder = match &self.proxy {
+            Proxy::Configured(proxy) => builder.proxy(proxy.clone()),
+            Proxy::FromEnvironment => builder,
+            Proxy::Off => builder.no_proxy(),
+        };
+        builder.build().map_err(|_| cannot_be_made())
+    }
+}
+
+/// Without the library's error, whose text may be anything.
+fn cannot_be_made() -> TokenError {
+    TokenError::new(TokenErrorKind::NoHttpClient)
+}
 
 impl Service<Request<Full<Bytes>>> for BuiltInClient {
     type Response = Response<reqwest::Body>;
+    type Error = BoxError;
+    type Future = BoxResponse<BoxError>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.ready.is_none() {
+            let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
+            self.ready = Some(self.plan.client(&runtime)?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        match self.ready.take() {
+            Some(client) => {
+                let sending = send(client, request);
+                Box::pin(async move { sending.await.map_err(Into::into) })
+            }
+            None => Box::pin(async { Err("`poll_ready` was not called".into()) }),
+        }
+    }
+}
+
+impl fmt::Debug for BuiltInClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltInClient").finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`reqwest::Client`] of yours usable for token requests: with a client certificate, other roots, a resolver.
+///
+/// Build the client without redirects (`reqwest::redirect::Policy::none()`): one that follows them would carry the
+/// client's secret to another host. An example is at [`ClientAuth::mtls`](crate::ClientAuth::mtls).
+///
+/// Errors do not name the URL, since keys may be in its query.
+#[derive(Clone, Debug)]
+pub struct ReqwestClient(reqwest::Client);
+
+impl ReqwestClient {
+    /// Wraps this client. Cloning it shares its connections.
+    pub fn new(client: reqwest::Client) -> Self {
+        Self(client)
+    }
+
+    /// The client inside.
+    pub fn get_ref(&self) -> &reqwest::Client {
+        &self.0
+    }
+
+    /// The client inside.
+    pub fn into_inner(self) -> reqwest::Client {
+        self.0
+    }
+}
+
+impl From<reqwest::Client> for ReqwestClient {
+    fn from(client: reqwest::Client) -> Self {
+        Self(client)
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for ReqwestClient {
+    type Response = Response<reqwest::Body>;
     type Error = reqwest::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, reqwest::Error>> + Send>>;
+    type Future = BoxResponse<reqwest::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        let client = self.0.clone();
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let Ok(body) = body.collect().await;
-            let request = Request::from_parts(head, body.to_bytes());
-            // A URL in an error tells the query, where keys may be.
-            let request = reqwest::Request::try_from(request).map_err(reqwest::Error::without_url)?;
-            client.execute(request).await.map(Response::from).map_err(reqwest::Error::without_url)
-        })
+        Box::pin(send(self.0.clone(), request))
     }
+}
+
+type BoxResponse<E> = Pin<Box<dyn Future<Output = Result<Response<reqwest::Body>, E>> + Send>>;
+
+async fn send(client: reqwest::Client, request: Request<Full<Bytes>>) -> reqwest::Result<Response<reqwest::Body>> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = body.collect().await;
+    let request = Request::from_parts(head, body.to_bytes());
+    // A URL in an error tells the query, where keys may be.
+    let request = reqwest::Request::try_from(request).map_err(reqwest::Error::without_url)?;
+    client.execute(request).await.map(Response::from).map_err(reqwest::Error::without_url)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
-    #[test]
-    fn it_is_built_outside_a_runtime() {
-        assert!(BuiltInClientSettings::default().build(false).is_ok());
+    fn built() -> BuiltInClient {
+        BuiltInClientSettings::default().build(false).unwrap()
+    }
+
+    fn clients(client: &BuiltInClient) -> usize {
+        client.plan.clients.lock().unwrap().len()
+    }
+
+    fn current_thread() -> runtime::Runtime {
+        runtime::Builder::new_current_thread().build().unwrap()
+    }
+
+    async fn make_ready(client: &mut BuiltInClient) -> Result<(), BoxError> {
+        poll_fn(|cx| client.poll_ready(cx)).await
     }
 
     #[test]
     fn what_is_wrong_is_told_without_quoting_it() {
         let proxy = Some(Secret::from("http://user:canary@"));
         let bad_proxy = BuiltInClientSettings { proxy, ..Default::default() };
-        let bad_ca = BuiltInClientSettings { ca_pem: vec![b"canary".to_vec()], ..Default::default() };
-        for settings in [bad_proxy, bad_ca] {
+        let no_pem = BuiltInClientSettings { ca_pem: vec![b"canary".to_vec()], ..Default::default() };
+        let pem = b"-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n";
+        let no_certificate = BuiltInClientSettings { ca_pem: vec![pem.to_vec()], ..Default::default() };
+        for settings in [bad_proxy, no_pem, no_certificate] {
             let error = settings.build(false).unwrap_err();
             assert!(!format!("{error} {error:?} {settings:?}").contains("canary"));
         }
@@ -148,9 +296,36 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_tells_no_url() {
-        let mut client = BuiltInClientSettings::default().build(false).unwrap();
-        let request = Request::post("/token?key=canary").body(Full::default()).unwrap();
-        let error = client.call(request).await.unwrap_err();
+        let request = || Request::post("/token?key=canary").body(Full::default()).unwrap();
+        let mut client = built();
+        make_ready(&mut client).await.unwrap();
+        let error = client.call(request()).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
+        let error = ReqwestClient::new(reqwest::Client::new()).call(request()).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    /// Connections die with the runtime that opened them.
+    #[test]
+    fn each_runtime_has_a_client_of_its_own_made_at_its_first_request() {
+        let client = built();
+        client.prepare().unwrap();
+        assert_eq!(clients(&client), 0, "no runtime, no client");
+        let (one, other) = (current_thread(), current_thread());
+        for runtime in [&one, &other, &one] {
+            runtime.block_on(make_ready(&mut client.clone())).unwrap();
+        }
+        assert_eq!(clients(&client), 2);
+        for _ in 0..20 {
+            current_thread().block_on(make_ready(&mut client.clone())).unwrap();
+        }
+        assert_eq!(clients(&client), BuiltInClient::RUNTIMES);
+    }
+
+    #[test]
+    fn outside_a_runtime_it_is_an_error() {
+        let mut client = built();
+        let error = futures_util::FutureExt::now_or_never(make_ready(&mut client)).unwrap().unwrap_err();
+        assert_eq!(error.downcast_ref::<TokenError>().unwrap().kind(), TokenErrorKind::NoRuntime);
     }
 }

@@ -47,7 +47,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 ///     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", client_auth)
 ///         .origin("https://api.example.com")
 ///         .build()?;
-///     AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+///     AuthLayer::builder(cfg).http_client(http_client.clone()).build()?.handle().warm_up().await?;
 ///     let request = http_client.requests().remove(0);
 ///     let body = String::from_utf8(request.body.to_vec())?;
 ///     Ok((request.header("authorization").map(str::to_owned), body.replace("grant_type=client_credentials", "…")))
@@ -157,7 +157,7 @@ impl ClientAuth {
     ///     .origin("https://api.example.com")
     ///     .build()?;
     /// let http_client = AuthServer::new(TestClock::new());
-    /// AuthLayer::with_client(cfg, http_client.clone()).handle().warm_up().await?;
+    /// AuthLayer::builder(cfg).http_client(http_client.clone()).build()?.handle().warm_up().await?;
     /// let sent = &http_client.requests()[0];
     /// assert_eq!(sent.param("client_assertion_type").as_deref(), Some(ClientAuth::JWT_BEARER));
     /// assert_eq!(sent.param("client_assertion").as_deref(), Some("eyJhbGciOiJSUzI1NiJ9.e30.c2ln"));
@@ -199,7 +199,7 @@ impl ClientAuth {
     /// let cfg = AuthConfig::client_credentials("https://mtls.auth.example.com/token", ClientAuth::mtls("id"))
     ///     .origin("https://api.example.com")
     ///     .build()?;
-    /// let layer = AuthLayer::with_client(cfg, http_client.clone());
+    /// let layer = AuthLayer::builder(cfg).http_client(http_client.clone()).build()?;
     /// layer.handle().warm_up().await?;
     /// assert_eq!(http_client.requests()[0].param("client_id").as_deref(), Some("id"));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -299,30 +299,6 @@ impl ClientAuth {
         #[cfg(feature = "jwt")]
         self.assertion.validate(matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_)))?;
         self.secret().map_or(Ok(()), |secret| secret.validate(self.secret_name()))
-    }
-
-    /// Whether both authenticate the same client in the same way; secrets are not compared.
-    pub(crate) fn is_like(&self, other: &ClientAuth) -> bool {
-        let same_secret = match (self.secret(), other.secret()) {
-            (Some(one), Some(other)) => one.is_like(other),
-            (None, None) => true,
-            _ => false,
-        };
-        #[cfg(feature = "jwt")]
-        if let (Method::PrivateKeyJwt(one), Method::PrivateKeyJwt(other)) = (&self.method, &other.method)
-            && !one.is_like(other)
-        {
-            return false;
-        }
-        #[cfg(feature = "jwt")]
-        if self.assertion != other.assertion {
-            return false;
-        }
-        let same_type = match (&self.method, &other.method) {
-            (Method::Assertion(one, _), Method::Assertion(other, _)) => one == other,
-            _ => true,
-        };
-        self.id == other.id && self.method_name() == other.method_name() && same_type && same_secret
     }
 
     /// Whether another reading of the secret or the key may find another.
@@ -648,7 +624,5 @@ mod tests {
         let holder = credentials.clone();
         credentials.replace(ClientAuth::body("id", "new")).unwrap();
         assert_eq!(holder.load().secret().unwrap().fixed().unwrap().expose(), "new");
-        assert!(holder.load().is_like(&ClientAuth::body("id", "other")));
-        assert!(!holder.load().is_like(&ClientAuth::basic("id", "other")));
     }
 }

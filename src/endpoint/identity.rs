@@ -19,7 +19,7 @@ impl<C> TokenEndpoint<C> {
         if let Some(first) = &self.first_refresh_token {
             digest.field("first refresh token", first.expose());
         }
-        StoreIdentity::of_client(digest, Arc::new(self.shared.credentials.clone()))
+        StoreIdentity::of_client(digest, Arc::new(self.shared.credentials.clone()), &self.shared.store)
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     use crate::types::{Scopes, Secret, SecretSource, SystemClock};
 
     fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {
-        let endpoint = TokenEndpoint::new((), Arc::new(settings), Credentials::new(auth), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts((), Arc::new(settings), Credentials::new(auth), Arc::new(SystemClock));
         endpoint.identity().key(None, None)
     }
 
@@ -159,7 +159,7 @@ mod tests {
         }
         let with_token = |token: &str| {
             let credentials = Credentials::new(auth());
-            let endpoint = TokenEndpoint::new((), Arc::new(plain()), credentials, Arc::new(SystemClock));
+            let endpoint = TokenEndpoint::from_parts((), Arc::new(plain()), credentials, Arc::new(SystemClock));
             endpoint.starting_with(Some(Secret::from(token))).identity().key(None, None)
         };
         assert!(keys.insert(with_token("anna's")) && keys.insert(with_token("berta's")));
@@ -183,7 +183,7 @@ mod tests {
     fn credentials_differ_by_their_secret_and_are_unknown_where_it_may_change() {
         let made_by = |auth: ClientAuth| {
             let credentials = Credentials::new(auth);
-            TokenEndpoint::new((), Arc::new(plain()), credentials, Arc::new(SystemClock)).identity().made_by()
+            TokenEndpoint::from_parts((), Arc::new(plain()), credentials, Arc::new(SystemClock)).identity().made_by()
         };
         assert_eq!(made_by(auth()), made_by(auth()));
         assert_ne!(made_by(auth()), made_by(ClientAuth::basic("id", "another")));
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_replaced_client_is_another_identity_at_once() {
         let credentials = Credentials::new(auth());
-        let endpoint = TokenEndpoint::new((), Arc::new(plain()), credentials.clone(), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts((), Arc::new(plain()), credentials.clone(), Arc::new(SystemClock));
         let identity = endpoint.identity();
         let (key, made_by) = (identity.key(None, None), identity.made_by());
         credentials.replace(ClientAuth::basic("id", "rotated")).unwrap();

@@ -19,6 +19,7 @@ use tower_service::Service;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
 use crate::engine::{EnginePolicy, Env, Table};
+use crate::store::{StoreAccess, StoreSlot};
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
@@ -38,9 +39,13 @@ mod revocation;
 mod settings;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "reqwest")]
+mod tls;
 mod transport;
 mod wire;
 
+#[cfg(feature = "reqwest")]
+pub use client::{BuiltInClient, ReqwestClient};
 pub use client_auth::ClientAuth;
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
@@ -48,7 +53,7 @@ pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange}
 
 pub(crate) use answer::{AnswerSettings, Redactor};
 #[cfg(feature = "reqwest")]
-pub(crate) use client::{BuiltInClient, BuiltInClientSettings};
+pub(crate) use client::BuiltInClientSettings;
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
@@ -72,8 +77,23 @@ use wire::Material;
 /// A refresh token is used where there is one. If it turns out dead (`invalid_grant`), or the refresh URL does not
 /// exist (404, 405, 410), the configured grant is used within the same call.
 ///
-/// [`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint) makes one of a configuration, for your layers around
-/// it.
+/// [`AuthLayer`](crate::AuthLayer) makes one for itself. By itself it is for programs that want tokens and no middleware.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use tower::ServiceExt;
+/// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+/// use tower_oauth2_client::{AuthConfig, ClientAuth, TokenEndpoint, TokenRequest};
+///
+/// # tokio_test::block_on(async {
+/// let http_client = AuthServer::new(TestClock::new());
+/// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
+///     .origin("https://api.example.com")
+///     .build()?;
+/// let token = TokenEndpoint::new(&cfg, http_client).oneshot(TokenRequest::default()).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # }
+/// ```
 pub struct TokenEndpoint<C> {
     client: C,
     shared: Arc<Shared>,
@@ -90,6 +110,8 @@ struct Shared {
     assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
     warned: AtomicBool,
+    /// The store around this endpoint, if there is one.
+    store: Arc<StoreSlot>,
     #[cfg(feature = "dpop")]
     prover: Option<Prover>,
 }
@@ -136,7 +158,7 @@ fn origin_of(url: &Uri) -> String {
 }
 
 impl<C> TokenEndpoint<C> {
-    pub(crate) fn new(
+    pub(crate) fn from_parts(
         client: C,
         settings: Arc<EndpointSettings>,
         credentials: Credentials,
@@ -151,8 +173,14 @@ impl<C> TokenEndpoint<C> {
             metadata: MetadataCache::default(),
             assertions: OnceLock::new(),
             warned: AtomicBool::new(false),
+            store: Arc::default(),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
+    }
+
+    /// The store that was put around this endpoint.
+    pub(crate) fn store(&self) -> Option<Arc<dyn StoreAccess>> {
+        self.shared.store.get()
     }
 
     pub(crate) fn starting_with(mut self, refresh_token: Option<Secret<String>>) -> Self {
@@ -175,7 +203,8 @@ where
         if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
             let credentials = Credentials::new(first_leg.client_auth.clone());
             let settings = Arc::new(first_leg.settings.clone());
-            let endpoint = TokenEndpoint::new(self.client.clone(), settings, credentials, self.shared.clock.clone());
+            let endpoint =
+                TokenEndpoint::from_parts(self.client.clone(), settings, credentials, self.shared.clock.clone());
             let env = Env::new(erase(endpoint), self.shared.clock.clone(), EnginePolicy::default(), None);
             let _ = self.shared.assertions.set(Table::new(env, None));
         }
@@ -385,6 +414,10 @@ where
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
         let carried = self.request.refresh_token.as_ref().filter(|_| asking == GrantKind::RefreshToken);
         if let Some(refresh_token) = carried {
+            if !self.context.may_send() {
+                let error = TokenError::new(TokenErrorKind::Aborted);
+                return Err(error.with_detail("the lease ended before the refresh token was sent").into());
+            }
             self.context.report.sending(refresh_token);
         }
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;

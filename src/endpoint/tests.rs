@@ -134,7 +134,7 @@ impl Server {
                 }
             }
         });
-        TokenEndpoint::new(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock))
+        TokenEndpoint::from_parts(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock))
     }
 }
 
@@ -620,7 +620,7 @@ mod flow {
         });
         let credentials = Credentials::new(ClientAuth::body("id", "old"));
         let settings = Arc::new(settings("https://a.example/t"));
-        let endpoint = TokenEndpoint::new(client, settings, credentials.clone(), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(client, settings, credentials.clone(), Arc::new(SystemClock));
         endpoint.clone().oneshot(TokenRequest::default()).await.unwrap();
         credentials.replace(ClientAuth::body("id", "new")).unwrap();
         endpoint.oneshot(TokenRequest::default()).await.unwrap();
@@ -634,7 +634,7 @@ mod flow {
         let (client, mut handle) = tower_test::mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
         handle.allow(2);
         let credentials = Credentials::new(body_auth());
-        let endpoint = TokenEndpoint::new(client, Arc::new(spry()), credentials, Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(client, Arc::new(spry()), credentials, Arc::new(SystemClock));
         let call = tokio::spawn(endpoint.oneshot(with_refresh_token("R")));
         for (status, body) in [(400, r#"{"error":"invalid_grant"}"#), (200, TOKEN)] {
             let (_, send) = handle.next_request().await.unwrap();

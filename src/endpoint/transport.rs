@@ -8,6 +8,10 @@ use crate::types::{BoxError, CertificateTrouble, Phase, TokenError, TokenErrorKi
 
 /// An error of the HTTP service. `sent`: it had the request.
 pub(super) fn failed(error: BoxError, sent: bool) -> Failed {
+    // Ours: there is no client to send with, or no runtime.
+    if let Some(own) = error.downcast_ref::<TokenError>() {
+        return own.clone().into();
+    }
     let error = describe(&*error);
     let answer_lost = sent && !error.is_connect();
     let kind = if error.is_timeout() { TokenErrorKind::Timeout } else { TokenErrorKind::Unreachable };

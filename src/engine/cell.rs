@@ -236,6 +236,7 @@ impl Cell {
         let decision = classify(state.situation(current.as_deref(), &now));
         let read = match (decision, current) {
             (Decision::Go, Some(current)) => Read::Ready(current),
+            (Decision::GoAndRefresh, Some(current)) if env.is_closing() => Read::Ready(current),
             (Decision::GoAndRefresh, Some(current)) => {
                 // No runtime, no refresh: the token is good still, and the next request tries again.
                 let _ = self.join_or_start(&mut state, env, &now, false, &mut after);
@@ -374,6 +375,7 @@ impl Cell {
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
+    #[cfg(test)]
     pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
         // Only a token that a store has says when it was asked for; its refresh token is a copy.
         let owner = match token.asked_at {

@@ -1,6 +1,7 @@
 //! `Env`: what the cells of one configuration have in common: source, clocks, policy, randomness.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
@@ -98,6 +99,8 @@ pub(crate) struct Env {
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
+    /// No renewal begins in the background any more.
+    is_closing: AtomicBool,
 }
 
 impl Env {
@@ -107,7 +110,24 @@ impl Env {
         policy: EnginePolicy,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        Self { source, clock, policy, draw: Draw::default(), fixed_tenant, coarse_clock: CoarseClock::new() }
+        Self {
+            source,
+            clock,
+            policy,
+            draw: Draw::default(),
+            fixed_tenant,
+            coarse_clock: CoarseClock::new(),
+            is_closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on no renewal begins in the background: the program is about to end.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Uniform in `[0, 1)`.
@@ -133,6 +153,7 @@ impl Env {
             deadline: rt::deadline(self.policy.refresh_deadline),
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
+            may_send: None,
         }
     }
 

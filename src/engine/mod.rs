@@ -20,7 +20,7 @@ mod shards;
 mod sync;
 mod table;
 
-pub(crate) use cell::{Cell, Read, Rejection};
+pub(crate) use cell::{Cell, Read, Rejection, Revocable};
 pub(crate) use current::Current;
 pub(crate) use endpoint_limits::{EndpointLimits, Limited};
 pub(crate) use env::{EnginePolicy, Env};

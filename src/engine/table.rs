@@ -109,8 +109,8 @@ impl OnTimer for Table {
         self.others.trim(self.time());
         // What is in somebody's hands now goes later, though nobody asks any more.
         if self.others.is_over()
-            && !self.sweeping.swap(true, Ordering::Relaxed)
             && let Some(runtime) = rt::Runtime::current()
+            && !self.sweeping.swap(true, Ordering::Relaxed)
         {
             let sweep = Sweep(Arc::downgrade(&self));
             runtime.spawn(async move { sweep.run().await });

@@ -6,15 +6,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
-use crate::engine::{Cell, Partition};
+use crate::engine::{Cell, Partition, Revocable};
 use crate::setup::Setup;
 use crate::store::{StoreError, StoredToken};
-use crate::token::{RefreshOwner, Token};
-use crate::types::{ConfigError, Secret, TenantId, TokenError, TokenErrorKind};
+use crate::token::{RefreshOwner, Token, TokenRequest};
+use crate::types::{ConfigError, Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
 pub use stats::Stats;
 
-/// The handle to a layer's tokens: look, renew, replace. Cheap to clone.
+/// The handle to a layer's tokens: look at them, renew them, replace them. Cheap to clone.
+///
+/// A layer may have several tokens: one for each tenant, where [`Tenant`](crate::Tenant) says so, and one for each set of
+/// [`Scopes`] that requests ask for. [`for_tenant`](AuthHandle::for_tenant) and [`for_scopes`](AuthHandle::for_scopes)
+/// narrow a handle to one of them. What is not named is as the configuration says.
 ///
 /// ```
 /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
@@ -32,11 +36,60 @@ pub use stats::Stats;
 #[derive(Clone)]
 pub struct AuthHandle {
     pub(crate) setup: Arc<Setup>,
+    /// The tenant that this handle is narrowed to.
+    tenant: Option<TenantId>,
+    /// The scopes that this handle is narrowed to.
+    pub(crate) scopes: Option<Scopes>,
 }
 
 impl AuthHandle {
     pub(crate) fn new(setup: Arc<Setup>) -> Self {
-        Self { setup }
+        Self { setup, tenant: None, scopes: None }
+    }
+
+    /// This handle, narrowed to one tenant's token, in place of the tenant that it was narrowed to.
+    ///
+    /// Where all tenants share a token, the narrowed handle is for that one. Nothing is kept for a tenant before its token
+    /// is asked for.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let source = tower::service_fn(|request: TokenRequest| async move {
+    ///     let tenant = request.tenant.ok_or_else(TokenError::sign_in_again)?;
+    ///     Token::bearer(&format!("token-of-{}", tenant.as_str())).map_err(TokenError::permanent)
+    /// });
+    /// let tenant = Tenant::header("x-account").per_tenant_tokens();
+    /// let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build()?;
+    /// let auth = AuthLayer::with_source(cfg, source).handle();
+    ///
+    /// let clinic = auth.for_tenant(&TenantId::new("clinic")?);
+    /// assert_eq!(clinic.token().await?.access_token(), "token-of-clinic");
+    /// clinic.invalidate(); // the other tenants keep theirs
+    /// assert_eq!(clinic.stats().token_requests, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        Self { tenant: Some(tenant.clone()), ..self.clone() }
+    }
+
+    /// This handle, narrowed to the token of a request with these scopes in its extensions, in place of the scopes that it
+    /// was narrowed to.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Scopes, Token, TokenError, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|request: TokenRequest| async move {
+    /// #     let scopes = request.scopes.map_or("all".to_owned(), |scopes| scopes.as_str().to_owned());
+    /// #     Token::bearer(&format!("token-to-{scopes}")).map_err(TokenError::permanent)
+    /// # });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let reports = layer.handle().for_scopes(Scopes::new(["reports"])?);
+    /// assert_eq!(reports.token().await?.access_token(), "token-to-reports");
+    /// # Ok(()) }
+    /// ```
+    pub fn for_scopes(&self, scopes: Scopes) -> Self {
+        Self { scopes: Some(scopes), ..self.clone() }
     }
 
     /// The current token, waiting for one if there is none.
@@ -56,37 +109,11 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its token,
-    /// there is none without one: use [`tenant_token`](AuthHandle::tenant_token).
+    /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its own token,
+    /// [`Refused`](TokenErrorKind::Refused) on a handle that is not narrowed by [`for_tenant`](AuthHandle::for_tenant).
     pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
-        self.without_tenant()?;
-        self.setup.table.token(Partition::default()).await
-    }
-
-    /// The current token for a tenant; where tokens are shared, the one token.
-    ///
-    /// ```
-    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Tenant, TenantId, Token, TokenError, TokenRequest};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let source = tower::service_fn(|request: TokenRequest| async move {
-    ///     let tenant = request.tenant.ok_or_else(TokenError::sign_in_again)?;
-    ///     Token::bearer(&format!("token-of-{}", tenant.as_str())).map_err(TokenError::permanent)
-    /// });
-    /// let tenant = Tenant::header("x-account").per_tenant_tokens();
-    /// let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build()?;
-    /// let auth = AuthLayer::with_source(cfg, source).handle();
-    ///
-    /// let clinic = TenantId::new("clinic")?;
-    /// assert_eq!(auth.tenant_token(&clinic).await?.access_token(), "token-of-clinic");
-    /// auth.invalidate_tenant(&clinic); // the other tenants keep theirs
-    /// assert_eq!(auth.tenant_stats(&clinic).map(|stats| stats.token_requests), Some(1));
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`token`](AuthHandle::token).
-    pub async fn tenant_token(&self, tenant: &TenantId) -> Result<Token, Arc<TokenError>> {
-        self.setup.table.token(self.partition(tenant)).await
+        self.names_one_token()?;
+        self.setup.table.token(self.partition()).await
     }
 
     /// Fetches the token before the first request needs it; returns at once if there is one.
@@ -97,21 +124,56 @@ impl AuthHandle {
         self.token().await.map(drop)
     }
 
-    /// Forgets every token, every remembered failure and every pause: no request that starts after this uses an old
-    /// token.
+    /// Forgets the tokens, the remembered failures and the pauses after them: no request that starts after this uses an
+    /// old token. On a narrowed handle it is one token, otherwise all of them.
     ///
-    /// A token request under way goes on and its token is used, since it is newer. Refresh tokens are kept. The next
+    /// A token request in flight goes on and its token is used, since it is newer. Refresh tokens are kept. The next
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
-    /// forgotten, whoever asked for it; a failure that the store remembers still counts, as it is everybody's.
+    /// forgotten, whoever asked for it; a failure that the store remembers stands, since it belongs to all processes.
+    ///
+    /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): of many callers who say so, one token request
+    /// comes.
     pub fn invalidate(&self) {
-        self.setup.limits.probe_now();
-        self.setup.table.all_cells().iter().for_each(|cell| cell.invalidate());
+        if self.is_narrowed() {
+            self.existing_cell().iter().for_each(|cell| cell.invalidate());
+        } else {
+            self.setup.limits.probe_now();
+            self.setup.table.all_cells().iter().for_each(|cell| cell.invalidate());
+        }
     }
 
-    /// The same for one tenant's token, where tokens are per tenant; where they are shared, for the one token.
-    pub fn invalidate_tenant(&self, tenant: &TenantId) {
-        if let Some(cell) = self.existing_cell(tenant) {
-            cell.invalidate();
+    /// Says that an API has rejected this token, where it was used without the layer: the next call of
+    /// [`token`](AuthHandle::token) waits for a newer one.
+    ///
+    /// It is what the layer does after a 401 that names the token. However many callers reject the same token, one token
+    /// request is made, and none if there is a newer token already. Rejections that refreshing does not heal are limited as
+    /// for requests (at most 13 token requests a minute). The refresh starts at once; outside of a tokio runtime it starts
+    /// with the next call of `token`.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # static N: AtomicUsize = AtomicUsize::new(0);
+    /// # let source = tower::service_fn(|_: TokenRequest| async {
+    /// #     Token::bearer(&N.fetch_add(1, Ordering::Relaxed).to_string()).map_err(TokenError::permanent)
+    /// # });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let auth = layer.handle();
+    /// let token = auth.token().await?;
+    /// // A WebSocket server, say, closes the connection with "token revoked".
+    /// auth.reject(&token);
+    /// auth.reject(&token); // somebody else with the same token: no further token request
+    /// assert_ne!(auth.token().await?.access_token(), token.access_token());
+    /// assert_eq!(auth.stats().token_requests, 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn reject(&self, token: &Token) {
+        let Some(cell) = self.existing_cell() else { return };
+        if let Some(current) = cell.revocable().current
+            && current.token.is_same_as(token)
+        {
+            cell.reject(self.setup.table.env(), current.generation, true);
         }
     }
 
@@ -147,10 +209,17 @@ impl AuthHandle {
         Ok(())
     }
 
-    /// Hands in a token from elsewhere, such as an interactive sign-in: the very next request uses it.
+    /// Sets a token from elsewhere, such as a sign-in of your own: the very next request uses it.
     ///
-    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request under
-    /// way does not publish; who waits for it goes on with the token handed in.
+    /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request in flight
+    /// does not publish; whoever waits for it goes on with the token that was set. On a handle for a tenant or for scopes
+    /// whose source cannot fetch another token, bring a refresh token with it: without one, the token goes with its
+    /// partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
+    ///
+    /// With a store the token is stored first, so that it survives a crash and other processes have it, then used. It waits
+    /// while another process asks for this token, at most for the
+    /// [`refresh_deadline`](crate::AuthConfigBuilder::refresh_deadline). Dropping the future leaves the token stored or not,
+    /// and not in use here. Without a store the future is ready at once.
     ///
     /// ```
     /// # use tower_oauth2_client::{AuthConfig, AuthLayer, TokenError, TokenRequest};
@@ -163,67 +232,34 @@ impl AuthHandle {
     /// let signed_in = Token::bearer("from-the-sign-in")?
     ///     .expires_in(Duration::from_secs(3600))
     ///     .with_refresh_token(RefreshToken::Replace(Secret::from("its-refresh-token")));
-    /// layer.handle().hand_in(signed_in)?;
+    /// layer.handle().set_token(signed_in).await?;
     /// assert_eq!(layer.handle().token().await?.access_token(), "from-the-sign-in");
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// A token that has expired already, where such tokens must be discarded. A token of the scheme `DPoP` where no key is
-    /// configured: no API would take it without a proof.
-    pub fn hand_in(&self, token: Token) -> Result<(), Arc<TokenError>> {
-        self.without_tenant()?;
+    /// - [`NotStored`](TokenErrorKind::NotStored): the store did not take it. The token is used nevertheless, and its
+    ///   refresh token's successor is stored at the next renewal.
+    /// - [`ClockSkew`](TokenErrorKind::ClockSkew): it has expired already, and such tokens are to be
+    ///   [discarded](crate::AuthConfigBuilder::discard_expired).
+    /// - [`Refused`](TokenErrorKind::Refused): it is of the scheme `DPoP` and no key is configured, so that no API would take
+    ///   it; or each tenant has its own token and this handle names none.
+    pub async fn set_token(&self, token: Token) -> Result<(), Arc<TokenError>> {
+        self.names_one_token()?;
         self.can_be_proved(&token)?;
-        self.setup.table.default_cell().hand_in(self.setup.table.env(), token)
-    }
-
-    /// The same for one tenant. Where the source cannot fetch another, bring a refresh token with it: without one, the
-    /// token goes with its partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
-    ///
-    /// # Errors
-    /// As [`hand_in`](AuthHandle::hand_in).
-    pub fn hand_in_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
-        self.can_be_proved(&token)?;
-        self.setup.table.cell(self.partition(tenant)).hand_in(self.setup.table.env(), token)
-    }
-
-    /// As [`hand_in`](AuthHandle::hand_in), for a layer with a store: stored first, so that it survives a crash and other
-    /// processes have it, then used.
-    ///
-    /// Without a store it is `hand_in`. A store that the layer was not made with, but that is somewhere around its token
-    /// source, is not known here: hand in what [`StoreLayer::keep`] returns.
-    ///
-    /// It waits while another process is asking for this token, at most as long as a token request may take. Dropping the
-    /// future leaves the token stored or not, and not handed in.
-    ///
-    /// # Errors
-    /// [`NotStored`](TokenErrorKind::NotStored): the token could not be stored. It is used nevertheless, and its refresh
-    /// token's successor is stored at the next renewal. Otherwise as [`hand_in`](AuthHandle::hand_in).
-    pub async fn keep(&self, token: Token) -> Result<(), Arc<TokenError>> {
-        self.without_tenant()?;
-        self.keep_in(Partition::default(), token).await
-    }
-
-    /// The same for one tenant.
-    ///
-    /// # Errors
-    /// As [`keep`](AuthHandle::keep).
-    pub async fn keep_tenant(&self, tenant: &TenantId, token: Token) -> Result<(), Arc<TokenError>> {
-        self.keep_in(self.partition(tenant), token).await
-    }
-
-    async fn keep_in(&self, partition: Partition, token: Token) -> Result<(), Arc<TokenError>> {
-        let table = &self.setup.table;
-        let kept = match &self.setup.store {
+        let (table, partition) = (&self.setup.table, self.partition());
+        let stored = match &self.setup.store {
             Some(store) => Some(store.keep(table.env().asking_now(&partition), token.clone()).await),
             None => None,
         };
-        let (token, number, owner, result) = match kept {
+        let (token, number, owner, result) = match stored {
             Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
                 let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
                 (token, None, RefreshOwner::Cell, Err(Arc::new(error)))
             }
+            // A store that this handle does not know returned it: its refresh token is a copy.
+            None if token.asked_at.is_some() => (token, None, RefreshOwner::Store { single_use: true }, Ok(())),
             None => (token, None, RefreshOwner::Cell, Ok(())),
         };
         table.cell(partition).set(table.env(), token, number, owner)?;
@@ -237,7 +273,7 @@ impl AuthHandle {
     /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
     /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
     ///
-    /// Where there is a store, what it has is revoked too, and taken out. AuxiliaryEndpoint processes have their copies of the access
+    /// Where there is a store, what it has is revoked too, and taken out. Other processes have their copies of the access
     /// token: the API rejects those that the server could revoke.
     ///
     /// ```
@@ -251,7 +287,7 @@ impl AuthHandle {
     ///     .revocation_url("https://auth.example.com/revoke")
     ///     .origin("https://api.example.com")
     ///     .build()?;
-    /// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+    /// let auth = AuthLayer::builder(cfg).http_client(http_client.clone()).build()?.handle();
     /// let token = auth.token().await?;
     /// auth.revoke().await?;
     /// assert!(!http_client.is_live(token.access_token()));
@@ -265,24 +301,80 @@ impl AuthHandle {
     /// servers cannot revoke access tokens: the error is [`Unsupported`](TokenErrorKind::Unsupported) then, the refresh
     /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
     pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
-        self.without_tenant()?;
-        self.revoke_in(Partition::default()).await
+        self.names_one_token()?;
+        let endpoint = self.endpoint()?;
+        let (held, asking) = self.held().await;
+        let (refresh_token, token) = match &self.setup.store {
+            Some(store) => store
+                .stored(asking.clone())
+                .await
+                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
+            None => (None, None),
+        };
+        // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
+        // renewed both.
+        for refresh_token in different(refresh_token, held.refresh_token.clone()) {
+            revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
+        }
+        let cell = self.setup.table.cell(self.partition());
+        cell.forget_refresh_token(&held);
+        let of = |token: &Token| Secret::from(token.access_token());
+        for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
+            revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
+        }
+        cell.forget(&held);
+        self.forget_stored(asking)
+            .await
+            .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
+        Ok(())
     }
 
-    /// The same for one tenant's tokens, where tokens are per tenant; where they are shared, for the one token.
+    /// Signs out here, whether or not the server can revoke anything: forgets the token and its refresh token, and takes
+    /// both out of the store.
+    ///
+    /// It waits for a token request in flight, so that what that one brings is forgotten too. Nothing is sent to the
+    /// authorization server, where both tokens stay good until they expire: use [`revoke`](AuthHandle::revoke) where there is
+    /// a revocation endpoint. A request made later gets a new token where the grant needs no person, and fails with
+    /// [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. A refresh token that the configuration itself names is
+    /// forgotten until the next start of the program. Other processes that share the store have their copies of the access
+    /// token until it is due for renewal.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenErrorKind, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let auth = layer.handle();
+    /// auth.set_token(Token::bearer("from-the-sign-in")?).await?;
+    /// auth.forget().await?;
+    /// assert_eq!(auth.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// As [`revoke`](AuthHandle::revoke).
-    pub async fn revoke_tenant(&self, tenant: &TenantId) -> Result<(), Arc<TokenError>> {
-        self.revoke_in(self.partition(tenant)).await
+    /// The store cannot be written: it has both tokens still, and this process has forgotten them. Call it again. Where each
+    /// tenant has its own token, [`Refused`](TokenErrorKind::Refused) on a handle that is not narrowed by
+    /// [`for_tenant`](AuthHandle::for_tenant).
+    pub async fn forget(&self) -> Result<(), Arc<TokenError>> {
+        self.names_one_token()?;
+        let (held, asking) = self.held().await;
+        self.setup.table.cell(self.partition()).forget(&held);
+        self.forget_stored(asking)
+            .await
+            .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
+        Ok(())
     }
 
-    /// What happened so far: counters over all partitions, those included that were evicted; generation, expiry, failure
-    /// and pause of the main one.
+    /// What happened so far. On a narrowed handle that is one partition; nothing, if no token was ever asked for it or if it
+    /// was evicted. Otherwise the counters are those of all partitions, those included that were evicted, and generation,
+    /// expiry, failure and pause are those of the partition without tenant and scopes.
     ///
-    /// It is cheap enough for a scrape (a short lock for each partition) and not meant for each request.
+    /// It takes a short lock for each partition: cheap enough for a scrape, and not meant for each request.
     pub fn stats(&self) -> Stats {
         let table = &self.setup.table;
+        if self.is_narrowed() {
+            return self.existing_cell().map_or_else(Stats::default, |cell| Stats::of(&cell, table.env()));
+        }
         let mut stats = Stats::of(table.default_cell(), table.env());
         let (others, evicted_totals) = table.others_and_evicted_totals();
         stats.token_requests += evicted_totals.token_requests;
@@ -299,54 +391,49 @@ impl AuthHandle {
         stats
     }
 
-    /// The same for one tenant's partition alone; `None` if no token was ever asked for it, or if it was evicted.
-    pub fn tenant_stats(&self, tenant: &TenantId) -> Option<Stats> {
-        self.existing_cell(tenant).map(|cell| Stats::of(&cell, self.setup.table.env()))
-    }
-
-    /// Waits until the token requests under way have ended, so that a rotated refresh token is not lost with the
-    /// process.
+    /// Waits until the token requests in flight have ended, of all partitions, and what they brought is in the store, so that
+    /// a refresh token that was replaced is not lost with the process.
     ///
-    /// It ends within the deadline of a token request (30 s by default), and forbids nothing: a request made later
-    /// starts another. Call it when no more requests come.
+    /// Await it at the end of `main`, after the last request: a renewal in the background may have begun with a request that
+    /// returned long ago. From then on no other begins in the background; a request that needs a token still asks for one.
+    /// It ends within twice the deadline of a token request (30 s by default). Nothing else waits: dropping a layer or a
+    /// handle never blocks.
+    ///
+    /// ```no_run
+    /// # use tower_oauth2_client::AuthHandle;
+    /// # async fn run(_: &AuthHandle) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+    /// # async fn main(auth: AuthHandle) -> Result<(), Box<dyn std::error::Error>> {
+    /// let result = run(&auth).await; // everything the program does
+    /// auth.shutdown().await; // also after an error
+    /// result
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
-        let waiters: Vec<_> = self.setup.table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
+        let table = &self.setup.table;
+        table.env().close();
+        let waiters: Vec<_> = table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
         for waiter in waiters {
             waiter.await;
         }
+        if let Some(store) = &self.setup.store {
+            // What is not stored by then is lost; the event that told of it has said so.
+            let _ = tokio::time::timeout(table.env().policy.refresh_deadline, store.all_saved()).await;
+        }
     }
 
-    async fn revoke_in(&self, partition: Partition) -> Result<(), Arc<TokenError>> {
-        let endpoint = self.endpoint()?;
-        let table = &self.setup.table;
+    /// What this partition holds, once a token request in flight has ended, and a request to ask a store for it.
+    async fn held(&self) -> (Revocable, TokenRequest) {
+        let (table, partition) = (&self.setup.table, self.partition());
         let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
         if let Some(waiter) = cell.waiter() {
             waiter.await;
         }
-        let held = cell.revocable();
-        let (refresh_token, token) = match &self.setup.store {
-            Some(store) => store
-                .stored(asking.clone())
-                .await
-                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
-            None => (None, None),
-        };
-        // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
-        // renewed both.
-        for refresh_token in different(refresh_token, held.refresh_token.clone()) {
-            revoke(endpoint, refresh_token, Revoked::RefreshToken, asking.tenant.clone()).await?;
-        }
-        cell.forget_refresh_token(&held);
-        let of = |token: &Token| Secret::from(token.access_token());
-        for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
-            revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
-        }
-        cell.forget(&held);
+        (cell.revocable(), asking)
+    }
+
+    async fn forget_stored(&self, asking: TokenRequest) -> Result<(), StoreError> {
         match &self.setup.store {
-            Some(store) => Ok(store
-                .forget(asking)
-                .await
-                .map_err(|error| store_failed("all was revoked, but the store has it still", error))?),
+            Some(store) => store.forget(asking).await,
             None => Ok(()),
         }
     }
@@ -367,30 +454,34 @@ impl AuthHandle {
         Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
     }
 
-    /// Never a default tenant: where each tenant has its token, somebody must say which.
-    pub(crate) fn without_tenant(&self) -> Result<(), Arc<TokenError>> {
+    /// There is no default tenant: where each tenant has its own token, the handle must say which.
+    pub(crate) fn names_one_token(&self) -> Result<(), Arc<TokenError>> {
         match &self.setup.requests.tenant {
-            Some(policy) if policy.tokens_need_tenant() => {
-                let mend = "each tenant has its own token here; name the tenant (`tenant_token`, `hand_in_tenant`)";
+            Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
+                let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
                 Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
             }
             _ => Ok(()),
         }
     }
 
-    fn partition(&self, tenant: &TenantId) -> Partition {
-        let tenant = self.setup.requests.tenant.as_ref().and_then(|policy| policy.partition_of(tenant));
-        Partition { tenant, ..Partition::default() }
+    fn is_narrowed(&self) -> bool {
+        self.tenant.is_some() || self.scopes.is_some()
+    }
+
+    fn partition(&self) -> Partition {
+        let policy = self.setup.requests.tenant.as_ref();
+        let tenant = self.tenant.as_ref().and_then(|tenant| policy?.partition_of(tenant));
+        Partition { tenant, scopes: self.scopes.clone(), ..Partition::default() }
     }
 
     /// The tenant that token requests for this partition name, if they name one.
-    pub(crate) fn tenant_of_token_requests(&self, tenant: Option<&TenantId>) -> Option<TenantId> {
-        let varying = tenant.and_then(|tenant| self.partition(tenant).tenant);
-        varying.or_else(|| self.setup.table.env().fixed_tenant.clone())
+    pub(crate) fn tenant_of_token_requests(&self) -> Option<TenantId> {
+        self.partition().tenant.or_else(|| self.setup.table.env().fixed_tenant.clone())
     }
 
-    fn existing_cell(&self, tenant: &TenantId) -> Option<Arc<Cell>> {
-        self.setup.table.existing_cell(&self.partition(tenant))
+    fn existing_cell(&self) -> Option<Arc<Cell>> {
+        self.setup.table.existing_cell(&self.partition())
     }
 }
 
@@ -404,8 +495,9 @@ fn different(one: Option<Secret<String>>, other: Option<Secret<String>>) -> impl
     one.into_iter().chain(other.filter(|_| !is_same))
 }
 
+/// Takes no lock, and tells no tenant.
 impl fmt::Debug for AuthHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthHandle").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("AuthHandle").field("tenant", &self.tenant).field("scopes", &self.scopes).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use crate::store::StoreStats;
 use crate::types::TokenError;
 
 /// What [`AuthHandle::stats`](crate::AuthHandle::stats) tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Partitions with a cell: one, plus one for each tenant or set of scopes with tokens of its own.

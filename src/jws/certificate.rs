@@ -72,11 +72,6 @@ impl Certificate {
         self.pem.fixed().map_or(Ok(()), |pem| self.thumbprints(pem.expose()).map(drop))
     }
 
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let flags = |one: &Self| (one.sha1, one.sha256, one.chain);
-        self.pem.is_like(&other.pem) && flags(self) == flags(other)
-    }
-
     /// # Errors
     /// It is not there now, or is no certificate.
     pub(super) async fn read(&self) -> Result<Thumbprints, TokenError> {

@@ -99,21 +99,6 @@ impl SigningKey {
         pem.fixed().map_or(Ok(()), |pem| LocalKey::from_pem(*algorithm, pem)?.check())
     }
 
-    /// Whether both sign in the same way; keys are not compared.
-    pub(crate) fn is_like(&self, other: &SigningKey) -> bool {
-        let same_place = match (self.pem(), other.pem()) {
-            (Some(one), Some(other)) => one.is_like(other),
-            (None, None) => true,
-            _ => false,
-        };
-        let same_certificate = match (&self.certificate, &other.certificate) {
-            (Some(one), Some(other)) => one.is_like(other),
-            (None, None) => true,
-            _ => false,
-        };
-        same_place && same_certificate && self.algorithm() == other.algorithm() && self.key_id == other.key_id
-    }
-
     /// The signature, not encoded. `pem` is what [`pem`](Self::pem) gave.
     pub(crate) async fn sign(&self, input: &[u8], pem: Option<&Secret<String>>) -> Result<Vec<u8>, TokenError> {
         match (&self.key, pem) {

@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body::Body;
-use http_body_util::Full;
 use tower_layer::Layer;
-use tower_service::Service;
 
+use super::builder::AuthLayerBuilder;
 use super::service::Auth;
-use crate::config::AuthConfig;
-use crate::endpoint::{Direct, TokenEndpoint};
+use crate::config::{AuthConfig, External};
+use crate::endpoint::Direct;
 use crate::engine::{EndpointLimits, Env, Limited, Table};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
-use crate::store::{StoreAccess, StoreLayer, TokenStore};
-use crate::token::{DynTokenSource, Token, TokenRequest, TokenSource, erase};
-use crate::types::{BoxError, TokenError, TokenErrorKind};
+use crate::store::StoreAccess;
+use crate::token::{DynTokenSource, TokenSource, erase};
+use crate::types::Secret;
 
 /// Puts an OAuth2 token and tenant header on each request of the service it wraps.
 ///
@@ -30,13 +29,10 @@ use crate::types::{BoxError, TokenError, TokenErrorKind};
 /// `AuthLayer`, timeout of one attempt, concurrency limit, HTTP client. Layers outside see one request, layers inside
 /// see each sending. A response cache belongs inside, or must key on the tenant.
 ///
-/// The origin check sees the URL of each request that comes through here. A client inside that follows redirects by
-/// itself goes on where nothing checks, with the tenant header at least: switch that off, as below, and follow
-/// redirects outside.
-///
-/// An HTTP client that follows redirects by itself does so below this layer: reqwest then takes `Authorization` off on the
-/// way to another host, but not a tenant header. Turn that off
-/// (`reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`), or follow redirects in a layer outside.
+/// The origin check sees the URL of each request that comes through this layer. An HTTP client inside that follows redirects
+/// by itself goes where nothing checks: reqwest takes `Authorization` off on the way to another host, but not a tenant
+/// header. Turn that off (`reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`), and follow redirects in
+/// a layer outside.
 ///
 /// ```no_run
 /// # #[cfg(feature = "reqwest")] {
@@ -62,40 +58,23 @@ pub struct AuthLayer {
 impl AuthLayer {
     /// A layer whose token requests go through a built-in HTTP client: no redirects, no cookies, TLS by rustls.
     ///
-    /// It cannot fail: what can be wrong was checked by [`build`](crate::AuthConfigBuilder::build). A configuration
-    /// made by [`AuthConfig::external`] has no token endpoint: its requests fail, use
-    /// [`with_source`](AuthLayer::with_source).
+    /// It cannot fail: what can be wrong was checked by [`AuthConfigBuilder::build`](crate::AuthConfigBuilder::build), and
+    /// the HTTP client is made by the first token request. If it cannot be made then, as in an image without CA
+    /// certificates, requests fail with [`NoHttpClient`](crate::TokenErrorKind::NoHttpClient).
+    /// [`AuthLayer::builder(cfg).build()`](AuthLayerBuilder::build) makes it at once and tells.
     #[cfg(feature = "reqwest")]
     pub fn new(cfg: AuthConfig) -> Self {
-        match cfg.built_in_client() {
-            Some(client) => Self::with_client(cfg, client),
-            None => Self::without_endpoint(cfg),
-        }
+        let client = cfg.built_in_client();
+        AuthLayerBuilder::new(cfg).assemble(client)
     }
 
-    /// A layer whose token requests go through an HTTP service of yours: another TLS stack, a proxy, a mock.
-    ///
-    /// The service must not follow redirects, which would carry credentials elsewhere, and must not be wrapped in this
-    /// layer. A configuration made by [`AuthConfig::external`] has no token endpoint: its requests fail.
-    pub fn with_client<C, RB>(cfg: AuthConfig, client: C) -> Self
-    where
-        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
-        C::Error: Into<BoxError>,
-        C::Future: Send,
-        RB: Body + Send + 'static,
-        RB::Data: Send,
-        RB::Error: Into<BoxError>,
-    {
-        Self::with_endpoint(cfg, client, |endpoint| endpoint)
-    }
-
-    /// As [`with_client`](AuthLayer::with_client), with tower layers of yours around the token endpoint.
-    ///
-    /// They see a `Service<TokenRequest, Response = Token>`: a timeout, a rate limit or a shared cache goes here.
+    /// Makes a layer with an HTTP client, a store or tower layers of yours.
     ///
     /// ```
+    /// # #[cfg(feature = "test-util")] {
     /// use std::time::Duration;
-    /// use tower::ServiceBuilder;
+    /// use tower::timeout::TimeoutLayer;
+    /// use tower_oauth2_client::store::MemoryStore;
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
     ///
@@ -103,69 +82,16 @@ impl AuthLayer {
     /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
     ///     .origin("https://api.example.com")
     ///     .build()?;
-    /// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
-    ///     ServiceBuilder::new().timeout(Duration::from_secs(3)).service(endpoint)
-    /// });
-    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
-    /// ```
-    pub fn with_endpoint<C, RB, T>(cfg: AuthConfig, client: C, wrap: impl FnOnce(TokenEndpoint<C>) -> T) -> Self
-    where
-        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
-        C::Error: Into<BoxError>,
-        C::Future: Send,
-        RB: Body + Send + 'static,
-        RB::Data: Send,
-        RB::Error: Into<BoxError>,
-        T: TokenSource,
-    {
-        let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
-        let direct = Arc::new(endpoint.clone());
-        let limits = cfg.endpoint_limits();
-        let source = erase(Limited::new(wrap(endpoint), limits.clone()));
-        Self::assemble(cfg, source, limits, Some(direct), None)
-    }
-
-    /// As [`new`](AuthLayer::new), with tokens kept in a store outside the process: they survive restarts, and all
-    /// processes that share the store make one token request.
-    ///
-    /// Two layers share their tokens if their configurations agree in everything that makes one token differ from another
-    /// (see [`StoreIdentity`](crate::store::StoreIdentity)). What a store promises and what its failures cost is told in
-    /// the module [`store`](crate::store).
-    ///
-    /// ```no_run
-    /// use tower_oauth2_client::store::FileStore;
-    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
-    ///
-    /// let cfg = AuthConfig::refresh_token("https://auth.example.com/token", ClientAuth::none("my-tool"), "from-the-sign-in")
-    ///     .origin("https://api.example.com")
+    /// let layer = AuthLayer::builder(cfg)
+    ///     .http_client(http_client)
+    ///     .store(MemoryStore::new())
+    ///     .token_layer(TimeoutLayer::new(Duration::from_secs(3)))
     ///     .build()?;
-    /// let layer = AuthLayer::with_store(cfg, FileStore::new("/home/anna/.cache/my-tool"));
+    /// # }
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
-    #[cfg(feature = "reqwest")]
-    pub fn with_store(cfg: AuthConfig, store: impl TokenStore) -> Self {
-        match cfg.built_in_client() {
-            Some(client) => Self::with_client_and_store(cfg, client, store),
-            None => Self::without_endpoint(cfg),
-        }
-    }
-
-    /// As [`with_client`](AuthLayer::with_client) and with a store. For a store with other settings, or with layers of yours
-    /// below it, put a [`StoreLayer`] around the endpoint.
-    pub fn with_client_and_store<C, RB>(cfg: AuthConfig, client: C, store: impl TokenStore) -> Self
-    where
-        C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
-        C::Error: Into<BoxError>,
-        C::Future: Send,
-        RB: Body + Send + 'static,
-        RB::Data: Send,
-        RB::Error: Into<BoxError>,
-    {
-        let Some(endpoint) = endpoint(&cfg, client) else { return Self::without_endpoint(cfg) };
-        let store = StoreLayer::new(store, endpoint.identity());
-        let limits = cfg.endpoint_limits();
-        let source = erase(store.layer(Limited::new(endpoint.clone(), limits.clone())));
-        Self::assemble(cfg, source, limits, Some(Arc::new(endpoint)), Some(Arc::new(store)))
+    pub fn builder(cfg: AuthConfig) -> AuthLayerBuilder {
+        AuthLayerBuilder::new(cfg)
     }
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
@@ -182,9 +108,9 @@ impl AuthLayer {
     /// let layer = AuthLayer::with_source(cfg, source);
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
-    pub fn with_source(cfg: AuthConfig, source: impl TokenSource) -> Self {
+    pub fn with_source(cfg: AuthConfig<External>, source: impl TokenSource) -> Self {
         let limits = cfg.endpoint_limits();
-        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None)
+        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None, None)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -238,47 +164,19 @@ impl AuthLayer {
         AuthHandle::new(self.setup.clone())
     }
 
-    /// `new` and `with_client` cannot fail, so the mistake is told where a token is needed.
-    fn without_endpoint(cfg: AuthConfig) -> Self {
-        struct Nowhere;
-
-        impl TokenSource for Nowhere {
-            async fn fetch(&self, _: TokenRequest) -> Result<Token, TokenError> {
-                let mend = "this configuration has no token endpoint; use `AuthLayer::with_source`";
-                Err(TokenError::new(TokenErrorKind::SourcePermanent).with_detail(mend))
-            }
-        }
-
-        Self::with_source(cfg, Nowhere)
-    }
-
-    fn assemble(
-        cfg: AuthConfig,
+    pub(super) fn assemble<E>(
+        cfg: AuthConfig<E>,
         source: Arc<dyn DynTokenSource>,
         limits: Arc<EndpointLimits>,
+        refresh_token: Option<Secret<String>>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
         let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned());
-        let table = Table::new(env, cfg.initial_refresh_token());
+        let table = Table::new(env, refresh_token);
         let setup = cfg.into_setup(table, limits, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
-}
-
-/// `None`: the configuration has no token endpoint.
-fn endpoint<C, RB>(cfg: &AuthConfig, client: C) -> Option<TokenEndpoint<C>>
-where
-    C: Service<http::Request<Full<Bytes>>, Response = http::Response<RB>> + Clone + Send + Sync + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-    RB: Body + Send + 'static,
-    RB::Data: Send,
-    RB::Error: Into<BoxError>,
-{
-    let (settings, credentials) = cfg.endpoint()?;
-    let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, cfg.clock());
-    Some(endpoint.starting_with(cfg.initial_refresh_token()).with_assertions())
 }
 
 impl<S: Clone> Layer<S> for AuthLayer {

@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
 ///
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
-///     .forbidden(Forbidden::IfExpired) // this API says 403 to an expired token
+///     .on_forbidden(Forbidden::IfExpired) // this API says 403 to an expired token
 ///     .build()?;
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```

@@ -1,37 +1,29 @@
-//! `DeviceSignIn`: a person's sign-in on another device, from the code that they enter to the token that is handed in.
+//! `DeviceSignIn`: a person's sign-in on another device, from the code that they enter to the token that is set.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{SignInError, SignInErrorKind, check_client, endpoint_of, keep, one_token, unsupported};
+use super::{SignInError, SignInErrorKind, can_sign_in, check_client, endpoint_of, set_token, unsupported};
 use crate::endpoint::{DeviceAuthorization, DeviceError, Direct};
 use crate::handle::AuthHandle;
-use crate::types::{TenantId, TokenErrorKind};
+use crate::types::TokenErrorKind;
 
 /// The beginning of a sign-in on another device.
 impl AuthHandle {
     /// Begins a sign-in for a program without a browser (RFC 8628): asks the server for a code, which a person enters on a
     /// device that has one. An example is at [`AuthConfig::device`](crate::AuthConfig::device).
     ///
-    /// Show what the [`DeviceSignIn`] tells, and wait. Any number of sign-ins may be under way; the one that ends last has
-    /// its token used.
+    /// Show what the [`DeviceSignIn`] tells, and wait. Any number of sign-ins may be in progress; the token of the one that
+    /// finishes last is used.
     ///
     /// # Errors
-    /// [`Unsupported`](SignInErrorKind::Unsupported) without a device authorization URL, or where each tenant has its own
-    /// token; [`Failed`](SignInErrorKind::Failed) with the [`token_error`](SignInError::token_error) of the request for the
+    /// [`Unsupported`](SignInErrorKind::Unsupported) without a device authorization URL, where each tenant has its own
+    /// token and the handle is not narrowed by [`for_tenant`](AuthHandle::for_tenant), or on a handle for scopes;
+    /// [`Failed`](SignInErrorKind::Failed) with the [`token_error`](SignInError::token_error) of the request for the
     /// code. It is not tried again here.
     pub async fn sign_in_on_device(&self) -> Result<DeviceSignIn, SignInError> {
-        one_token(self, "`sign_in_tenant_on_device`")?;
-        DeviceSignIn::begin(self, None).await
-    }
-
-    /// The same for one tenant's own token; where tokens are shared, for the one token.
-    ///
-    /// # Errors
-    /// As [`sign_in_on_device`](AuthHandle::sign_in_on_device).
-    pub async fn sign_in_tenant_on_device(&self, tenant: &TenantId) -> Result<DeviceSignIn, SignInError> {
-        DeviceSignIn::begin(self, Some(tenant.clone())).await
+        DeviceSignIn::begin(self).await
     }
 }
 
@@ -41,7 +33,6 @@ impl AuthHandle {
 #[must_use = "a sign-in brings nothing until `wait()`"]
 pub struct DeviceSignIn {
     handle: AuthHandle,
-    tenant: Option<TenantId>,
     endpoint: Arc<dyn Direct>,
     client_id: Option<String>,
     authorization: DeviceAuthorization,
@@ -69,37 +60,38 @@ impl DeviceSignIn {
         self.authorization.codes.expires_in
     }
 
-    /// Waits until the person has signed in, and hands the token in, so that the very next request uses it. Its refresh
+    /// Waits until the person has signed in, and sets the token, so that the very next request uses it. Its refresh
     /// token, if it has one, takes over from there; without one a person must sign in again when it expires.
     ///
     /// The server is asked as often as it allows: every 5 s unless it says otherwise, 5 s more whenever it says
     /// `slow_down`, and half as often with each attempt that it does not answer (§3.5). Dropping the future ends the
-    /// asking; a token that is on its way at that moment is lost. Layers that you put around the endpoint
-    /// ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do not see these requests.
+    /// asking; a token that is on its way at that moment is lost. Layers of yours around the endpoint
+    /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see these requests.
     ///
     /// # Errors
     /// [`Denied`](SignInErrorKind::Denied): the person said no. [`Expired`](SignInErrorKind::Expired): they did not answer in
     /// time; if the server could not be reached in the end, [`token_error`](SignInError::token_error) says so. Any other kind:
     /// asking on would change nothing. Begin another sign-in.
     pub async fn wait(self) -> Result<(), SignInError> {
-        let Self { handle, tenant, endpoint, client_id, authorization } = self;
-        let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
+        let Self { handle, endpoint, client_id, authorization } = self;
+        let asked_for = handle.tenant_of_token_requests();
         let token = authorization.wait(&*endpoint, asked_for).await.map_err(no_token)?;
         check_client(&*endpoint, client_id.as_deref())?;
-        keep(&handle, tenant.as_ref(), token).await
+        set_token(&handle, token).await
     }
 
-    async fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<Self, SignInError> {
+    async fn begin(handle: &AuthHandle) -> Result<Self, SignInError> {
+        can_sign_in(handle)?;
         let endpoint = endpoint_of(handle)?;
         let client_id = endpoint.credentials().load().client_id().map(str::to_owned);
-        let asked_for = handle.tenant_of_token_requests(tenant.as_ref());
+        let asked_for = handle.tenant_of_token_requests();
         let authorization = DeviceAuthorization::begin(&*endpoint, asked_for).await.map_err(|error| {
             match (error.kind(), error.detail()) {
                 (TokenErrorKind::Unsupported, Some(detail)) => unsupported(detail),
                 _ => SignInError::failed(error),
             }
         })?;
-        Ok(Self { handle: handle.clone(), tenant, endpoint, client_id, authorization })
+        Ok(Self { handle: handle.clone(), endpoint, client_id, authorization })
     }
 }
 

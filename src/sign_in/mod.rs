@@ -1,4 +1,4 @@
-//! `SignIn` and `DeviceSignIn`: a person's sign-in, from what they are shown to the token that is handed in.
+//! `SignIn` and `DeviceSignIn`: a person's sign-in, from what they are shown to the token that is set.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::endpoint::{AuthorizationCode, Direct, Grant};
 use crate::handle::AuthHandle;
 use crate::token::Token;
-use crate::types::{Secret, TenantId, TokenError, TokenErrorKind, random};
+use crate::types::{Secret, TokenError, TokenErrorKind, random};
 
 mod device;
 mod error;
@@ -24,22 +24,26 @@ impl AuthHandle {
     /// Begins a person's sign-in (RFC 6749 §4.1): show them [`SignIn::url`], and give what their browser brings back to
     /// [`SignIn::finish`]. An example is at [`AuthConfig::authorization_code`](crate::AuthConfig::authorization_code).
     ///
-    /// Nothing is sent. Any number of sign-ins may be under way; the one that ends last has its token used.
+    /// Nothing is sent. Any number of sign-ins may be in progress; the token of the one that finishes last is used.
     ///
     /// # Errors
-    /// [`Unsupported`](SignInErrorKind::Unsupported): a configuration with another grant, or one where each tenant has its
-    /// own token.
+    /// [`Unsupported`](SignInErrorKind::Unsupported): a configuration with another grant; one where each tenant has its own
+    /// token, and the handle is not narrowed by [`for_tenant`](AuthHandle::for_tenant); a handle for scopes, since a person
+    /// is asked for the configured ones.
     pub fn sign_in(&self) -> Result<SignIn, SignInError> {
-        one_token(self, "`sign_in_tenant`")?;
-        SignIn::begin(self, None)
+        SignIn::begin(self, Secrets::draw()?)
     }
 
-    /// The same for one tenant's own token; where tokens are shared, for the one token.
+    /// Goes on with a sign-in that was [saved](SignIn::save), in another process perhaps. The tenant is this handle's.
     ///
     /// # Errors
-    /// As [`sign_in`](AuthHandle::sign_in).
-    pub fn sign_in_tenant(&self, tenant: &TenantId) -> Result<SignIn, SignInError> {
-        SignIn::begin(self, Some(tenant.clone()))
+    /// [`Malformed`](SignInErrorKind::Malformed): this was not made by `save`. Otherwise as
+    /// [`sign_in`](AuthHandle::sign_in).
+    pub fn resume_sign_in(&self, saved: &Secret<String>) -> Result<SignIn, SignInError> {
+        let secrets = Secrets::read(saved).ok_or_else(|| {
+            SignInError::new(SignInErrorKind::Malformed).with_detail("what was saved is no sign-in of ours")
+        })?;
+        SignIn::begin(self, secrets)
     }
 }
 
@@ -50,7 +54,6 @@ impl AuthHandle {
 #[must_use = "a sign-in brings nothing until `finish()`"]
 pub struct SignIn {
     handle: AuthHandle,
-    tenant: Option<TenantId>,
     endpoint: Arc<dyn Direct>,
     grant: AuthorizationCode,
     client_id: String,
@@ -74,8 +77,8 @@ impl SignIn {
         self.url.expose()
     }
 
-    /// Ends the sign-in: checks what the browser brought back, exchanges the code for a token, once, and hands that token
-    /// in, so that the very next request uses it. Its refresh token, if it has one, takes over from there; without one a
+    /// Ends the sign-in: checks what the browser brought back, exchanges the code for a token, once, and sets that token,
+    /// so that the very next request uses it. Its refresh token, if it has one, takes over from there; without one a
     /// person must sign in again when it expires.
     ///
     /// `redirect` is the URI that the browser was sent back to, or its path and query, or its query alone. Nothing in it is
@@ -84,8 +87,8 @@ impl SignIn {
     ///
     /// The exchange is a task of its own: dropping the future, as when a browser goes away, neither stops it nor loses the
     /// token. It has one [`token_timeout`](crate::AuthConfigBuilder::token_timeout) to read the client's secret and one to be
-    /// answered. Layers that you put around the endpoint ([`AuthLayer::with_endpoint`](crate::AuthLayer::with_endpoint)) do
-    /// not see it.
+    /// answered. Layers of yours around the endpoint
+    /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see it.
     ///
     /// # Errors
     /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. With one exception the token is not
@@ -100,7 +103,7 @@ impl SignIn {
     }
 
     /// What a sign-in consists of, as one secret, for when the browser comes back to another process or after a restart.
-    /// [`resume`](SignIn::resume) takes it.
+    /// [`AuthHandle::resume_sign_in`] takes it.
     ///
     /// Keep it where only this person's browser leads back to it (in a server's session or an encrypted cookie), and delete
     /// it when it has been used: a redirect proves that it belongs to a sign-in, only the session proves whose that is.
@@ -115,32 +118,21 @@ impl SignIn {
     /// #     .origin("https://api.example.com")
     /// #     .clock(server.clock().clone())
     /// #     .build()?;
-    /// # let auth = AuthLayer::with_client(cfg, server.clone()).handle();
+    /// # let auth = AuthLayer::builder(cfg).http_client(server.clone()).build()?.handle();
     /// let sign_in = auth.sign_in()?;
     /// let (url, session) = (sign_in.url().to_owned(), sign_in.save());
     /// drop(sign_in); // the person is on their way; this program may end here
     ///
     /// # let redirect = server.browse(&url).unwrap();
-    /// auth.sign_in()?.resume(&session)?.finish(&redirect).await?;
+    /// auth.resume_sign_in(&session)?.finish(&redirect).await?;
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn save(&self) -> Secret<String> {
         Secret::new([self.secrets.state.expose(), ".", self.secrets.verifier.expose()].concat())
     }
 
-    /// Goes on with the sign-in that was [saved](SignIn::save), in the place of this one. For whom it is (the tenant) stays.
-    ///
-    /// # Errors
-    /// [`Malformed`](SignInErrorKind::Malformed): this was not made by `save`.
-    pub fn resume(self, saved: &Secret<String>) -> Result<SignIn, SignInError> {
-        let secrets = Secrets::read(saved).ok_or_else(|| {
-            SignInError::new(SignInErrorKind::Malformed).with_detail("what was saved is no sign-in of ours")
-        })?;
-        let url = self.grant.url(self.endpoint.settings(), &self.client_id, &secrets.state, &secrets.verifier);
-        Ok(Self { url, secrets, ..self })
-    }
-
-    fn begin(handle: &AuthHandle, tenant: Option<TenantId>) -> Result<SignIn, SignInError> {
+    fn begin(handle: &AuthHandle, secrets: Secrets) -> Result<SignIn, SignInError> {
+        can_sign_in(handle)?;
         let endpoint = endpoint_of(handle)?;
         let Grant::AuthorizationCode(grant) = endpoint.settings().grant.clone() else {
             return Err(unsupported("its grant is another; start from `AuthConfig::authorization_code`"));
@@ -148,18 +140,17 @@ impl SignIn {
         let Some(client_id) = endpoint.credentials().load().client_id().map(str::to_owned) else {
             return Err(unsupported("the client has no id"));
         };
-        let secrets = Secrets::draw()?;
         let url = grant.url(endpoint.settings(), &client_id, &secrets.state, &secrets.verifier);
-        Ok(Self { handle: handle.clone(), tenant, endpoint, grant, client_id, url, secrets })
+        Ok(Self { handle: handle.clone(), endpoint, grant, client_id, url, secrets })
     }
 
     async fn redeem(self, code: Secret<String>) -> Result<(), SignInError> {
         check_client(&*self.endpoint, Some(&self.client_id))?;
         let params = self.grant.exchange(code, &self.secrets.verifier);
-        let tenant = self.handle.tenant_of_token_requests(self.tenant.as_ref());
+        let tenant = self.handle.tenant_of_token_requests();
         let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::exchange_failed)?;
         check_client(&*self.endpoint, Some(&self.client_id))?;
-        keep(&self.handle, self.tenant.as_ref(), token).await
+        set_token(&self.handle, token).await
     }
 }
 
@@ -167,14 +158,16 @@ fn unsupported(detail: impl Into<Box<str>>) -> SignInError {
     SignInError::new(SignInErrorKind::Unsupported).with_detail(detail)
 }
 
-/// Never a default tenant: where each tenant has its token, `instead` says which.
-fn one_token(handle: &AuthHandle, instead: &str) -> Result<(), SignInError> {
-    handle.without_tenant().map_err(|_| unsupported(format!("each tenant has its own token here; use {instead}")))
+fn can_sign_in(handle: &AuthHandle) -> Result<(), SignInError> {
+    if handle.scopes.is_some() {
+        return Err(unsupported("a person is asked for the configured scopes; use a handle without `for_scopes`"));
+    }
+    handle.names_one_token().map_err(|_| unsupported("each tenant has its own token here; use `for_tenant`"))
 }
 
 fn endpoint_of(handle: &AuthHandle) -> Result<Arc<dyn Direct>, SignInError> {
     let endpoint = handle.setup.endpoint.clone();
-    endpoint.ok_or_else(|| unsupported("its tokens come from a source of yours; hand them in with `hand_in`"))
+    endpoint.ok_or_else(|| unsupported("its tokens come from a source of yours; hand them over with `set_token`"))
 }
 
 /// A token for another client than the present one could not be renewed, and may have other rights.
@@ -187,12 +180,8 @@ fn check_client(endpoint: &dyn Direct, began_as: Option<&str>) -> Result<(), Sig
 }
 
 /// The one place where a sign-in ends well.
-async fn keep(handle: &AuthHandle, tenant: Option<&TenantId>, token: Token) -> Result<(), SignInError> {
-    let kept = match tenant {
-        Some(tenant) => handle.keep_tenant(tenant, token).await,
-        None => handle.keep(token).await,
-    };
-    kept.map_err(SignInError::failed)
+async fn set_token(handle: &AuthHandle, token: Token) -> Result<(), SignInError> {
+    handle.set_token(token).await.map_err(SignInError::failed)
 }
 
 impl Secrets {

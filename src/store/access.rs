@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::copies::Copies;
+use super::lease_guard::LeaseGuard;
 use super::record::Record;
-use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore, Version};
-use crate::token::{Backoff, Jitter};
+use super::{Lease, Recall, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore, Version};
+use crate::token::{Backoff, Jitter, RefreshContext};
 use crate::types::{Clock, events};
 
 /// Cheap to clone; clones share store, pause and figures.
 pub(super) struct Access<St> {
-    store: Arc<St>,
+    pub(super) store: Arc<St>,
     pub(super) identity: StoreIdentity,
     pub(super) settings: Settings,
     shared: Arc<Shared>,
@@ -41,15 +43,35 @@ impl Default for Settings {
 
 #[derive(Default)]
 struct Shared {
-    rest: Mutex<Option<Rest>>,
+    pause: Mutex<Option<Pause>>,
+    /// This process did not reach the authorization server.
+    stands_back: Mutex<Option<Pause>>,
+    copies: Arc<Copies>,
+    /// Brings copies back when the store has lost them.
+    listener: Mutex<Option<JoinHandle<()>>>,
     figures: Figures,
 }
 
-/// While a store fails, not every token request waits for its timeout.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Ok(Some(listener)) = self.listener.get_mut().map(|listener| listener.take()) {
+            listener.abort();
+        }
+    }
+}
+
+/// Not before a moment; longer after each failure.
 #[derive(Clone, Copy)]
-struct Rest {
+struct Pause {
     until: Instant,
     failures: u32,
+}
+
+impl Pause {
+    fn after(before: Option<Self>, backoff: &Backoff, now: Instant) -> Self {
+        let failures = before.map_or(0, |before| before.failures.saturating_add(1));
+        Self { until: now + backoff.pause(failures, 0.0), failures }
+    }
 }
 
 #[derive(Default)]
@@ -68,8 +90,12 @@ pub(super) struct StoredEntry {
 }
 
 impl<St: TokenStore> Access<St> {
+    /// While a store fails, not every token request waits for its timeout.
     const PAUSE: Backoff =
         Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30), jitter: Jitter::None };
+    /// Who cannot reach the authorization server lets others have the lease.
+    const STAND_BACK: Backoff =
+        Backoff { first: Duration::from_secs(15), longest: Duration::from_secs(120), jitter: Jitter::None };
 
     pub(super) fn new(store: St, identity: StoreIdentity) -> Self {
         Self { store: Arc::new(store), identity, settings: Settings::default(), shared: Arc::default() }
@@ -79,19 +105,37 @@ impl<St: TokenStore> Access<St> {
         &self.shared.figures
     }
 
+    pub(super) fn copies(&self) -> &Arc<Copies> {
+        &self.shared.copies
+    }
+
     /// Whether the store failed a moment ago.
-    pub(super) fn is_resting(&self, clock: &dyn Clock) -> bool {
-        let rest = *self.shared.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        rest.is_some_and(|rest| clock.now().monotonic < rest.until)
+    pub(super) fn is_paused(&self, clock: &dyn Clock) -> bool {
+        let pause = *self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        pause.is_some_and(|pause| clock.now().monotonic < pause.until)
+    }
+
+    /// Whether this process did not reach the authorization server lately.
+    pub(super) fn stands_back(&self, clock: &dyn Clock) -> bool {
+        let stands_back = *self.shared.stands_back.lock().unwrap_or_else(PoisonError::into_inner);
+        stands_back.is_some_and(|pause| clock.now().monotonic < pause.until)
+    }
+
+    /// Whether the authorization server could be reached.
+    pub(super) fn reached(&self, clock: &dyn Clock, reached: bool) {
+        let mut stands_back = self.shared.stands_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock.now().monotonic;
+        *stands_back = (!reached).then(|| Pause::after(*stands_back, &Self::STAND_BACK, now));
     }
 
     pub(super) async fn load(&self, clock: &dyn Clock, key: &StoreKey) -> Result<StoredEntry, StoreError> {
-        match self.in_time(clock, "load", self.store.load(key)).await? {
+        match self.in_time(clock, ("load", key), self.store.load(key)).await? {
             None => Ok(StoredEntry { version: Version::default(), record: None }),
             Some(stored) => {
                 let record = Record::from_bytes(stored.bytes.expose()).inspect_err(|error| {
-                    events::store_failed("load", error.kind());
+                    events::store_failed("load", key, error.kind());
                 })?;
+                self.copies().note(key, &record);
                 Ok(StoredEntry { version: stored.version, record: Some(record) })
             }
         }
@@ -99,17 +143,19 @@ impl<St: TokenStore> Access<St> {
 
     /// The lease, or `None` while somebody else has it.
     pub(super) async fn lease(&self, clock: &dyn Clock, key: &StoreKey) -> Result<Option<LeaseGuard<St>>, StoreError> {
-        match self.in_time(clock, "lease", self.store.lease(key, self.settings.lease)).await? {
+        // From before the call: the store counts from some moment of it.
+        let now = clock.now();
+        match self.in_time(clock, ("lease", key), self.store.lease(key, self.settings.lease)).await? {
             Lease::Held => Ok(None),
-            Lease::Acquired { fence, abandoned } => Ok(Some(LeaseGuard {
-                access: self.clone(),
-                key: *key,
-                fence,
-                abandoned,
-                told: !abandoned,
-                ended: false,
-            })),
+            Lease::Acquired { fence, abandoned } => {
+                Ok(Some(LeaseGuard::new(self.clone(), *key, fence, abandoned, now)))
+            }
         }
+    }
+
+    /// Removes whatever is stored, readable or not.
+    pub(super) async fn remove(&self, clock: &dyn Clock, key: &StoreKey) -> Result<(), StoreError> {
+        self.in_time(clock, ("remove", key), self.store.remove(key)).await
     }
 
     /// Waits until it is worth looking again.
@@ -121,26 +167,90 @@ impl<St: TokenStore> Access<St> {
         sleep(SHORTEST).await;
     }
 
-    async fn in_time<T>(
+    /// Asks the other processes for younger copies of what the store has lost.
+    pub(super) async fn recall(&self, key: &StoreKey) {
+        let _ = timeout(self.settings.timeout, self.store.recall(key)).await;
+    }
+
+    /// Sees to it that somebody listens for others who miss what this process has a copy of.
+    pub(super) fn listen(&self, context: &Arc<RefreshContext>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut listener = self.shared.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if listener.as_ref().is_none_or(JoinHandle::is_finished) {
+            // Without a share of what is shared, which would never be dropped.
+            let (store, shared) = (self.store.clone(), Arc::downgrade(&self.shared));
+            let (identity, settings, clock) = (self.identity.clone(), self.settings, context.clock.clone());
+            *listener = Some(runtime.spawn(async move {
+                loop {
+                    let recall = store.recalled().await;
+                    let Some(shared) = shared.upgrade() else { return };
+                    let access = Access { store: store.clone(), identity: identity.clone(), settings, shared };
+                    let keys = match recall {
+                        Recall::Key(key) => vec![key],
+                        Recall::All => access.copies().keys(),
+                    };
+                    for key in keys {
+                        let _ = access.bring_back(&*clock, &key).await;
+                    }
+                }
+            }));
+        }
+    }
+
+    /// Saves the copy of this process, if it is younger than what the store has.
+    async fn bring_back(&self, clock: &dyn Clock, key: &StoreKey) -> Result<(), StoreError> {
+        let Some(copy) = self.copies().get(key) else { return Ok(()) };
+        if let Some(told) = copy.redeeming {
+            told.notify_one();
+            return Ok(());
+        }
+        // Whoever is redeeming it takes its lease anew at once, and has the next one soon.
+        sleep(Duration::from_millis(fastrand::u64(100..150))).await;
+        let is_older = |found: &StoredEntry| match &found.record {
+            Some(record) => record.refresh_number < copy.number,
+            None => copy.number > 0,
+        };
+        if !is_older(&self.load(clock, key).await?) {
+            return Ok(());
+        }
+        let Some(mut lease_guard) = self.lease(clock, key).await? else { return Ok(()) };
+        let found = self.load(clock, key).await?;
+        lease_guard.told();
+        if is_older(&found) {
+            let record = Record {
+                refresh_token: Some(copy.refresh_token),
+                refresh_number: copy.number,
+                single_use: copy.single_use,
+                ..Record::default()
+            };
+            lease_guard.save(clock, &record, self.settings.keep, found.version).await?;
+        }
+        lease_guard.end().await;
+        Ok(())
+    }
+
+    pub(super) async fn in_time<T>(
         &self,
         clock: &dyn Clock,
-        call: &'static str,
+        (call, key): (&'static str, &StoreKey),
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let result =
             timeout(self.settings.timeout, work).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
         if let Err(error) = &result {
-            events::store_failed(call, error.kind());
+            events::store_failed(call, key, error.kind());
         }
         let now = clock.now().monotonic;
-        let mut rest = self.shared.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pause = self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Refused) => {
-                let failures = rest.map_or(0, |rest| rest.failures.saturating_add(1));
-                *rest = Some(Rest { until: now + Self::PAUSE.pause(failures, 0.0), failures });
+                // Calls that fail during a pause do not make it longer: somebody could not wait.
+                if pause.is_none_or(|pause| pause.until <= now) {
+                    *pause = Some(Pause::after(*pause, &Self::PAUSE, now));
+                }
             }
             // A value that cannot be read says nothing against the store.
-            _ => *rest = None,
+            _ => *pause = None,
         }
         result
     }
@@ -160,107 +270,6 @@ impl<St> Clone for Access<St> {
 impl<St> fmt::Debug for Access<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// The time in which a lease is ours.
-///
-/// It is given back only when the store tells everything that its next holder must know. If a refresh token may have
-/// been spent and the store does not say so, the lease is left to end by itself: its next holder then hears that it was
-/// abandoned.
-pub(super) struct LeaseGuard<St: TokenStore> {
-    access: Access<St>,
-    key: StoreKey,
-    fence: Fence,
-    /// The holder before never gave it back.
-    pub(super) abandoned: bool,
-    told: bool,
-    ended: bool,
-}
-
-impl<St: TokenStore> LeaseGuard<St> {
-    /// Renews the lease while the work goes on.
-    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let Access { store, settings, .. } = &self.access;
-        let renewing = async {
-            loop {
-                sleep(settings.lease / 3).await;
-                // Whether it is ours still is told when something is saved.
-                let _ = timeout(settings.timeout, store.renew(&self.key, self.fence, settings.lease)).await;
-            }
-        };
-        match select(std::pin::pin!(work), std::pin::pin!(renewing)).await {
-            Either::Left((result, _)) => result,
-            Either::Right((never, _)) => never,
-        }
-    }
-
-    pub(super) async fn save(
-        &self,
-        clock: &dyn Clock,
-        record: &Record,
-        lives_for: Duration,
-        expected: Version,
-    ) -> Result<Saved, StoreError> {
-        let value = record.to_value(lives_for)?;
-        self.access.in_time(clock, "save", self.access.store.save(&self.key, &value, expected, self.fence)).await
-    }
-
-    /// Goes on trying for a minute, and keeps the lease for so long.
-    pub(super) async fn save_later(
-        mut self,
-        clock: Arc<dyn Clock>,
-        record: Record,
-        lives_for: Duration,
-        expected: Version,
-    ) {
-        const ATTEMPTS: u32 = 30;
-        const PAUSE: Duration = Duration::from_secs(2);
-        let trying = async {
-            for _ in 0..ATTEMPTS {
-                sleep(PAUSE).await;
-                // Refused is as good as done: the store has this one after all, or a newer one.
-                if self.save(&*clock, &record, lives_for, expected).await.is_ok() {
-                    return true;
-                }
-            }
-            false
-        };
-        self.told = self.during(trying).await;
-        self.end().await;
-    }
-
-    /// From now on the store does not tell everything.
-    pub(super) fn untold(&mut self) {
-        self.told = false;
-    }
-
-    /// The store tells everything again.
-    pub(super) fn told(&mut self) {
-        self.told = true;
-    }
-
-    /// Gives the lease back, or leaves it to end by itself.
-    pub(super) async fn end(mut self) {
-        if self.told {
-            let _ = timeout(self.access.settings.timeout, self.access.store.release(&self.key, self.fence)).await;
-        }
-        self.ended = true;
-    }
-}
-
-/// A token request that is dropped: its runtime ends, or its deadline has passed.
-impl<St: TokenStore> Drop for LeaseGuard<St> {
-    fn drop(&mut self) {
-        if self.told
-            && !self.ended
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let (access, key, fence) = (self.access.clone(), self.key, self.fence);
-            runtime.spawn(async move {
-                let _ = timeout(access.settings.timeout, access.store.release(&key, fence)).await;
-            });
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
-use super::{Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version};
+use super::{Fence, Lease, Recall, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version};
 use crate::types::{ConfigError, Secret};
 
 /// Tokens encrypted on their way into another store, decrypted on their way out.
@@ -64,6 +64,14 @@ impl<St: TokenStore> TokenStore for Encrypted<St> {
 
     async fn changed(&self, key: &StoreKey, since: Version) {
         self.store.changed(key, since).await;
+    }
+
+    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.store.recall(key).await
+    }
+
+    async fn recalled(&self) -> Recall {
+        self.store.recalled().await
     }
 }
 

@@ -2,17 +2,21 @@
 //!
 //! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. Whoever has the lease looks
 //! again, since its holder before may have just finished. What the source brought is stored before it is used, so that a
-//! crash cannot leave a refresh token spent that others still hold. A store that fails is gone without.
+//! crash cannot leave a refresh token spent that others still hold. Of two refresh tokens the one with the higher number
+//! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout_at;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::access::{Access, Figures, LeaseGuard, StoredEntry};
-use super::failure::Failure;
+use super::access::{Access, Figures, StoredEntry};
+use super::copies::Copies;
+use super::failure::{Failure, Who};
+use super::lease_guard::{LeaseGuard, Settled};
 use super::record::Record;
-use super::{Saved, StoreError, StoreKey, TokenStore, Version};
+use super::{StoreError, StoreKey, TokenStore, Version};
 use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
@@ -46,6 +50,8 @@ enum Lookup<St: TokenStore> {
     Failed(TokenError),
     /// It is ours to ask.
     Ask(LeaseGuard<St>, StoredEntry),
+    /// Whoever has the lease takes long, and nothing can be spent twice: ask beside it.
+    AskAlone,
     OutOfTime,
 }
 
@@ -54,10 +60,12 @@ enum NoToken {
     AtLast(TokenError),
     /// This refresh token is dead, and there is another.
     Dead(Secret<String>),
+    /// The lease ended before anything was sent.
+    LeaseLost,
 }
 
 /// A refresh token to try.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Candidate {
     refresh_token: Option<Secret<String>>,
     number: u64,
@@ -74,8 +82,18 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     pub(super) async fn run(mut self) -> Result<Token, TokenError> {
-        if self.access.is_resting(self.clock()) {
-            return self.without_store().await;
+        /// How often the lease may be lost: a store whose clock runs away must not keep us here.
+        const MOST_LEASES_LOST: u32 = 3;
+        let mut leases_lost = 0;
+        if self.request.refresh_token.is_some() || self.access.copies().get(&self.key).is_some() {
+            self.access.listen(&self.context);
+        }
+        if self.access.is_paused(self.clock()) {
+            match self.without_store().await {
+                // The only grant is in the store: it is asked again as soon as the caller is.
+                Err(error) if error.kind() == TokenErrorKind::CredentialsUnavailable => {}
+                result => return result,
+            }
         }
         loop {
             let asked = match self.look().await {
@@ -85,6 +103,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     return Ok(token);
                 }
                 Ok(Lookup::Ask(lease_guard, found)) => self.ask(lease_guard, found).await,
+                Ok(Lookup::AskAlone) => return self.ask_alone().await,
                 Ok(Lookup::Failed(error)) => return Err(error),
                 Ok(Lookup::OutOfTime) => Err(NoToken::AtLast(
                     TokenError::new(TokenErrorKind::Timeout)
@@ -96,12 +115,19 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 Ok(token) => return Ok(token),
                 Err(NoToken::AtLast(error)) => return Err(error),
                 Err(NoToken::Dead(refresh_token)) => self.dead.push(refresh_token),
+                Err(NoToken::LeaseLost) if leases_lost < MOST_LEASES_LOST => leases_lost += 1,
+                Err(NoToken::LeaseLost) => return self.without_store().await,
             }
         }
     }
 
     async fn look(&self) -> Result<Lookup<St>, StoreError> {
+        /// Who did not reach the authorization server lately lets others have the lease.
+        const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
         let mut first = None;
+        let (mut may_recall, mut stands_back) = (true, self.access.stands_back(self.clock()));
+        // From when whoever has the lease takes too long.
+        let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
             let first = *first.get_or_insert(found.version);
@@ -110,6 +136,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             if let Some(error) = self.failure(&found) {
                 return Ok(Lookup::Failed(error));
+            }
+            if self.may_have_lost(&found) && std::mem::take(&mut may_recall) {
+                self.recall().await;
+                continue;
+            }
+            if std::mem::take(&mut stands_back) {
+                sleep(STANDS_BACK_FOR).await;
+                continue;
             }
             if let Some(mut lease_guard) = self.access.lease(self.clock(), &self.key).await? {
                 let found = self.access.load(self.clock(), &self.key).await?;
@@ -124,10 +158,67 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             // A little before the engine gives up, which would count the refresh token as spent.
             let deadline = self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline);
-            if timeout_at(deadline, self.access.changed(&self.key, found.version)).await.is_err() {
-                return Ok(Lookup::OutOfTime);
+            let alone_from = *alone_from.get_or_insert_with(|| Instant::now() + long_enough());
+            let alone_from = Some(alone_from).filter(|_| self.candidates(&found, None).is_empty());
+            let until = alone_from.map_or(deadline, |alone_from| alone_from.min(deadline));
+            if timeout_at(until, self.access.changed(&self.key, found.version)).await.is_err() {
+                return Ok(if until < deadline { Lookup::AskAlone } else { Lookup::OutOfTime });
             }
         }
+    }
+
+    /// Whether the store may have lost a refresh token: it has none, or an older one than we have.
+    fn may_have_lost(&self, found: &StoredEntry) -> bool {
+        let has_copy = self.request.refresh_token.is_some() && self.request.refresh_owner != RefreshOwner::Cell;
+        let known = self.access.copies().get(&self.key).map_or(0, |copy| copy.number);
+        match &found.record {
+            None => has_copy || known > 0,
+            Some(record) => has_copy && record.refresh_number < known.max(self.request.refresh_number),
+        }
+    }
+
+    /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
+    /// come need not be the youngest.
+    async fn recall(&self) {
+        const ROUNDS: u32 = 3;
+        const PAUSE: Duration = Duration::from_millis(100);
+        // What we have ourselves we need not be brought.
+        let _asking = Redeeming::new(self.access.copies(), &self.key, true);
+        for _ in 0..ROUNDS {
+            self.access.recall(&self.key).await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks the source without the lease, where that cannot spend anything twice.
+    async fn ask_alone(&self) -> Result<Token, TokenError> {
+        let (asked_at, made_by) = (self.clock().now().wall, self.access.identity.made_by());
+        let mut request = self.request.clone();
+        request.refresh_token = None;
+        let result = self.fetch(request).await;
+        self.note_reached(result.as_ref().err().map(|failed| &failed.error));
+        let Granted { mut token, refresh, .. } = result.map_err(|failed| failed.error)?;
+        token.asked_at = Some(asked_at);
+        let single_use = true;
+        let (refresh_token, refresh_number) = match &refresh {
+            RefreshChange::Replaced(new) => (Some(new.secret.clone()), new.number),
+            RefreshChange::Unchanged | RefreshChange::Removed => (None, 0),
+        };
+        // For the others, if whoever had the lease is gone by now.
+        if let Ok(Some(mut lease_guard)) = self.access.lease(self.clock(), &self.key).await {
+            lease_guard.told();
+            let found = self.access.load(self.clock(), &self.key).await;
+            if let Ok(found) = found
+                && self.usable(&found, found.version).is_none()
+                && self.candidates(&found, None).is_empty()
+            {
+                let token = Some(token.clone());
+                let record = Record { token, made_by, refresh_token, refresh_number, single_use, ..Record::default() };
+                let _ = lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await;
+            }
+            lease_guard.end().await;
+        }
+        Ok(token.with_refresh_token(refresh.into()))
     }
 
     /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
@@ -157,8 +248,33 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// The failure found, if it concerns us and is not over.
     fn failure(&self, found: &StoredEntry) -> Option<TokenError> {
         let record = found.record.as_ref()?;
-        let failure = record.failure.as_ref().filter(|_| !self.is_signed_in_anew(record))?;
-        failure.error_at(self.access.identity.made_by().as_ref(), self.clock().now().wall)
+        let Some(failure) = record.failure.as_ref().filter(|_| !self.is_signed_in_anew(record)) else {
+            self.access.copies().failure_over(&self.key);
+            return None;
+        };
+        let now = self.clock().now();
+        let seen = self.access.copies().failure_seen(&self.key, found.version, now.monotonic);
+        failure.error_at(&self.who(), now.monotonic.saturating_duration_since(seen), now.wall)
+    }
+
+    fn who(&self) -> Who {
+        Who {
+            made_by: self.access.identity.made_by(),
+            has_unknown_credentials: self.access.identity.has_unknown_credentials(),
+            process: self.access.copies().process(),
+        }
+    }
+
+    /// Whether the authorization server could be reached, where that is known.
+    fn note_reached(&self, error: Option<&TokenError>) {
+        match error {
+            None => self.access.reached(self.clock(), true),
+            Some(error) if error.status().is_some() => self.access.reached(self.clock(), true),
+            Some(error) if matches!(error.kind(), TokenErrorKind::Unreachable | TokenErrorKind::Timeout) => {
+                self.access.reached(self.clock(), false);
+            }
+            Some(_) => {}
+        }
     }
 
     /// Whether we bring a refresh token of a sign-in that the store does not know yet.
@@ -170,20 +286,29 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     /// Asks the source under the lease.
     async fn ask(&self, mut lease_guard: LeaseGuard<St>, found: StoredEntry) -> Result<Token, NoToken> {
-        let mut candidates = self.candidates(&found, lease_guard.abandoned).into_iter();
-        let Candidate { refresh_token, number, answer_lost } = candidates.next().unwrap_or_default();
+        let mut candidates = self.candidates(&found, Some(&lease_guard)).into_iter();
+        let candidate = candidates.next().unwrap_or_default();
+        let Candidate { refresh_token, number, answer_lost } = candidate.clone();
         let asked_at = self.clock().now().wall;
         let made_by = self.access.identity.made_by();
-        if refresh_token.is_some() {
-            lease_guard.untold();
-        }
-        let request = TokenRequest {
+        let mut request = TokenRequest {
             refresh_token: refresh_token.clone(),
             refresh_number: number,
             refresh_answer_lost: answer_lost,
             ..self.request.clone()
         };
-        match lease_guard.during(self.fetch(request)).await {
+        let redeeming = Redeeming::new(self.access.copies(), &self.key, refresh_token.is_some());
+        if refresh_token.is_some() {
+            // A process that was stopped since it took the lease may have lost it, and its successor have spent this one.
+            if !lease_guard.is_ours(self.clock()).await {
+                return Err(NoToken::LeaseLost);
+            }
+            request.context = Some(Arc::new(self.context.guarded(lease_guard.may_send(&self.context.clock))));
+            lease_guard.untold();
+        }
+        let result = lease_guard.during(self.clock(), &redeeming.told, self.fetch(request)).await;
+        self.note_reached(result.as_ref().err().map(|failed| &failed.error));
+        match result {
             Ok(Granted { mut token, refresh, .. }) => {
                 token.asked_at = Some(asked_at);
                 let (new, refresh_number) = match &refresh {
@@ -203,6 +328,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     made_by,
                     refresh_token: new,
                     refresh_number,
+                    refresh_dead: false,
                     answer_lost: false,
                     single_use,
                     failure: None,
@@ -211,12 +337,18 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 Ok(self.store(lease_guard, found.version, token, record, refresh_token).await)
             }
             Err(failed) if failed.refresh == RefreshFate::Dead => {
-                Err(self.after_dead(lease_guard, found, refresh_token, failed.error).await)
+                Err(self.after_dead(lease_guard, found, candidate, failed.error).await)
+            }
+            Err(Failed { refresh: RefreshFate::Untouched, .. })
+                if refresh_token.is_some() && !lease_guard.may_be_ours(self.clock().now()) =>
+            {
+                lease_guard.told();
+                Err(NoToken::LeaseLost)
             }
             Err(Failed { error, refresh, .. }) => {
                 let nobody_asked = refresh_token.is_none() && error.status().is_none();
                 let answer_lost = refresh == RefreshFate::MaybeSpent || answer_lost;
-                self.note_failure(&mut lease_guard, found, &error, answer_lost, refresh_token).await;
+                self.note_failure(&mut lease_guard, found, &error, answer_lost, candidate).await;
                 lease_guard.end().await;
                 Err(NoToken::AtLast(if nobody_asked { look_again_soon(error) } else { error }))
             }
@@ -242,20 +374,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         &self,
         mut lease_guard: LeaseGuard<St>,
         found: StoredEntry,
-        dead: Option<Secret<String>>,
+        dead: Candidate,
         error: TokenError,
     ) -> NoToken {
         let found = self.access.load(self.clock(), &self.key).await.unwrap_or(found);
-        let is_dead = |token: &Secret<String>| dead.as_ref().is_some_and(|dead| is_same(dead, token));
+        let is_dead = |token: &Secret<String>| dead.refresh_token.as_ref().is_some_and(|dead| is_same(dead, token));
         let other = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !is_dead(token));
-        let is_another_there = self.candidates(&found, false).iter().any(other);
-        if is_another_there {
+        let is_another_there = self.candidates(&found, None).iter().any(other);
+        if is_another_there || dead.refresh_token.is_none() {
             lease_guard.told();
         } else {
-            self.forget_refresh_token(&mut lease_guard, found).await;
+            self.forget_refresh_token(&mut lease_guard, found, dead.number).await;
         }
         lease_guard.end().await;
-        match dead {
+        match dead.refresh_token {
             // Once, and under a lease taken anew: this one may be lost, or how would there be another?
             Some(dead) if is_another_there && self.dead.is_empty() => NoToken::Dead(dead),
             // It is not there to be sent the next time.
@@ -264,29 +396,52 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    /// The refresh tokens to try, the most promising one first. One that was handed in is newer than what the store has;
-    /// one that the configuration brought is older; a copy of the store's is of use only where the store has lost its own.
-    fn candidates(&self, found: &StoredEntry, abandoned: bool) -> Vec<Candidate> {
-        let stored = found.record.as_ref().and_then(|record| {
+    /// The refresh tokens to try, the newest one first. One that was set is newer than what the store has; of the others the
+    /// one with the highest number is, and none is older than the store's.
+    fn candidates(&self, found: &StoredEntry, lease_guard: Option<&LeaseGuard<St>>) -> Vec<Candidate> {
+        let abandoned = lease_guard.is_some_and(|lease_guard| lease_guard.abandoned);
+        let record = found.record.as_ref();
+        let stored = record.and_then(|record| {
             let refresh_token = Some(record.refresh_token.clone()?);
             let answer_lost = record.answer_lost || abandoned;
             Some(Candidate { refresh_token, number: record.refresh_number, answer_lost })
         });
-        let answer_lost = match self.request.refresh_owner {
-            RefreshOwner::Cell | RefreshOwner::Configuration => self.request.refresh_answer_lost,
-            RefreshOwner::Store { single_use } => single_use,
+        let is_newer = |candidate: &Candidate| match record {
+            None => true,
+            Some(record) if record.refresh_token.is_some() || record.refresh_dead => {
+                candidate.number > record.refresh_number
+            }
+            Some(record) => candidate.number >= record.refresh_number,
         };
-        let ours = self.request.refresh_token.clone();
         let number = self.request.refresh_number;
-        let ours = ours.map(|token| Candidate { refresh_token: Some(token), number, answer_lost });
-        let candidates = match self.request.refresh_owner {
-            RefreshOwner::Cell => [ours, stored],
-            RefreshOwner::Configuration if stored.is_none() => [ours, None],
-            RefreshOwner::Store { .. } if found.record.is_none() => [ours, None],
-            RefreshOwner::Configuration | RefreshOwner::Store { .. } => [stored, None],
-        };
+        let ours = self.request.refresh_token.clone().map(|token| (Some(token), self.request.refresh_owner));
+        let ours = ours.and_then(|(refresh_token, owner)| match owner {
+            RefreshOwner::Cell => {
+                // A family of its own: it begins with the number of the lease, which is higher than any before.
+                let fence = lease_guard.map_or(0, |lease_guard| lease_guard.fence().0);
+                let number = record.map_or(0, |record| record.refresh_number.saturating_add(1)).max(fence);
+                Some(Candidate { refresh_token, number, answer_lost: self.request.refresh_answer_lost })
+            }
+            RefreshOwner::Configuration => {
+                let answer_lost = self.request.refresh_answer_lost || abandoned;
+                Some(Candidate { refresh_token, number, answer_lost }).filter(is_newer)
+            }
+            RefreshOwner::Store { single_use } => {
+                Some(Candidate { refresh_token, number, answer_lost: single_use }).filter(is_newer)
+            }
+        });
+        let copy = self.access.copies().get(&self.key).map(|copy| Candidate {
+            refresh_token: Some(copy.refresh_token),
+            number: copy.number,
+            answer_lost: copy.single_use,
+        });
+        let copy = copy.filter(|copy| is_newer(copy) && ours.as_ref().is_none_or(|ours| copy.number > ours.number));
         let alive = |candidate: &Candidate| candidate.refresh_token.as_ref().is_some_and(|token| !self.is_dead(token));
-        candidates.into_iter().flatten().filter(alive).collect()
+        let mut candidates: Vec<_> = [ours, copy, stored].into_iter().flatten().filter(alive).collect();
+        if self.request.refresh_owner != RefreshOwner::Cell {
+            candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.number));
+        }
+        candidates
     }
 
     fn is_dead(&self, refresh_token: &Secret<String>) -> bool {
@@ -303,32 +458,39 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut saved = lease_guard.save(self.clock(), &record, lives_for, expected).await;
-        if saved.is_err() {
+        let mut settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
+        if settled.is_err() {
             // Once more, as so much is at stake.
-            saved = lease_guard.save(self.clock(), &record, lives_for, expected).await;
+            settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
         }
-        let (token, problem) = match saved {
-            Ok(Saved::Done(_)) => {
+        let (token, problem) = match settled {
+            Ok(Settled::Stored) => {
                 Figures::count(&self.access.figures().stored);
                 lease_guard.told();
                 (self.stored(ours, &record), None)
             }
-            Ok(Saved::Conflict | Saved::Fenced) => {
+            Ok(Settled::Newer(found)) => {
                 // Never overwritten: what is there is newer, or it is ours and only the answer was lost.
                 lease_guard.told();
-                match self.theirs(&ours, &record, used.as_ref()).await {
+                match self.theirs(&ours, &record, &found) {
                     Some(theirs) => (theirs, None),
                     None => (ours, Some(NotStored::LostRace)),
                 }
             }
+            Ok(Settled::Busy) | Err(_) if used.is_some() && record.refresh_token.is_some() => {
+                // The others still have the refresh token that is spent.
+                self.access.copies().note(&self.key, &record);
+                let token = self.stored(ours, &record);
+                let (clock, unsaved) = (self.context.clock.clone(), self.access.copies().unsaved());
+                tokio::spawn(lease_guard.settle_later(clock, record, lives_for, expected, unsaved));
+                self.not_stored(NotStored::StoreFailed);
+                return token;
+            }
+            Ok(Settled::Busy) => {
+                lease_guard.told();
+                (ours, Some(NotStored::LostRace))
+            }
             Err(_) => {
-                if used.is_some() {
-                    // The others still have the refresh token that is spent.
-                    tokio::spawn(lease_guard.save_later(self.context.clock.clone(), record, lives_for, expected));
-                    self.not_stored(NotStored::StoreFailed);
-                    return ours;
-                }
                 lease_guard.told();
                 (ours, Some(NotStored::StoreFailed))
             }
@@ -342,27 +504,23 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     fn not_stored(&self, reason: NotStored) {
         Figures::count(&self.access.figures().not_stored);
-        events::not_stored(reason);
+        events::not_stored(self.key, reason);
     }
 
     /// What is stored in place of ours, if it is of use.
-    async fn theirs(&self, ours: &Token, record: &Record, used: Option<&Secret<String>>) -> Option<Token> {
-        let found = self.access.load(self.clock(), &self.key).await.ok()?;
+    fn theirs(&self, ours: &Token, record: &Record, found: &StoredEntry) -> Option<Token> {
         let theirs = found.record.as_ref()?;
         if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
             return Some(self.stored(ours.clone(), record));
         }
-        // If they still have the refresh token that we used, only we have its successor.
-        let is_spent = |token: &Secret<String>| used.is_some_and(|used| is_same(used, token) && record.single_use);
-        if theirs.refresh_token.as_ref().is_some_and(is_spent) { None } else { self.usable(&found, Version::default()) }
+        self.usable(found, Version::default())
     }
 
-    /// The refresh token found is dead, and nobody has another.
-    async fn forget_refresh_token(&self, lease_guard: &mut LeaseGuard<St>, found: StoredEntry) {
-        let Some(record) = found.record.filter(|record| record.refresh_token.is_some()) else {
-            return lease_guard.told();
-        };
-        let record = Record { refresh_token: None, answer_lost: false, ..record };
+    /// The newest refresh token is dead, and nobody has another.
+    async fn forget_refresh_token(&self, lease_guard: &mut LeaseGuard<St>, found: StoredEntry, number: u64) {
+        let before = found.record.unwrap_or_default();
+        let refresh_number = number.max(before.refresh_number);
+        let record = Record { refresh_token: None, refresh_number, refresh_dead: true, answer_lost: false, ..before };
         // Kept for long, so that nobody tries a copy of it.
         if lease_guard.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
             lease_guard.told();
@@ -377,21 +535,25 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         found: StoredEntry,
         error: &TokenError,
         answer_lost: bool,
-        sent: Option<Secret<String>>,
+        sent: Candidate,
     ) {
         let before = found.record.unwrap_or_default();
         let answer_lost = answer_lost && self.request.refresh_owner != RefreshOwner::Cell && !before.answer_lost;
         if !answer_lost {
             lease_guard.told();
         }
-        let made_by = self.access.identity.made_by();
-        let failure =
-            Failure::of(error, before.failure.as_ref(), made_by, self.clock().now().wall, &self.context.backoff);
+        let now = self.clock().now().wall;
+        let failure = Failure::of(error, before.failure.as_ref(), self.who(), now, &self.context.backoff);
         if failure.is_none() && !answer_lost {
             return;
         }
         let record = Record { failure, ..before };
-        let record = if answer_lost { Record { refresh_token: sent, answer_lost: true, ..record } } else { record };
+        let record = match sent {
+            Candidate { refresh_token: Some(sent), number, .. } if answer_lost => {
+                Record { refresh_token: Some(sent), refresh_number: number, answer_lost: true, ..record }
+            }
+            _ => record,
+        };
         if lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await.is_ok() {
             lease_guard.told();
         }
@@ -420,9 +582,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 Ok(token.with_refresh_token(refresh.into()))
             }
             Err(error) if error.kind() == TokenErrorKind::SignInAgain && !has_refresh_token => {
-                Err(TokenError::new(TokenErrorKind::CredentialsUnavailable).with_detail(
+                // Soon again: it is the store that must come back, and nothing else is asked.
+                const SOON: Duration = Duration::from_secs(1);
+                let error = TokenError::new(TokenErrorKind::CredentialsUnavailable).with_detail(
                     "the refresh token is in the token store, which cannot be used now; an old copy must not be sent",
-                ))
+                );
+                Err(error.with_retry_after(SOON))
             }
             Err(error) => Err(error),
         }
@@ -441,13 +606,45 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
 
+/// How long a process waits for another's token request, where it can ask for itself. Not all at the same moment.
+fn long_enough() -> Duration {
+    Duration::from_millis(fastrand::u64(2000..2500))
+}
+
+/// The refresh token is being redeemed by this process.
+struct Redeeming<'a> {
+    copies: Option<(&'a Copies, &'a StoreKey)>,
+    /// Somebody misses it.
+    told: Arc<Notify>,
+}
+
+impl<'a> Redeeming<'a> {
+    fn new(copies: &'a Copies, key: &'a StoreKey, is_one: bool) -> Self {
+        let told = Arc::new(Notify::new());
+        if is_one {
+            copies.redeeming(key, Some(told.clone()));
+        }
+        Self { copies: is_one.then_some((copies, key)), told }
+    }
+}
+
+impl Drop for Redeeming<'_> {
+    fn drop(&mut self) {
+        if let Some((copies, key)) = self.copies {
+            copies.redeeming(key, None);
+        }
+    }
+}
+
 /// For how long what is stored is worth something.
 pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duration) -> Duration {
-    let least = if record.failure.is_some() { Failure::LONGEST } else { Duration::ZERO };
+    // Longer than the pause: whoever comes next finds how many failures there were in a row.
+    const NEXT_COMES_WITHIN: Duration = Duration::from_secs(30);
+    let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {
-        _ if record.refresh_token.is_some() => keep,
+        _ if record.refresh_token.is_some() || record.refresh_dead => keep,
         Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(keep, |left| left.max(least)),
-        None => keep,
+        None => least,
     }
 }
 

@@ -1,9 +1,9 @@
 //! `StoreIdentity`: what makes the tokens of one configuration differ from all others in a store, as a digest.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
-use super::StoreKey;
+use super::{StoreAccess, StoreKey};
 use crate::types::{Digest, Scopes, TenantId};
 
 /// Whose tokens they are: one configuration's, among all that share a store.
@@ -32,6 +32,18 @@ use crate::types::{Digest, Scopes, TenantId};
 pub struct StoreIdentity {
     fixed: [u8; 32],
     client: Option<Arc<dyn Client>>,
+    /// Where a store around this endpoint makes itself known.
+    known_to: Weak<StoreSlot>,
+}
+
+/// The store around a token endpoint, wherever it was put: the handle of the layer finds it here.
+#[derive(Default)]
+pub(crate) struct StoreSlot(OnceLock<Arc<dyn StoreAccess>>);
+
+impl StoreSlot {
+    pub(crate) fn get(&self) -> Option<Arc<dyn StoreAccess>> {
+        self.0.get().cloned()
+    }
 }
 
 impl StoreIdentity {
@@ -39,7 +51,7 @@ impl StoreIdentity {
     pub fn named(name: impl AsRef<str>) -> Self {
         let mut digest = Digest::new("named");
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: None }
+        Self { fixed: digest.finish(), client: None, known_to: Weak::new() }
     }
 
     /// The same, told apart by one more name, such as the account that a person signed in to.
@@ -47,11 +59,18 @@ impl StoreIdentity {
         let mut digest = Digest::new("and");
         digest.field("before", self.fixed);
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: self.client.clone() }
+        Self { fixed: digest.finish(), client: self.client.clone(), known_to: self.known_to.clone() }
     }
 
-    pub(crate) fn of_client(settings: Digest, client: Arc<dyn Client>) -> Self {
-        Self { fixed: settings.finish(), client: Some(client) }
+    pub(crate) fn of_client(settings: Digest, client: Arc<dyn Client>, known_to: &Arc<StoreSlot>) -> Self {
+        Self { fixed: settings.finish(), client: Some(client), known_to: Arc::downgrade(known_to) }
+    }
+
+    /// This store keeps the endpoint's tokens; of several the innermost one counts.
+    pub(super) fn announce(&self, store: impl StoreAccess + 'static) {
+        if let Some(slot) = self.known_to.upgrade() {
+            slot.0.get_or_init(|| Arc::new(store));
+        }
     }
 
     /// Under which key the token of a partition is kept, as of now: the client may be replaced.
@@ -68,6 +87,11 @@ impl StoreIdentity {
             digest.list("scopes", scopes.sorted());
         }
         StoreKey::new(digest.finish())
+    }
+
+    /// Whether credentials are used of which nobody knows which they are: they come from a file or a function.
+    pub(crate) fn has_unknown_credentials(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.credentials().is_none())
     }
 
     /// Tells tokens apart that were made with one secret and with another; `None` where the secret is not known.

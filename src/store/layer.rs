@@ -12,12 +12,13 @@ use tokio::time::timeout_at;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::access::{Access, Figures, LeaseGuard, StoredEntry};
+use super::access::{Access, Figures, StoredEntry};
 use super::fetch::{self, Fetch, NotStored};
+use super::lease_guard::LeaseGuard;
 use super::record::Record;
-use super::{Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
+use super::{Fence, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
-use crate::types::{Clock, Secret, TenantId, TokenError, events};
+use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
@@ -100,43 +101,75 @@ impl<St: TokenStore> StoreLayer<St> {
     async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<StoredToken, StoreError> {
         token.asked_at = token.asked_at.or(Some(request.context().clock.now().wall));
         let made_by = self.0.identity.made_by();
-        let record = |before: Option<Record>| {
+        let known = self.0.copies().get(&self.key_of(&request)).map_or(0, |copy| copy.number);
+        let record = |before: Option<Record>, fence: Fence| {
             let before = before.unwrap_or_default();
             let record = Record { token: Some(token.clone()), made_by: made_by.clone(), failure: None, ..before };
+            // A sign-in begins a family of its own: with the number of its lease, which is higher than any before.
+            let number = record.refresh_number.max(known).saturating_add(1).max(fence.0);
             match &token.refresh_token {
                 RefreshToken::Keep => record,
                 RefreshToken::Replace(new) => Record {
                     refresh_token: Some(new.clone()),
-                    refresh_number: record.refresh_number.saturating_add(1),
+                    refresh_number: number,
+                    refresh_dead: false,
                     single_use: true,
                     answer_lost: false,
                     ..record
                 },
-                RefreshToken::Drop => Record { refresh_token: None, answer_lost: false, ..record },
+                RefreshToken::Drop => Record { refresh_token: None, refresh_dead: true, answer_lost: false, ..record },
             }
         };
         let record = self.put(&request, record).await.inspect_err(|_| {
             Figures::count(&self.0.figures().not_stored);
-            events::not_stored(NotStored::StoreFailed);
+            events::not_stored(self.key_of(&request), NotStored::StoreFailed);
         })?;
         let owner = RefreshOwner::Store { single_use: record.single_use };
         Ok(StoredToken { token: fetch::with_copy(token, &record), number: record.refresh_number, owner })
     }
 
-    /// Puts a record in place of what is stored, under the lease.
+    /// Under which key the token of a tenant is kept, where the configuration knows tenants: what events name.
+    pub fn key(&self, tenant: Option<&TenantId>) -> StoreKey {
+        self.0.identity.key(tenant, None)
+    }
+
+    /// Removes what is stored for a tenant, readable or not. Processes that have a copy of its refresh token bring that back
+    /// when they next need a token: to sign out, [`AuthHandle::revoke`](crate::AuthHandle::revoke).
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn remove(&self, tenant: Option<&TenantId>) -> Result<(), StoreError> {
+        self.0.remove(&SystemClock, &self.key(tenant)).await
+    }
+
+    fn key_of(&self, request: &TokenRequest) -> StoreKey {
+        self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref())
+    }
+
+    /// Puts a record in place of what is stored, under the lease. What cannot be read is replaced, too: somebody asks for it
+    /// by hand. What a newer version has written is not.
     async fn put(
         &self,
         request: &TokenRequest,
-        make: impl FnOnce(Option<Record>) -> Record,
+        make: impl FnOnce(Option<Record>, Fence) -> Record,
     ) -> Result<Record, StoreError> {
-        let context = request.context();
-        let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
-        let lease_guard = timeout_at(context.deadline, self.lease_guard(&key, &*context.clock));
-        let mut lease_guard = lease_guard.await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
-        let found = self.0.load(&*context.clock, &key).await?;
-        let record = make(found.record);
+        let (context, key) = (request.context(), self.key_of(request));
+        let clock = &*context.clock;
+        let taken = async {
+            match self.take(&key, clock).await {
+                Err(error) if error.kind() == StoreErrorKind::Unreadable => {
+                    self.0.remove(clock, &key).await?;
+                    events::record_replaced(key);
+                    self.take(&key, clock).await
+                }
+                result => result,
+            }
+        };
+        let taken = timeout_at(context.deadline, taken).await;
+        let (mut lease_guard, found) = taken.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
+        let record = make(found.record, lease_guard.fence());
         let lives_for = fetch::lives_for(&record, &context, self.0.settings.keep);
-        match lease_guard.save(&*context.clock, &record, lives_for, found.version).await? {
+        match lease_guard.save(clock, &record, lives_for, found.version).await? {
             Saved::Done(_) => {
                 Figures::count(&self.0.figures().stored);
                 lease_guard.told();
@@ -147,11 +180,12 @@ impl<St: TokenStore> StoreLayer<St> {
         }
     }
 
-    /// The lease, waiting for it.
-    async fn lease_guard(&self, key: &StoreKey, clock: &dyn Clock) -> Result<LeaseGuard<St>, StoreError> {
+    /// The lease, waiting for it, and what is stored.
+    async fn take(&self, key: &StoreKey, clock: &dyn Clock) -> Result<(LeaseGuard<St>, StoredEntry), StoreError> {
         loop {
-            if let Some(lease_guard) = self.0.lease(clock, key).await? {
-                return Ok(lease_guard);
+            if let Some(mut lease_guard) = self.0.lease(clock, key).await? {
+                let found = self.0.load(clock, key).await.inspect_err(|_| lease_guard.told())?;
+                return Ok((lease_guard, found));
             }
             let StoredEntry { version, .. } = self.0.load(clock, key).await?;
             self.0.changed(key, version).await;
@@ -163,6 +197,7 @@ impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
     type Service = StoreService<T, St>;
 
     fn layer(&self, source: T) -> StoreService<T, St> {
+        self.0.identity.announce(self.clone());
         StoreService { source: Arc::new(source), access: self.0.clone() }
     }
 }
@@ -260,6 +295,9 @@ pub(crate) trait StoreAccess: Send + Sync {
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)>;
 
     fn stats(&self) -> StoreStats;
+
+    /// Resolves when the store has every refresh token that was replaced.
+    fn all_saved(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl<St: TokenStore> StoreAccess for StoreLayer<St> {
@@ -268,7 +306,16 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
     }
 
     fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()> {
-        Box::pin(async move { self.put(&request, |_| Record::default()).await.map(drop) })
+        Box::pin(async move {
+            let known = self.0.copies().get(&self.key_of(&request)).map_or(0, |copy| copy.number);
+            // Kept for long, so that no process brings a copy back.
+            let record = |before: Option<Record>, _| Record {
+                refresh_number: before.map_or(0, |before| before.refresh_number).max(known),
+                refresh_dead: true,
+                ..Record::default()
+            };
+            self.put(&request, record).await.map(drop)
+        })
     }
 
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
@@ -281,5 +328,9 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
 
     fn stats(&self) -> StoreStats {
         StoreLayer::stats(self)
+    }
+
+    fn all_saved(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.copies().all_saved())
     }
 }

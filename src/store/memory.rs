@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast};
 use tokio::time::{sleep, timeout};
 
-use super::{Fence, Lease, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
+use super::{Fence, Lease, Recall, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
 use crate::types::{Clock, Secret, SystemClock};
 
 /// A [`TokenStore`] in memory: several layers of one process share their tokens, and tests have a store without a server.
@@ -28,7 +29,7 @@ use crate::types::{Clock, Secret, SystemClock};
 ///     .build()?;
 /// let store = MemoryStore::new();
 /// for _ in 0..2 {
-///     let layer = AuthLayer::with_client_and_store(cfg.clone(), http_client.clone(), store.clone());
+///     let layer = AuthLayer::builder(cfg.clone()).http_client(http_client.clone()).store(store.clone()).build()?;
 ///     layer.handle().warm_up().await?;
 /// }
 /// assert_eq!(http_client.token_requests(), 1);
@@ -40,6 +41,8 @@ pub struct MemoryStore {
     entries: Arc<Mutex<Entries>>,
     /// Something was saved, or a lease given back.
     news: Arc<Notify>,
+    /// Copies that somebody misses.
+    recalls: broadcast::Sender<Recall>,
     clock: Arc<dyn Clock>,
 }
 
@@ -122,7 +125,12 @@ impl MemoryStore {
 
     /// An empty store whose leases and values end by another clock, for tests.
     pub fn with_clock(clock: impl Clock) -> Self {
-        Self { entries: Arc::default(), news: Arc::default(), clock: Arc::new(clock) }
+        Self {
+            entries: Arc::default(),
+            news: Arc::default(),
+            recalls: broadcast::Sender::new(64),
+            clock: Arc::new(clock),
+        }
     }
 
     /// Forgets everything, leases too, as a server that is restarted without a disk.
@@ -226,6 +234,20 @@ impl TokenStore for MemoryStore {
                 // So that waiters do not spin while a clock stands still that timers do not follow.
                 sleep(Duration::from_millis(1)).await;
             }
+        }
+    }
+
+    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+        // An error means that nobody listens.
+        let _ = self.recalls.send(Recall::Key(*key));
+        Ok(())
+    }
+
+    async fn recalled(&self) -> Recall {
+        match self.recalls.subscribe().recv().await {
+            Ok(recall) => recall,
+            Err(RecvError::Lagged(_)) => Recall::All,
+            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -30,6 +30,7 @@
 //! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
 
 mod access;
+mod copies;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod failure;
@@ -37,6 +38,7 @@ mod fetch;
 mod file;
 mod identity;
 mod layer;
+mod lease_guard;
 mod memory;
 mod millis;
 mod record;
@@ -60,7 +62,7 @@ pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};
 
-pub(crate) use identity::Client;
+pub(crate) use identity::{Client, StoreSlot};
 pub(crate) use layer::{StoreAccess, StoredToken};
 
 /// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make
@@ -133,6 +135,24 @@ pub trait TokenStore: Send + Sync + 'static {
     /// or has ended, or some time has passed. It may resolve for no reason, but not at once each time, and it must resolve
     /// some time after each of these.
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send;
+
+    /// Asks the other processes for their copies of what was stored under a key: a process has found it gone. Each that has
+    /// one hears of it through [`recalled`](TokenStore::recalled).
+    ///
+    /// Only stores that can lose what they have while processes live need this. Default: nobody hears of it.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = key;
+        std::future::ready(Ok(()))
+    }
+
+    /// Resolves when copies may be missed: another process asks, or the store is back and may have lost some. Default:
+    /// never.
+    fn recalled(&self) -> impl Future<Output = Recall> + Send {
+        std::future::pending()
+    }
 }
 
 /// A store that several layers share.
@@ -175,6 +195,23 @@ impl<S: TokenStore> TokenStore for Arc<S> {
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send {
         S::changed(self, key, since)
     }
+
+    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send {
+        S::recall(self, key)
+    }
+
+    fn recalled(&self) -> impl Future<Output = Recall> + Send {
+        S::recalled(self)
+    }
+}
+
+/// Which copies may be missed: see [`TokenStore::recalled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// Those of this key.
+    Key(StoreKey),
+    /// Those of any key.
+    All,
 }
 
 /// Under what a token is stored: a digest of everything that makes one token differ from another. It tells nothing of

@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) refresh_token: Option<Secret<String>>,
     /// The predecessor's plus one.
     pub(crate) refresh_number: u64,
+    /// The refresh token of that number is dead, or was taken out: no copy of it, or of an older one, is of use.
+    pub(crate) refresh_dead: bool,
     /// The refresh token was sent, and the answer was lost: it may be spent.
     pub(crate) answer_lost: bool,
     /// The server replaces the refresh token each time, as far as is known.
@@ -58,6 +60,7 @@ impl Record {
             made_by: self.made_by.as_deref().map(Into::into),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().as_str().into()),
             refresh_number: self.refresh_number,
+            refresh_dead: self.refresh_dead,
             answer_lost: self.answer_lost,
             single_use: self.single_use,
             failure: self.failure.clone(),
@@ -93,6 +96,7 @@ impl Record {
             made_by: written.made_by.map(Cow::into_owned),
             refresh_token: written.refresh_token.map(|token| Secret::from(token.into_owned())),
             refresh_number: written.refresh_number,
+            refresh_dead: written.refresh_dead,
             answer_lost: written.answer_lost,
             single_use: written.single_use,
             failure: written.failure,
@@ -112,6 +116,8 @@ struct Written<'a> {
     refresh_token: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     refresh_number: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    refresh_dead: bool,
     #[serde(default)]
     answer_lost: bool,
     #[serde(default)]
@@ -179,8 +185,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::token::Backoff;
-    use crate::types::{TokenError, TokenErrorKind};
 
     fn full() -> Record {
         let second = Duration::from_secs(1);
@@ -197,15 +201,10 @@ mod tests {
             made_by: Some("0123456789abcdef".into()),
             refresh_token: Some(Secret::from("r\u{1F511}")),
             refresh_number: 7,
+            refresh_dead: false,
             answer_lost: true,
             single_use: true,
-            failure: Failure::of(
-                &TokenError::new(TokenErrorKind::Refused),
-                None,
-                None,
-                SystemTime::UNIX_EPOCH,
-                &Backoff::TRANSIENT,
-            ),
+            failure: Some(Failure::refused()),
         }
     }
 

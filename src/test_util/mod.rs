@@ -47,7 +47,7 @@
 //!     .origin("https://api.example.com")
 //!     .clock(clock)
 //!     .build()?;
-//! let client = AuthLayer::with_client(cfg, auth.clone()).layer(api.clone());
+//! let client = AuthLayer::builder(cfg).http_client(auth.clone()).build()?.layer(api.clone());
 //!
 //! let get = || http::Request::get("https://api.example.com/items").body(String::new()).unwrap();
 //! assert_eq!(client.clone().oneshot(get()).await?.status(), 200);

@@ -90,17 +90,35 @@ pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// answer; both last, so that asking again each second would hammer the server and change nothing.
 const RENEW_SKEWED: Duration = Duration::from_secs(30);
 
+/// When a token is renewed, for [`AuthConfigBuilder::renew`](crate::AuthConfigBuilder::renew).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Renew {
+    /// In the background at this fraction of a token's life, in (0, 1]. The default is 0.8.
+    ///
+    /// Up to 5 % less is drawn for each token, so that processes do not renew in step. A process's first token is renewed
+    /// anywhere between 44 % of this fraction and all of it (35 % to 80 % of the token's life by default), so that
+    /// processes that started together part at once.
+    Fraction(f64),
+    /// At expiry and not before: for servers that hand out the same token until then. Requests that come after expiry wait
+    /// for the new token.
+    AtExpiry,
+}
+
+impl Default for Renew {
+    fn default() -> Self {
+        Self::Fraction(0.8)
+    }
+}
+
 /// From what is known of a token to its [`Lifetime`].
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LifetimePolicy {
     pub(crate) sources: Vec<ExpirySource>,
     pub(crate) unknown: UnknownExpiry,
-    /// The share of the life after which the token is renewed in the background; in (0, 1].
-    pub(crate) fraction: f64,
-    /// How long before expiry requests begin to wait; at most 10 % of the life.
-    pub(crate) margin: Duration,
-    /// Renew at expiry and not before: until then the server would hand out the same token.
-    pub(crate) at_expiry: bool,
+    pub(crate) renew: Renew,
+    /// How long before expiry requests begin to wait; at most 10 % of the life. `None`: 30 s.
+    pub(crate) margin: Option<Duration>,
     /// A token that arrives expired is an error: the provider wants expired tokens discarded.
     pub(crate) strict: bool,
     /// No token is trusted for longer.
@@ -112,9 +130,8 @@ impl Default for LifetimePolicy {
         Self {
             sources: vec![ExpirySource::ExpiresIn, ExpirySource::ExpiresAt, ExpirySource::JwtExp],
             unknown: UnknownExpiry::default(),
-            fraction: 0.8,
-            margin: Duration::from_secs(30),
-            at_expiry: false,
+            renew: Renew::default(),
+            margin: None,
             strict: false,
             max: Duration::from_secs(365 * 24 * 3600),
         }
@@ -122,12 +139,23 @@ impl Default for LifetimePolicy {
 }
 
 impl LifetimePolicy {
+    const MARGIN: Duration = Duration::from_secs(30);
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        if !(self.fraction > 0.0 && self.fraction <= 1.0) {
-            return Err(ConfigError::new(
-                "the refresh fraction is not in (0, 1]",
-                "0.8 renews a token after 80 % of its life",
-            ));
+        match self.renew {
+            Renew::Fraction(fraction) if !(fraction > 0.0 && fraction <= 1.0) => {
+                return Err(ConfigError::new(
+                    "the fraction of a token's life after which it is renewed is not in (0, 1]",
+                    "0.8 renews a token after 80 % of its life",
+                ));
+            }
+            Renew::AtExpiry if self.margin.is_some() => {
+                return Err(ConfigError::new(
+                    "tokens are renewed at expiry, so that there is no margin before it",
+                    "leave `expiry_margin` out, or use `Renew::Fraction`",
+                ));
+            }
+            _ => {}
         }
         if self.sources.contains(&ExpirySource::Fixed(Duration::ZERO)) {
             return Err(ConfigError::new("the fixed lifetime is zero", "give the lifetime of a token"));
@@ -142,14 +170,19 @@ impl LifetimePolicy {
     }
 
     fn margin_of(&self, life: Duration) -> Duration {
-        if self.at_expiry { Duration::ZERO } else { self.margin.min(life / 10) }
+        match self.renew {
+            Renew::AtExpiry => Duration::ZERO,
+            Renew::Fraction(_) => self.margin.unwrap_or(Self::MARGIN).min(life / 10),
+        }
     }
 
     /// When the token is renewed, counted from when it was asked for.
     fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, first: bool, draw: f64) -> Duration {
-        let point = if self.at_expiry { life } else { share(life, self.fraction) };
-        let point = refresh_in.map_or(point, |hint| hint.min(point));
-        if self.at_expiry { point } else { jitter(point, life, first, draw) }
+        let hinted = |point: Duration| refresh_in.map_or(point, |hint| hint.min(point));
+        match self.renew {
+            Renew::AtExpiry => hinted(life),
+            Renew::Fraction(fraction) => jitter(hinted(share(life, fraction)), life, first, draw),
+        }
     }
 }
 
@@ -400,7 +433,7 @@ mod tests {
     }
 
     fn vip() -> LifetimePolicy {
-        LifetimePolicy { sources: vec![ExpirySource::JwtExp], at_expiry: true, ..LifetimePolicy::default() }
+        LifetimePolicy { sources: vec![ExpirySource::JwtExp], renew: Renew::AtExpiry, ..LifetimePolicy::default() }
     }
 
     fn graphnet() -> LifetimePolicy {
@@ -620,7 +653,7 @@ mod tests {
         let refresh = |policy: &LifetimePolicy, token: &Token, first, draw| {
             points(&lifetime_of(token, policy, now, now, first, draw).unwrap(), now)[0].unwrap()
         };
-        let half = LifetimePolicy { fraction: 0.5, ..default.clone() };
+        let half = LifetimePolicy { renew: Renew::Fraction(0.5), ..default.clone() };
         let rows = [
             (&default, true, [350.0, 575.0, 800.0]),
             (&default, false, [800.0, 775.0, 750.0]),
@@ -718,7 +751,10 @@ mod tests {
     fn a_policy_that_makes_no_sense_is_refused() {
         assert!(LifetimePolicy::default().validate().is_ok());
         for fraction in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
-            assert!(LifetimePolicy { fraction, ..LifetimePolicy::default() }.validate().is_err(), "{fraction}");
+            assert!(
+                LifetimePolicy { renew: Renew::Fraction(fraction), ..LifetimePolicy::default() }.validate().is_err(),
+                "{fraction}"
+            );
         }
         let sources = vec![ExpirySource::JwtExp, ExpirySource::Fixed(Duration::ZERO)];
         assert!(LifetimePolicy { sources, ..LifetimePolicy::default() }.validate().is_err());
@@ -820,7 +856,8 @@ mod tests {
             };
             token.expires_in = expires_in;
             token.refresh_in = refresh_in;
-            let policy = LifetimePolicy { fraction, margin, at_expiry, ..LifetimePolicy::default() };
+            let renew = if at_expiry { Renew::AtExpiry } else { Renew::Fraction(fraction) };
+            let policy = LifetimePolicy { renew, margin: Some(margin), ..LifetimePolicy::default() };
             let lifetime = lifetime_of(&token, &policy, asked, arrived, first, draw).unwrap();
             prop_assert_eq!(lifetime.freshness(&arrived.after(SECOND - Duration::from_nanos(1))), Freshness::Fresh);
             let [refresh, margin, expiry] = points(&lifetime, arrived);

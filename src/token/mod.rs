@@ -8,7 +8,7 @@ mod source;
 mod static_token;
 mod value;
 
-pub use lifetime::{ExpirySource, UnknownExpiry};
+pub use lifetime::{ExpirySource, Renew, UnknownExpiry};
 pub use source::{TokenRequest, TokenSource};
 pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};

@@ -75,14 +75,28 @@ pub(crate) struct RefreshContext {
     pub(crate) backoff: Backoff,
     /// What becomes of the refresh token.
     pub(crate) report: RefreshReport,
+    /// Asked just before a refresh token is sent; `None`: it may be.
+    pub(crate) may_send: Option<MaySend>,
 }
+
+pub(crate) type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl RefreshContext {
     /// The same for a source behind this one, which sends a refresh token of its own.
     fn inner(&self) -> Self {
-        let Self { clock, lifetime, deadline, backoff, report: _ } = self;
-        let (clock, lifetime) = (clock.clone(), lifetime.clone());
-        Self { clock, lifetime, deadline: *deadline, backoff: *backoff, report: RefreshReport::default() }
+        let Self { clock, lifetime, deadline, backoff, report: _, may_send } = self;
+        let (clock, lifetime, may_send) = (clock.clone(), lifetime.clone(), may_send.clone());
+        Self { clock, lifetime, deadline: *deadline, backoff: *backoff, report: RefreshReport::default(), may_send }
+    }
+
+    /// The same for a source that must ask before it sends a refresh token.
+    pub(crate) fn guarded(&self, may_send: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { may_send: Some(Arc::new(may_send)), ..self.inner() }
+    }
+
+    /// Whether a refresh token may be sent now.
+    pub(crate) fn may_send(&self) -> bool {
+        self.may_send.as_ref().is_none_or(|may_send| may_send())
     }
 }
 
@@ -95,6 +109,7 @@ impl Default for RefreshContext {
             deadline,
             backoff: Backoff::TRANSIENT,
             report: RefreshReport::default(),
+            may_send: None,
         }
     }
 }

@@ -53,12 +53,20 @@ pub(crate) fn body_not_replayable(body: &'static str) {
     );
 }
 
-pub(crate) fn store_failed(call: &'static str, kind: impl fmt::Debug) {
-    tracing::warn!(target: TARGET, call, ?kind, "the token store failed; tokens are fetched without it");
+pub(crate) fn store_failed(call: &'static str, key: impl fmt::Display, kind: impl fmt::Debug) {
+    tracing::warn!(target: TARGET, call, %key, ?kind, "the token store failed; tokens are fetched without it");
 }
 
-pub(crate) fn not_stored(reason: impl fmt::Debug) {
-    tracing::warn!(target: TARGET, ?reason, "a new token could not be stored; it is used nevertheless");
+pub(crate) fn not_stored(key: impl fmt::Display, reason: impl fmt::Debug) {
+    tracing::warn!(target: TARGET, %key, ?reason, "a new token could not be stored; it is used nevertheless");
+}
+
+pub(crate) fn lease_lost(key: impl fmt::Display) {
+    tracing::warn!(target: TARGET, %key, "the lease was lost while a token request was under way");
+}
+
+pub(crate) fn record_replaced(key: impl fmt::Display) {
+    tracing::warn!(target: TARGET, %key, "a stored token that cannot be read was replaced by a new sign-in");
 }
 
 pub(crate) fn token_from_store() {

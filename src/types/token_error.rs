@@ -84,8 +84,11 @@ pub enum TokenErrorKind {
     /// What the client authenticates with, or the assertion that it brings, could not be read or signed: a file, a function
     /// or a signer of yours. Nothing was sent.
     CredentialsUnavailable,
-    /// A token that was handed in is used, but the store did not take it ([`AuthHandle::keep`](crate::AuthHandle::keep)).
+    /// A token that was set is used, but the store did not take it
+    /// ([`AuthHandle::set_token`](crate::AuthHandle::set_token)).
     NotStored,
+    /// The built-in HTTP client cannot be made: this machine has no CA certificates, or TLS cannot be set up.
+    NoHttpClient,
     /// A user's own source failed in a way that may pass.
     SourceTransient,
     /// A user's own source failed in a way that will not pass by itself.
@@ -132,6 +135,9 @@ impl TokenErrorKind {
                 "what the client identifies itself with is not there now; check the file, function or key it comes from"
             }
             Self::NotStored => "the token is used, but it could not be stored and may be lost with this process",
+            Self::NoHttpClient => {
+                "the HTTP client for token requests cannot be made; check the system's certificates (`ca-certificates`)"
+            }
             Self::SourceTransient => "the token source failed; it is asked again after a pause",
             Self::SourcePermanent => "the token source failed",
         }
@@ -216,7 +222,7 @@ impl TokenError {
             | NotStored
             | SourceTransient => true,
             BadCredentials | Refused | SignInAgain | Unsupported | WrongIssuer | Redirected | NoRuntime
-            | SourcePermanent => false,
+            | NoHttpClient | SourcePermanent => false,
         }
     }
 

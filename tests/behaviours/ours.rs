@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::Body;
 use tower_oauth2_client::{
     AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
-    Forbidden, Foreign, RefreshFailed, RefreshToken, Secret, SkipAuth, Tenant, Token,
+    Forbidden, Foreign, RefreshFailed, RefreshToken, Renew, Secret, SkipAuth, Tenant, Token,
 };
 
 use crate::subject::{
@@ -42,14 +43,14 @@ impl Subject for Ours {
         for setting in &settings.more {
             builder = match setting {
                 Setting::JwtExpOnly => builder.expiry([ExpirySource::JwtExp]),
-                Setting::DiscardExpired => builder.discard_expired(),
-                Setting::RefreshAtExpiry => builder.refresh_at_expiry(),
-                Setting::ForbiddenIfExpired => builder.forbidden(Forbidden::IfExpired),
+                Setting::DiscardExpired => builder.discard_expired(true),
+                Setting::RefreshAtExpiry => builder.renew(Renew::AtExpiry),
+                Setting::ForbiddenIfExpired => builder.on_forbidden(Forbidden::IfExpired),
                 Setting::KeepCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Keep),
                 Setting::RejectCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Reject),
-                Setting::PassForeign => builder.foreign_origins(Foreign::PassWithoutCredentials),
+                Setting::PassForeign => builder.on_unlisted_origin(Foreign::PassWithoutCredentials),
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
-                Setting::SetIfAbsent(name, value) => builder.set_if_absent(*name, *value),
+                Setting::SetIfAbsent(name, value) => builder.default_header(*name, *value),
                 Setting::PermanentFailurePause(pause) => builder.permanent_failure_pause(*pause, *pause),
                 Setting::MaxPartitions(max) => builder.max_partitions(*max),
                 Setting::ScopesPerRequest | Setting::SecretInBody => builder,
@@ -62,7 +63,7 @@ impl Subject for Ours {
             use http_body_util::BodyExt;
             request.map(|body| body.map_err(|never| match never {}).boxed_unsync())
         });
-        let layer = AuthLayer::with_client(cfg, token_client);
+        let layer = AuthLayer::builder(cfg).http_client(token_client).build().unwrap();
         let client = client_of(&layer, inner);
         let control = Arc::new(Handle(layer.handle(), layer));
         Some(Setup { client, control })
@@ -91,7 +92,8 @@ impl Control for Handle {
         if let Some(refresh_token) = refresh_token {
             token = token.with_refresh_token(RefreshToken::Replace(Secret::from(refresh_token)));
         }
-        self.0.hand_in(token).unwrap();
+        // Without a store it waits for nothing.
+        self.0.set_token(token).now_or_never().unwrap().unwrap();
         Ok(())
     }
 

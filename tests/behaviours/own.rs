@@ -275,7 +275,7 @@ impl Policy<Request<Full<Bytes>>, Response<Body>, Error> for Patient {
 fn over(world: &World) -> Auth<Api> {
     let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic(CLIENT_ID, SECRET));
     let cfg = cfg.origin(API).clock(world.clock.clone()).build().unwrap();
-    AuthLayer::with_client(cfg, world.auth.clone()).layer(world.api.clone())
+    AuthLayer::builder(cfg).http_client(world.auth.clone()).build().unwrap().layer(world.api.clone())
 }
 
 /// A client of an API that takes any token.

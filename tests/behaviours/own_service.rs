@@ -31,7 +31,10 @@ type Response1 = Response<Full<Bytes>>;
 /// A layer over the world's authorization server.
 fn layer(world: &World) -> AuthLayer {
     let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic(CLIENT_ID, SECRET));
-    AuthLayer::with_client(cfg.origin(API).clock(world.clock.clone()).build().unwrap(), world.auth.clone())
+    AuthLayer::builder(cfg.origin(API).clock(world.clock.clone()).build().unwrap())
+        .http_client(world.auth.clone())
+        .build()
+        .unwrap()
 }
 
 /// A layer whose tokens are `token-1`, `token-2`, … and take no time.
@@ -136,7 +139,7 @@ async fn a_service_that_lives_on_holds_no_permit_while_its_request_waits_for_a_t
     let limit = GlobalConcurrencyLimitLayer::new(1);
     let cfg = AuthConfig::client_credentials(TOKEN_URL, ClientAuth::basic(CLIENT_ID, SECRET));
     let cfg = cfg.origin(API).clock(world.clock.clone()).build().unwrap();
-    let layer = AuthLayer::with_client(cfg, limit.layer(world.auth.clone()));
+    let layer = AuthLayer::builder(cfg).http_client(limit.layer(world.auth.clone())).build().unwrap();
     let mut service = layer.layer(limit.layer(world.api.clone()));
     let start = Instant::now();
     for _ in 0..3 {

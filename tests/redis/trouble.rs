@@ -31,14 +31,12 @@ impl Process {
                 .origin("https://api.example.com")
                 .build()
                 .unwrap();
-        let mut store = Some(store);
         let mut kept = None;
-        let layer = AuthLayer::with_endpoint(config, auth.clone(), |endpoint| {
-            let store = StoreLayer::new(store.take().unwrap(), endpoint.identity()).timeout(TIMEOUT);
-            let source = tower::Layer::layer(&store, endpoint);
-            kept = Some(store);
-            source
-        });
+        let layer = AuthLayer::builder(config)
+            .http_client(auth.clone())
+            .store_with(|identity| kept.insert(StoreLayer::new(store, identity).timeout(TIMEOUT)).clone())
+            .build()
+            .unwrap();
         Self { handle: layer.handle(), store: kept.unwrap() }
     }
 

@@ -133,9 +133,11 @@ async fn process() {
         go: go.clone(),
     };
     let store = RedisStore::new(&redis, keys(1)).unwrap();
-    let layer = AuthLayer::with_endpoint(config, client, |endpoint| {
-        StoreLayer::new(store, endpoint.identity()).lease(LEASE).layer(endpoint)
-    });
+    let layer = AuthLayer::builder(config)
+        .http_client(client)
+        .store_with(|identity| StoreLayer::new(store, identity).lease(LEASE))
+        .build()
+        .unwrap();
     let tokens = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = tokens.clone();
     let api = service_fn(move |request: Request<Full<Bytes>>| {

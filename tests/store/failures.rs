@@ -160,7 +160,7 @@ async fn a_sign_in_that_cannot_be_stored_says_so_and_counts() {
     let process = world.process(world.signed_in("dead"));
     let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
     let token = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
-    assert_eq!(process.handle.keep(token).await.unwrap_err().kind(), TokenErrorKind::NotStored);
+    assert_eq!(process.handle.set_token(token).await.unwrap_err().kind(), TokenErrorKind::NotStored);
     assert_eq!(process.token().await, "signed-in");
     world.store.heal();
     sleep(HOUR).await;

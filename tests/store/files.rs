@@ -29,7 +29,11 @@ impl TestDirectory {
     }
 
     fn process(&self, world: &World, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::with_client_and_store(cfg.build().unwrap(), world.auth.clone(), self.store(world));
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(world.auth.clone())
+            .store(self.store(world))
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(world.api.clone()) }
     }
 
@@ -119,7 +123,12 @@ async fn a_directory_that_cannot_be_ours_is_refused_and_left_as_it_is() {
         assert!(cause.contains(why) && cause.contains(path.to_str().unwrap()), "{cause}");
         // Whoever uses it nevertheless has tokens, though none are kept.
         let cfg = world.config().build().unwrap();
-        let handle = AuthLayer::with_client_and_store(cfg, world.auth.clone(), FileStore::new(&path)).handle();
+        let handle = AuthLayer::builder(cfg)
+            .http_client(world.auth.clone())
+            .store(FileStore::new(&path))
+            .build()
+            .unwrap()
+            .handle();
         handle.warm_up().await.unwrap();
         assert_eq!(handle.stats().store.unwrap().without_store, 1);
     }
@@ -265,7 +274,7 @@ async fn who_waits_hears_of_a_save_and_of_a_lease_that_ends() {
 #[tokio::test(start_paused = true)]
 async fn file_names_and_debug_tell_nothing() {
     let (world, directory) = (World::new(), TestDirectory::new());
-    directory.process(&world, world.config().param("key", "canary").audience("canary")).token().await;
+    directory.process(&world, world.config().token_param("key", "canary").audience("canary")).token().await;
     for entry in fs::read_dir(&directory.0).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let tells_nothing = name == "swept" || name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit());
@@ -364,7 +373,11 @@ async fn a_full_disk_is_noticed_with_the_lease() {
     let world = World::new();
     let first = world.auth.sign_in("id", "");
     let store = || FileStore::with_clock(disk.0.join("tokens"), world.clock.clone());
-    let layer = AuthLayer::with_client_and_store(world.signed_in(&first).build().unwrap(), world.auth.clone(), store());
+    let layer = AuthLayer::builder(world.signed_in(&first).build().unwrap())
+        .http_client(world.auth.clone())
+        .store(store())
+        .build()
+        .unwrap();
     layer.handle().token().await.unwrap();
     disk.fill();
     sleep(HOUR).await;

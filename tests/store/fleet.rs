@@ -167,12 +167,12 @@ async fn a_sign_in_is_stored_before_it_is_used_and_other_processes_hear_of_it() 
         }
         sleep(2 * SECOND).await;
     }
-    // Each has tried what its configuration brought, once.
-    assert_eq!(world.auth.token_requests(), processes.len());
+    // One has tried what the configuration brought, for all.
+    assert_eq!(world.auth.token_requests(), 1);
     let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR);
     let refresh_token = world.auth.sign_in("id", "");
     let signed_in = signed_in.with_refresh_token(RefreshToken::Replace(Secret::from(refresh_token)));
-    processes[0].handle.keep(signed_in).await.unwrap();
+    processes[0].handle.set_token(signed_in).await.unwrap();
     assert_eq!(processes[0].token().await, "signed-in");
     sleep(SECOND).await;
     assert_eq!(processes[1].token().await, "signed-in");
@@ -191,7 +191,7 @@ async fn what_is_handed_in_outranks_the_store_until_it_is_stored() {
     join_all(processes.iter().map(|process| process.get())).await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
     let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(second);
-    processes[0].handle.hand_in(signed_in).unwrap();
+    processes[0].handle.set_token(signed_in).await.unwrap();
     assert_eq!(processes[0].token().await, "signed-in");
     processes[0].handle.invalidate();
     let renewed = processes[0].token().await;
@@ -220,15 +220,15 @@ async fn tenants_whose_refresh_tokens_are_stored_can_be_forgotten_and_come_back(
     for number in 0..TENANTS {
         let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
         let token = Token::bearer(&format!("of-{number}")).unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
-        process.handle.keep_tenant(&tenant(number), token).await.unwrap();
+        process.handle.for_tenant(&tenant(number)).set_token(token).await.unwrap();
     }
     assert!(process.handle.stats().partitions < 100, "{}", process.handle.stats().partitions);
     for number in 0..TENANTS {
-        let token = process.handle.tenant_token(&tenant(number)).await.unwrap();
+        let token = process.handle.for_tenant(&tenant(number)).token().await.unwrap();
         assert_eq!(token.access_token(), format!("of-{number}"));
     }
     assert_eq!(world.auth.token_requests(), 0);
     sleep(HOUR).await;
-    process.handle.tenant_token(&tenant(7)).await.unwrap();
+    process.handle.for_tenant(&tenant(7)).token().await.unwrap();
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (1, 0));
 }

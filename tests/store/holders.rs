@@ -10,7 +10,8 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::store::StoreLayer;
 use tower_oauth2_client::test_util::{AuthServer, Fault};
 use tower_oauth2_client::{
-    AuthConfigBuilder, AuthLayer, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind, TokenRequest,
+    AuthConfigBuilder, AuthLayer, External, RefreshToken, Token, TokenEndpoint, TokenError, TokenErrorKind,
+    TokenRequest,
 };
 
 use crate::world::{Call, HOUR, Process, SECOND, Trouble, World};
@@ -40,12 +41,7 @@ enum End {
 impl World {
     /// The token endpoint of a configuration.
     fn endpoint(&self, cfg: AuthConfigBuilder) -> TokenEndpoint<AuthServer> {
-        let mut endpoint = None;
-        AuthLayer::with_endpoint(cfg.build().unwrap(), self.auth.clone(), |made| {
-            endpoint = Some(made.clone());
-            made
-        });
-        endpoint.unwrap()
+        TokenEndpoint::new(&cfg.build().unwrap(), self.auth.clone())
     }
 
     /// A process that gets the lease, and ends at that stage.
@@ -136,7 +132,8 @@ async fn who_cannot_wait_for_a_dead_holder_gets_an_error_that_says_to_retry() {
 async fn a_lease_lasts_as_long_as_the_token_request() {
     let world = World::new();
     world.auth.script([Fault::Slow(25 * SECOND)]);
-    let slow = || world.config().token_timeout(29 * SECOND);
+    let first = world.auth.sign_in("id", "");
+    let slow = || world.signed_in(&first).token_timeout(29 * SECOND);
     let processes = world.processes(4, slow);
     let tokens = join_all(processes.iter().map(|process| process.token())).await;
     assert!(tokens.iter().all(|token| *token == tokens[0]));
@@ -150,7 +147,11 @@ async fn a_lease_lasts_as_long_as_the_token_request() {
 async fn what_a_holder_that_slept_through_its_lease_brings_is_not_stored() {
     for (wakes_after, successor_takes) in [(60, 0), (15, 9)] {
         let world = World::new();
-        let auth = world.auth.clone().latency(successor_takes * SECOND);
+        // A refresh token is in play: nobody asks beside the one who has the lease.
+        let auth = world.auth.clone().issue_refresh_tokens();
+        world.with_primary().token().await;
+        sleep(HOUR).await;
+        let auth = auth.latency(successor_takes * SECOND);
         let identity = world.endpoint(world.config()).identity();
         let source = service_fn(move |_: TokenRequest| async move {
             sleep(wakes_after * SECOND).await;
@@ -169,8 +170,35 @@ async fn what_a_holder_that_slept_through_its_lease_brings_is_not_stored() {
         let woken = stopped.await.unwrap().unwrap();
         assert_eq!(woken.access_token() == token, successor_takes == 0);
         assert_eq!(world.process(world.config()).token().await, token);
-        assert_eq!(auth.token_requests(), 1);
+        assert_eq!((auth.token_requests(), auth.refresh_token_reuses()), (2, 0));
     }
+}
+
+/// Behaviour 168: it has the lease and is stopped before it sends anything; the other one renews meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_holder_whose_lease_ended_before_it_sends_looks_again() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    world.process(world.signed_in(&first)).token().await;
+    sleep(HOUR).await;
+    let endpoint = world.endpoint(world.signed_in(&first));
+    let identity = endpoint.identity();
+    let source = service_fn(move |request: TokenRequest| {
+        let endpoint = endpoint.clone();
+        async move {
+            sleep(60 * SECOND).await;
+            endpoint.oneshot(request).await
+        }
+    });
+    world.store.trouble(Call::Renew, Trouble::Hang);
+    let layer = StoreLayer::new(world.store.clone(), identity);
+    let stopped = AuthLayer::with_source(external(&world), layer.layer(source)).handle();
+    let (stopped, other) = tokio::join!(stopped.token(), async {
+        sleep(SECOND).await;
+        world.process(world.signed_in(&first)).token().await
+    });
+    assert_eq!(stopped.unwrap().access_token(), other);
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
 }
 
 trait IntoSecret {
@@ -190,9 +218,13 @@ async fn a_dead_refresh_token_is_not_the_end_while_the_store_has_another() {
     let first = world.auth.sign_in("id", "");
     let process = world.process(world.signed_in(&first));
     process.token().await;
-    // What is handed in turns out dead; what the store has is good.
-    let dead = Token::bearer("handed-in").unwrap().expires_in(HOUR);
-    process.handle.hand_in(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).unwrap();
+    // A token is set while the store fails. Its refresh token turns out dead; what the store has is good.
+    let dead = Token::bearer("set").unwrap().expires_in(HOUR);
+    world.store.down(Trouble::Fail);
+    let set = process.handle.set_token(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).await;
+    assert_eq!(set.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(2 * SECOND).await;
     process.handle.invalidate();
     process.token().await;
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
@@ -225,7 +257,7 @@ async fn the_store_is_read_again_before_a_refresh_token_is_forgotten() {
                 let result = endpoint.oneshot(request).await;
                 if result.is_err() {
                     // It waits until this lease has ended.
-                    elsewhere.handle.keep(signed_in).await.unwrap();
+                    elsewhere.handle.set_token(signed_in).await.unwrap();
                     sleep(5 * SECOND).await;
                 }
                 result
@@ -244,7 +276,7 @@ async fn the_store_is_read_again_before_a_refresh_token_is_forgotten() {
     }
 }
 
-fn external(world: &World) -> tower_oauth2_client::AuthConfig {
+fn external(world: &World) -> tower_oauth2_client::AuthConfig<External> {
     let cfg = tower_oauth2_client::AuthConfig::external().origin(crate::world::API).clock(world.clock.clone());
     cfg.refresh_deadline(120 * SECOND).build().unwrap()
 }

@@ -7,5 +7,7 @@ mod failures;
 mod files;
 mod fleet;
 mod holders;
+mod order;
 mod secrets;
+mod sick;
 mod world;

@@ -9,7 +9,8 @@ use http::Request;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::store::{
-    Fence, Lease, MemoryStore, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version,
+    Fence, Lease, MemoryStore, Recall, Saved, StoreError, StoreErrorKind, StoreKey, StoreLayer, Stored, TokenStore,
+    Value, Version,
 };
 use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
 use tower_oauth2_client::{Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Secret};
@@ -47,7 +48,22 @@ impl World {
     }
 
     pub(crate) fn process(&self, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::with_client_and_store(cfg.build().unwrap(), self.auth.clone(), self.store.clone());
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store(self.store.clone())
+            .build()
+            .unwrap();
+        Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
+    }
+
+    /// With leases that last so long.
+    pub(crate) fn process_with_lease(&self, cfg: AuthConfigBuilder, lease: Duration) -> Process {
+        let store = self.store.clone();
+        let layer = AuthLayer::builder(cfg.build().unwrap())
+            .http_client(self.auth.clone())
+            .store_with(move |identity| StoreLayer::new(store, identity).lease(lease))
+            .build()
+            .unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
@@ -221,5 +237,13 @@ impl TokenStore for Flaky {
             Ok(())
         };
         let _ = self.play(Call::Changed, work).await;
+    }
+
+    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.inner.recall(key).await
+    }
+
+    async fn recalled(&self) -> Recall {
+        self.inner.recalled().await
     }
 }

@@ -63,7 +63,7 @@ where
 ///
 /// - without one, `Unary` and `Collect` answer status 16 in headers alone ("trailers-only");
 /// - `Repeat` gives the message back first and then status 16 in real trailers;
-/// - the message `forbidden` gets status 7.
+/// - the message `on_forbidden` gets status 7.
 #[derive(Clone)]
 pub(crate) struct EchoServer {
     auth: AuthServer,

@@ -40,7 +40,7 @@ pub(crate) use metadata::Metadata;
 /// let cfg = AuthConfig::client_credentials(Discovery::of("https://auth.example.com"), ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let auth = AuthLayer::with_client(cfg, http_client.clone()).handle();
+/// let auth = AuthLayer::builder(cfg).http_client(http_client.clone()).build()?.handle();
 /// let token = auth.token().await?;
 /// auth.revoke().await?; // where to is in the metadata, too
 /// assert!(!http_client.is_live(token.access_token()));

@@ -122,12 +122,6 @@ impl FirstLeg {
     }
 }
 
-impl PartialEq for FirstLeg {
-    fn eq(&self, other: &Self) -> bool {
-        self.settings == other.settings && self.client_auth.is_like(&other.client_auth)
-    }
-}
-
 impl fmt::Debug for FirstLeg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.fmt(f)

@@ -22,7 +22,7 @@ use crate::types::{ConfigError, Digest, SecretSource, SubjectToken, TokenError, 
 ///     .origin("https://api.example.com")
 ///     .max_partitions(100_000) // users times audiences
 ///     .build()?;
-/// let client = AuthLayer::with_client(cfg, server.clone()).layer(Api::new(&server));
+/// let client = AuthLayer::builder(cfg).http_client(server.clone()).build()?.layer(Api::new(&server));
 ///
 /// // In the gateway's handler: the token that the caller has sent.
 /// let caller = SubjectToken::access_token("eyJ-of-the-caller")?;
@@ -91,15 +91,6 @@ impl OnBehalfOf {
         }
         let types = self.actor.iter().map(|actor| &actor.token_type).chain(&self.requested);
         types.into_iter().try_for_each(|token_type| check_line("token type", token_type))
-    }
-
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let same_actor = match (&self.actor, &other.actor) {
-            (Some(one), Some(other)) => one.is_like(other),
-            (None, None) => true,
-            _ => false,
-        };
-        same_actor && self.form == other.form && self.requested == other.requested
     }
 
     pub(super) fn describe(&self, digest: &mut Digest) {

@@ -41,10 +41,6 @@ pub(super) struct Typed {
 }
 
 impl Typed {
-    pub(super) fn is_like(&self, other: &Typed) -> bool {
-        self.token_type == other.token_type && self.token.is_like(&other.token)
-    }
-
     pub(super) fn describe(&self, label: &'static str, digest: &mut Digest) {
         digest.field(label, &self.token_type);
         self.token.describe(digest);
@@ -104,12 +100,6 @@ impl TokenExchange {
         }
         let types = self.tokens().map(|typed| &typed.token_type).chain(&self.requested);
         types.into_iter().try_for_each(|token_type| check_line("token type", token_type))
-    }
-
-    pub(super) fn is_like(&self, other: &TokenExchange) -> bool {
-        self.requested == other.requested
-            && self.tokens().count() == other.tokens().count()
-            && self.tokens().zip(other.tokens()).all(|(one, other)| one.is_like(other))
     }
 
     pub(super) fn describe(&self, digest: &mut Digest) {

@@ -463,28 +463,6 @@ async fn no_error_tells_an_assertion_or_a_key() {
     assert!(!told.contains(&assertion) && !told.contains(&line), "{told}");
 }
 
-#[test]
-fn keys_are_equal_when_they_sign_the_same_way() {
-    use SigningAlgorithm::*;
-    let auth = |key: SigningKey| ClientAuth::private_key_jwt("a", key);
-    let all = [
-        auth(SigningKey::from_pem(Es256, "x")),
-        auth(SigningKey::from_pem(Es384, "x")),
-        auth(SigningKey::from_pem(Es256, "x").with_key_id("1")),
-        auth(SigningKey::from_pem(Es256, SecretSource::file("x"))),
-        auth(SigningKey::from_signer(Remote(
-            aws::EcdsaKeyPair::generate(&aws::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
-        ))),
-        ClientAuth::client_secret_jwt("a", "x"),
-        ClientAuth::body("a", "x"),
-    ];
-    for (at, one) in all.iter().enumerate() {
-        for (other_at, other) in all.iter().enumerate() {
-            assert_eq!(one.is_like(other), at == other_at, "{one:?} {other:?}");
-        }
-    }
-}
-
 /// A key of 1024 bits, made for this test; nothing trusts it.
 const SHORT_RSA: &str = "\
     MIICeQIBADANBgkqhkiG9w0BAQEFAASCAmMwggJfAgEAAoGBANgWdKf5hbpXYzGgeHtJTNvdBGtxYXJL2a2/o2N7Ls4UiC+xaSMDmErF76PLyC\

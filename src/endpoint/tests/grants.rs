@@ -159,33 +159,6 @@ fn what_cannot_be_an_assertion_or_a_type_is_refused_without_quoting_it() {
     }
 }
 
-#[test]
-fn grants_are_equal_when_they_ask_the_same_way() {
-    let exchange = |token: &str| TokenExchange::new(TokenExchange::JWT, token);
-    let equal = [
-        (Grant::JwtBearer("a".into()), Grant::JwtBearer("b".into())),
-        (Grant::TokenExchange(exchange("a")), Grant::TokenExchange(exchange("b"))),
-    ];
-    for (one, other) in equal {
-        assert!(one == other);
-    }
-    let different = [
-        Grant::ClientCredentials,
-        Grant::RefreshToken,
-        Grant::JwtBearer("a".into()),
-        Grant::JwtBearer(SecretSource::file("a")),
-        Grant::TokenExchange(exchange("a")),
-        Grant::TokenExchange(exchange("a").requested_token_type(TokenExchange::JWT)),
-        Grant::TokenExchange(exchange("a").actor(TokenExchange::JWT, "b")),
-        Grant::TokenExchange(TokenExchange::new(TokenExchange::SAML2, "a")),
-    ];
-    for (at, one) in different.iter().enumerate() {
-        for other in different.iter().skip(at + 1) {
-            assert!(one != other, "{one:?} {other:?}");
-        }
-    }
-}
-
 /// Behaviour 103. Behaviour 104.
 #[tokio::test]
 async fn no_error_tells_an_assertion_or_a_token() {

@@ -164,7 +164,7 @@ async fn no_place_is_held_while_a_secret_is_waited_for() {
     let credentials = Credentials::new(ClientAuth::body("my-id", source));
     let mut settings = settings("https://a.example/t");
     settings.timeout = Duration::from_millis(200);
-    let endpoint = TokenEndpoint::new(client, Arc::new(settings), credentials, Arc::new(SystemClock));
+    let endpoint = TokenEndpoint::from_parts(client, Arc::new(settings), credentials, Arc::new(SystemClock));
     endpoint.oneshot(TokenRequest::default()).await.unwrap();
 }
 
@@ -178,23 +178,4 @@ async fn a_client_without_a_secret_sends_its_id_and_nothing_else() {
     let bodies: Vec<String> = server.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies, [format!("{grant}&client_id=my-id"), format!("{grant}&client_id=my-id"), grant.to_owned()]);
     assert!(server.seen().iter().all(|seen| seen.headers == FORM_HEADERS));
-}
-
-#[test]
-fn ways_to_authenticate_are_equal_when_they_do_the_same() {
-    let all = [
-        ClientAuth::basic("a", "s"),
-        ClientAuth::basic("b", "s"),
-        ClientAuth::basic("a", SecretSource::file("s")),
-        ClientAuth::body("a", "s"),
-        ClientAuth::none("a"),
-        ClientAuth::mtls("a"),
-        ClientAuth::anonymous(),
-    ];
-    for (at, one) in all.iter().enumerate() {
-        for (other_at, other) in all.iter().enumerate() {
-            assert_eq!(one.is_like(other), at == other_at, "{one:?} {other:?}");
-        }
-    }
-    assert!(ClientAuth::basic("a", "s").is_like(&ClientAuth::basic("a", "another")));
 }

@@ -48,7 +48,7 @@ use crate::types::{Clock, SystemClock};
 /// let store = FileStore::new(&directory); // such as ~/.cache/my-tool/tokens
 /// store.check().await?;
 /// for _run_of_the_tool in 0..3 {
-///     let layer = AuthLayer::with_client_and_store(cfg.clone(), http_client.clone(), FileStore::new(&directory));
+///     let layer = AuthLayer::builder(cfg.clone()).http_client(http_client.clone()).store(FileStore::new(&directory)).build()?;
 ///     layer.handle().warm_up().await?;
 /// }
 /// assert_eq!(http_client.token_requests(), 1);

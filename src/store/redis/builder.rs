@@ -95,7 +95,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     /// As [`build`](RedisStoreBuilder::build).
-    pub fn build_without_encryption_so_that_redis_sees_every_token(self) -> Result<RedisStore, ConfigError> {
+    pub fn danger_without_encryption(self) -> Result<RedisStore, ConfigError> {
         Ok(RedisStore(Kept::Clear(self.hashes()?)))
     }
 
@@ -110,7 +110,11 @@ impl RedisStoreBuilder {
             return Err(ConfigError::new("the timeout of the Redis store is zero", "give at least some milliseconds"));
         }
         let server = self.server()?;
-        Ok(Hashes { link: Arc::new(Link::new(server, self.timeout)), prefix: self.prefix.into() })
+        Ok(Hashes {
+            link: Arc::new(Link::new(server, self.timeout)),
+            prefix: self.prefix.into(),
+            heard_over: Arc::default(),
+        })
     }
 
     fn server(&self) -> Result<Server, ConfigError> {

@@ -8,6 +8,7 @@ mod script;
 mod watch;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ pub use builder::RedisStoreBuilder;
 
 use self::fault::unavailable;
 use self::link::Link;
-use super::{Encrypted, EncryptionKeys, Fence, Lease, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version};
+use super::{
+    Encrypted, EncryptionKeys, Fence, Lease, Recall, Saved, StoreError, StoreKey, Stored, TokenStore, Value, Version,
+};
 use crate::types::{ConfigError, Secret};
 
 /// Tokens shared by processes through Redis (6 or newer) or Valkey, encrypted there.
@@ -138,6 +141,14 @@ impl TokenStore for RedisStore {
     async fn changed(&self, key: &StoreKey, since: Version) {
         either!(self, store => store.changed(key, since));
     }
+
+    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+        either!(self, store => store.recall(key))
+    }
+
+    async fn recalled(&self) -> Recall {
+        either!(self, store => store.recalled())
+    }
 }
 
 /// Tells whether it encrypts, nothing of the address.
@@ -161,6 +172,7 @@ static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(script::LEASE));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(script::RENEW));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(script::RELEASE));
 static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(script::REMOVE));
+static RECALL: LazyLock<Script> = LazyLock::new(|| Script::new(script::RECALL));
 static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(script::LOOK));
 
 /// The store as Redis sees it: bytes in hashes.
@@ -168,6 +180,8 @@ static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(script::LOOK));
 struct Hashes {
     link: Arc<Link>,
     prefix: Arc<str>,
+    /// The number of the connection over which recalls were heard last.
+    heard_over: Arc<AtomicU64>,
 }
 
 impl Hashes {
@@ -186,6 +200,36 @@ impl Hashes {
             };
         }
         self.link.run(&call).await
+    }
+
+    /// The channel over which processes are asked for copies. The braces make it one of the cluster's slots.
+    fn recall_channel(&self) -> String {
+        format!("{}{{recall}}", self.prefix)
+    }
+
+    /// Resolves when somebody asks for copies, or when a new connection stands: what Redis had may be gone.
+    async fn heard(&self) -> Result<Recall, RedisError> {
+        let mut connected = self.link.connected().await?;
+        let channel = self.recall_channel();
+        let watch = connected.watches.watch(channel.clone(), connected.connection.clone());
+        let subscribed = connected.connection.subscribe(&channel).await;
+        subscribed.inspect_err(|error| self.link.failed(connected.number, error))?;
+        let before = self.heard_over.swap(connected.number, Ordering::AcqRel);
+        if before != connected.number && before != 0 {
+            return Ok(Recall::All);
+        }
+        loop {
+            let told = watch.changed().notified();
+            if let Some(key) = watch.take_key() {
+                return Ok(Recall::Key(key));
+            }
+            told.await;
+            if watch.is_gone() {
+                let gone = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+                self.link.failed(connected.number, &gone);
+                return Err(gone);
+            }
+        }
     }
 
     /// Resolves when something happened to the key, or its lease ends.
@@ -271,6 +315,23 @@ impl TokenStore for Hashes {
         if let Either::Left((Err(_), at_last)) = select(happened, at_last).await {
             // Whether Redis is there is for the other operations to say.
             at_last.await;
+        }
+    }
+
+    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let channel = self.recall_channel();
+        let mut call = RECALL.key(channel);
+        call.arg(key.to_string());
+        self.link.run::<u8>(&call).await?;
+        Ok(())
+    }
+
+    async fn recalled(&self) -> Recall {
+        loop {
+            match self.heard().await {
+                Ok(recall) => return recall,
+                Err(_) => tokio::time::sleep(Duration::from_millis(fastrand::u64(300..600))).await,
+            }
         }
     }
 }

@@ -128,3 +128,9 @@ redis.call('DEL', KEYS[1])
 redis.call('PUBLISH', KEYS[1], 'removed')
 return 1
 ";
+
+/// The name of the channel over which processes are asked for copies, which is no key; the key.
+pub(super) const RECALL: &str = r"
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+";

@@ -8,9 +8,18 @@ use ::redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use crate::store::StoreKey;
 
 /// For how long a subscription outlives the last one who needed it. Who waits looks again and again.
 const LINGERS: Duration = Duration::from_secs(1);
+
+/// How many keys are remembered that nobody has taken yet. Who named one names it again.
+const MOST_KEYS: usize = 1024;
+
+fn named_key(message: &Value) -> Option<StoreKey> {
+    let Value::BulkString(text) = message else { return None };
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
 
 /// The channels that somebody waits for, over one connection.
 #[derive(Clone, Default)]
@@ -23,6 +32,10 @@ struct Watched {
     subscribed: bool,
     lingering: bool,
     changed: Arc<Notify>,
+    /// What came over it that names a key, and was not taken yet.
+    keys: Vec<StoreKey>,
+    /// The connection has ended.
+    gone: bool,
 }
 
 impl Watches {
@@ -41,14 +54,24 @@ impl Watches {
         let mut all = self.lock();
         if push.kind == PushKind::Disconnection {
             // With the connection its subscriptions are gone: all look again, over the next one.
-            all.values().for_each(|watched| watched.changed.notify_waiters());
+            for watched in all.values_mut() {
+                watched.gone = true;
+                watched.changed.notify_waiters();
+            }
             return;
         }
         let Some(Value::BulkString(channel)) = push.data.first() else { return };
         let Some(watched) = str::from_utf8(channel).ok().and_then(|channel| all.get_mut(channel)) else { return };
         match push.kind {
             PushKind::Subscribe => watched.subscribed = true,
-            PushKind::Message => watched.changed.notify_waiters(),
+            PushKind::Message => {
+                if let Some(key) = push.data.get(1).and_then(named_key)
+                    && watched.keys.len() < MOST_KEYS
+                {
+                    watched.keys.push(key);
+                }
+                watched.changed.notify_waiters();
+            }
             // The end of an earlier watch overtook the beginning of this one.
             PushKind::Unsubscribe if watched.subscribed => {
                 watched.subscribed = false;
@@ -94,6 +117,16 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn changed(&self) -> &Notify {
         &self.changed
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.watches.lock().get(&self.channel).is_none_or(|watched| watched.gone)
+    }
+
+    /// A key that was named over the channel and not taken yet.
+    pub(super) fn take_key(&self) -> Option<StoreKey> {
+        self.watches.lock().get_mut(&self.channel)?.keys.pop()
     }
 }
 
