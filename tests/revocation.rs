@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
-use tower_oauth2_client::store::MemoryStore;
+use tower::ServiceBuilder;
+use tower::layer::layer_fn;
+use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token,
-    TokenError, TokenErrorKind,
+    TokenEndpoint, TokenError, TokenErrorKind,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";
@@ -189,4 +191,93 @@ async fn what_is_stored_is_revoked_too() {
     assert_eq!(other.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
     let restarted = process().token().await.unwrap_err();
     assert_eq!(restarted.kind(), TokenErrorKind::SignInAgain, "nothing is left in the store");
+}
+
+/// Behaviour 169 (signing out here).
+#[tokio::test(start_paused = true)]
+async fn signing_out_needs_no_revocation_endpoint() {
+    let auth = AuthServer::new(TestClock::new());
+    let (store, refresh_token) = (MemoryStore::new(), auth.sign_in("id", ""));
+    let process = || {
+        let cfg = AuthConfig::refresh_token(TOKEN_URL, ClientAuth::none("id"), refresh_token.clone())
+            .origin("https://api.example.com")
+            .clock(auth.clock().clone());
+        let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).store(store.clone());
+        layer.build().unwrap().handle()
+    };
+    let (one, other) = (process(), process());
+    let token = one.token().await.unwrap();
+    other.token().await.unwrap();
+
+    one.forget().await.unwrap();
+    assert!(auth.is_live(token.access_token()), "nothing was sent");
+    assert_eq!(auth.token_requests(), 1);
+    assert_eq!(one.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    other.invalidate();
+    assert_eq!(other.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain, "it has no copy that is sent");
+    assert_eq!(auth.refresh_token_reuses(), 0);
+}
+
+/// A store in a layer of the user's is the layer's store: what is revoked is not left there for the next process.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_put_in_by_hand_is_seen() {
+    let auth = AuthServer::new(TestClock::new());
+    let (store, refresh_token) = (MemoryStore::new(), auth.sign_in("id", ""));
+    let process = || {
+        let cfg = AuthConfig::refresh_token(TOKEN_URL, ClientAuth::none("id"), refresh_token.clone())
+            .revocation_url(REVOCATION_URL)
+            .origin("https://api.example.com")
+            .clock(auth.clock().clone());
+        let store = store.clone();
+        let by_hand = layer_fn(move |endpoint: TokenEndpoint<_>| {
+            let store = StoreLayer::new(store.clone(), endpoint.identity());
+            ServiceBuilder::new().concurrency_limit(10).layer(store).service(endpoint)
+        });
+        let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).token_layer(by_hand);
+        layer.build().unwrap().handle()
+    };
+    let one = process();
+    one.token().await.unwrap();
+    assert_eq!(one.stats().store.unwrap().stored, 1);
+
+    // Before its first token request.
+    process().revoke().await.unwrap();
+    one.invalidate();
+    assert_eq!(one.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+
+    let anew = RefreshToken::Replace(Secret::from(auth.sign_in("id", "")));
+    one.set_token(Token::bearer("signed-in").unwrap().with_refresh_token(anew)).await.unwrap();
+    assert_eq!(process().token().await.unwrap().access_token(), "signed-in");
+}
+
+/// Behaviour 144 (rejections by hand).
+#[tokio::test(start_paused = true)]
+async fn fifty_holders_who_reject_a_token_make_one_token_request() {
+    let auth = AuthServer::new(TestClock::new());
+    let handle = handle(&auth, AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")));
+    let rejected = handle.token().await.unwrap();
+    let holders = (0..50).map(|_| {
+        let (handle, rejected) = (handle.clone(), rejected.clone());
+        async move {
+            handle.reject(&rejected);
+            handle.token().await.unwrap().access_token().to_owned()
+        }
+    });
+    let tokens = futures_util::future::join_all(holders).await;
+    assert!(tokens.iter().all(|token| token != rejected.access_token()));
+    // Those who come late have a newer one already.
+    handle.reject(&rejected);
+    handle.token().await.unwrap();
+    assert_eq!(auth.token_requests(), 2);
+}
+
+/// A setting that nothing would obey is an error.
+#[test]
+fn settings_of_the_built_in_client_need_it() {
+    let auth = AuthServer::new(TestClock::new());
+    let plain = || AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")).origin("https://api.example.com");
+    for cfg in [plain().proxy("http://proxy.example:3128"), plain().connect_timeout(Duration::from_secs(5))] {
+        let error = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).build().unwrap_err();
+        assert!(error.to_string().contains("built-in client"), "{error}");
+    }
 }

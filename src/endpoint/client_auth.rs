@@ -183,26 +183,26 @@ impl ClientAuth {
 
     /// A client known by its TLS certificate (RFC 8705 §2): `client_id` in the body, and nothing else.
     ///
-    /// The certificate is your HTTP client's: hand it in with [`AuthLayer::with_client`](crate::AuthLayer::with_client).
+    /// The certificate is your HTTP client's, which [`http_client`](crate::AuthLayerBuilder::http_client) takes.
     /// A token that is bound to the certificate (§3) is good on connections with the same one only, so the client of the
     /// API needs it too; when the certificate is replaced, call [`AuthHandle::invalidate`](crate::AuthHandle::invalidate).
     /// Some servers have a token URL of its own for this (§5, `mtls_endpoint_aliases`), which
     /// [`Discovery`](crate::Discovery) finds.
     ///
-    /// ```
-    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
-    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+    /// ```no_run
+    /// # #[cfg(feature = "reqwest")] fn layer() -> Result<(), Box<dyn std::error::Error>> {
+    /// use reqwest::redirect::Policy;
+    /// use reqwest::{Client, Identity};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, ReqwestClient};
     ///
-    /// # tokio_test::block_on(async {
-    /// // In earnest an HTTP client with an identity, such as `reqwest::Client::builder().identity(certificate)`.
-    /// let http_client = AuthServer::new(TestClock::new());
+    /// // The private key and the certificate, in PEM.
+    /// let identity = Identity::from_pem(&std::fs::read("client.pem")?)?;
+    /// let http_client = Client::builder().identity(identity).redirect(Policy::none()).build()?;
     /// let cfg = AuthConfig::client_credentials("https://mtls.auth.example.com/token", ClientAuth::mtls("id"))
     ///     .origin("https://api.example.com")
     ///     .build()?;
-    /// let layer = AuthLayer::builder(cfg).http_client(http_client.clone()).build()?;
-    /// layer.handle().warm_up().await?;
-    /// assert_eq!(http_client.requests()[0].param("client_id").as_deref(), Some("id"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// let layer = AuthLayer::builder(cfg).http_client(ReqwestClient::new(http_client)).build()?;
+    /// # Ok(()) }
     /// ```
     pub fn mtls(id: impl Into<String>) -> Self {
         Self::new(id, Method::Mtls)

@@ -22,26 +22,29 @@ use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
-/// [`AuthLayer::with_store`](crate::AuthLayer::with_store) makes one. By hand it is a tower layer like any other, for a
+/// [`AuthLayerBuilder::store`](crate::AuthLayerBuilder::store) makes one. By hand it is a tower layer like any other, for a
 /// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`:
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
 /// use std::time::Duration;
+/// use tower::layer::layer_fn;
 /// use tower::{Layer, ServiceBuilder};
 /// use tower_oauth2_client::store::{MemoryStore, StoreLayer};
 /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
-/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenEndpoint};
 ///
 /// # tokio_test::block_on(async {
 /// let http_client = AuthServer::new(TestClock::new());
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let layer = AuthLayer::with_endpoint(cfg, http_client, |endpoint| {
-///     let store = StoreLayer::new(MemoryStore::new(), endpoint.identity()).timeout(Duration::from_millis(200));
+/// let store = MemoryStore::new();
+/// let layered = layer_fn(move |endpoint: TokenEndpoint<_>| {
+///     let store = StoreLayer::new(store.clone(), endpoint.identity()).timeout(Duration::from_millis(200));
 ///     ServiceBuilder::new().layer(store).concurrency_limit(10).service(endpoint)
 /// });
+/// let layer = AuthLayer::builder(cfg).http_client(http_client).token_layer(layered).build()?;
 /// layer.handle().warm_up().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
@@ -75,8 +78,9 @@ impl<St: TokenStore> StoreLayer<St> {
         self
     }
 
-    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Hand in what it returns
-    /// ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)), so that this process uses it at once.
+    /// Stores a token from elsewhere, such as a sign-in, in place of what is stored. Pass what it returns
+    /// to [`AuthHandle::set_token`](crate::AuthHandle::set_token), so that this process uses it at once; a handle whose layer
+    /// has this store around its token endpoint does both.
     ///
     /// `tenant`: whose token it is, where the configuration knows tenants, a fixed one among them.
     ///

@@ -1,6 +1,6 @@
 //! Tokens outside the process: so that they survive a restart, and so that a fleet makes one token request.
 //!
-//! [`AuthLayer::with_store`](crate::AuthLayer::with_store) puts a store around the token endpoint, and [`StoreLayer`]
+//! [`AuthLayerBuilder::store`](crate::AuthLayerBuilder::store) puts a store around the token endpoint, and [`StoreLayer`]
 //! around any token source. [`FileStore`] is for tools and restarts, [`MemoryStore`] for tests, `RedisStore` (feature
 //! `redis`) for processes on many machines; [`TokenStore`] is the trait for your own. `Encrypted` (feature `encryption`)
 //! keeps from a store what it stores.
@@ -12,8 +12,8 @@
 //! its token when their turn comes.
 //!
 //! The store has the newest refresh token; processes have copies. A copy is sent only under the lease and only if the store
-//! has lost its own. One that was handed in ([`AuthHandle::hand_in`](crate::AuthHandle::hand_in)) is newer than the
-//! store's until it was redeemed; [`AuthHandle::keep`](crate::AuthHandle::keep) stores it at once.
+//! has lost its own. [`AuthHandle::set_token`](crate::AuthHandle::set_token) stores a token at once; a refresh token that
+//! the store did not take is newer than the store's until it was redeemed.
 //!
 //! # What failures cost
 //! | failure | what happens |
