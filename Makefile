@@ -6,6 +6,7 @@
 test: setup redis
 	cargo test
 	$(MAKE) guards
+	SIMULATE_SECONDS=60 cargo test --release --test simulation every_seed -- --nocapture
 
 lint:
 	cargo fmt --check
@@ -71,3 +72,29 @@ report:
 guards:
 	cargo test --release --test allocations --test instructions
 	cargo test --release --lib a_million_tenants
+
+# The engine's cell under loom: every interleaving of a few threads, with up to three preemptions. Built apart, since each
+# crate is compiled with another flag.
+.PHONY: model
+model:
+	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --lib engine::model $(MODEL)
+
+# Proofs that take longer than tests (docs/proof.md has the figures of the last run).
+.PHONY: simulate fuzz
+
+# So many seeds of the simulation, from BASE on. A seed that fails prints itself and the shortest plan that still fails.
+SEEDS ?= 2000
+BASE ?= 1
+simulate:
+	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --release --test simulation every_seed -- --nocapture
+
+# Each fuzz target for T seconds, on nightly, with cargo-fuzz (`cargo install cargo-fuzz`). TARGET names one alone.
+T ?= 600
+TARGET ?=
+fuzz:
+	cd fuzz && cargo +nightly fuzz build --fuzz-dir .
+	cd fuzz && for target in $(or $(TARGET),$$(ls corpus)); do \
+		mkdir -p found/$$target artifacts/$$target; \
+		target/$$(rustc -vV | sed -n 's/host: //p')/release/$$target found/$$target corpus/$$target \
+			-artifact_prefix=artifacts/$$target/ -max_total_time=$(T) -max_len=600 -print_final_stats=1 || exit 1; \
+	done

@@ -83,8 +83,8 @@ pub use config::{AuthConfig, AuthConfigBuilder, External, presets as providers};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, Discovery, IdentityAssertion, OnBehalfOf, TokenEndpoint,
-    TokenExchange, TokenUrl,
+    Authority, AuthorizationCode, BodyEncoding, ClientAuth, Directory, Discovery, IdentityAssertion, OnBehalfOf,
+    TokenEndpoint, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 pub use endpoint::{BuiltInClient, ReqwestClient};

@@ -277,3 +277,31 @@ async fn a_service_can_bring_the_parameters_of_all_its_requests() {
     assert!(matches!(contradicting, Error::Subject { .. }));
     assert_eq!(world.mix_ups(), 0);
 }
+
+/// A user who is idle costs their subject token, their token and a partition.
+///
+/// Behaviour 185.
+#[test]
+fn an_idle_user_is_small() {
+    const SUBJECT: usize = 1024;
+    let users = 1_000;
+    let world = World::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let client = runtime.block_on(async { world.client(cfg()) });
+    let call = |user: usize| {
+        let user = format!("{user:0SUBJECT$}");
+        runtime.block_on(async { assert_eq!(status(&client, request(&user, "orders")).await, 200) });
+    };
+    // What is made once.
+    (0..200).for_each(call);
+    world.0.exchanges.lock().unwrap().reserve(10 * users);
+    let measured = allocation_counter::measure(|| (1_000..1_000 + users).for_each(call));
+    // The server of the test remembers each subject, too.
+    let server: usize =
+        world.0.exchanges.lock().unwrap().keys().map(String::capacity).sum::<usize>() * users / (users + 200);
+    let bytes = (usize::try_from(measured.bytes_current).unwrap() - server) / users;
+    // The token is as long as the subject, in this world.
+    println!("an idle user: {bytes} bytes, {SUBJECT} of them the subject token, {SUBJECT} the token");
+    // A cell, the parameters, and the members of the answer that are kept (`Token::extra`), which are nearly half of it.
+    assert!(bytes < 2 * SUBJECT + 1700, "{bytes}");
+}

@@ -17,8 +17,8 @@ use crate::dpop::{DpopKey, Prover};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
-    AuthorizationCode, ClientAuth, Credentials, Direct, EndpointSettings, Grant, IdentityAssertion, OnBehalfOf,
-    TokenEndpoint, TokenExchange, TokenUrl,
+    AuthorizationCode, ClientAuth, Credentials, Direct, Directory, EndpointSettings, Grant, IdentityAssertion,
+    OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
 use crate::engine::{EndpointLimits, EnginePolicy, Table};
 use crate::request::{Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, TenantPolicy};
@@ -264,6 +264,18 @@ impl AuthConfig {
         on_behalf_of: OnBehalfOf,
     ) -> AuthConfigBuilder {
         AuthConfigBuilder::for_endpoint(Grant::OnBehalfOf(on_behalf_of), token_url.into(), client_auth)
+    }
+
+    /// Tokens for the client itself (RFC 6749 §4.4), from an authorization server of each tenant's own, with credentials and
+    /// scopes of its own. Further settings of the endpoint hold for all of them. An example is at [`Directory`].
+    ///
+    /// It needs a [`tenant`](AuthConfigBuilder::tenant) with tokens of its own in each request. There is no token before
+    /// there is a tenant, and neither sign-in nor revocation. No [store](crate::store) keeps these tokens.
+    pub fn per_tenant(directory: Directory) -> AuthConfigBuilder {
+        // Never asked: the directory says where.
+        let nowhere = "https://directory.invalid/token";
+        AuthConfigBuilder::for_endpoint(Grant::ClientCredentials, nowhere.into(), ClientAuth::anonymous())
+            .with_directory(directory)
     }
 
     /// Tokens for an assertion of another authorization server's, such as an identity provider's (RFC 8693 and RFC 7523 one

@@ -63,6 +63,7 @@ pub struct DpopKey(Arc<Inner>);
 
 struct Inner {
     key: LocalKey,
+    algorithm: SigningAlgorithm,
     /// The header of every proof, encoded: it names algorithm and public key.
     header: String,
     thumbprint: String,
@@ -108,7 +109,11 @@ impl DpopKey {
         let jwk = key.jwk()?;
         let header = format!(r#"{{"typ":"dpop+jwt","alg":"{}","jwk":{jwk}}}"#, algorithm.as_str());
         let thumbprint = hash(jwk.as_bytes());
-        Ok(Self(Arc::new(Inner { key, header: URL_SAFE_NO_PAD.encode(header), thumbprint })))
+        Ok(Self(Arc::new(Inner { key, algorithm, header: URL_SAFE_NO_PAD.encode(header), thumbprint })))
+    }
+
+    pub(crate) fn algorithm(&self) -> SigningAlgorithm {
+        self.0.algorithm
     }
 
     /// The public key's SHA-256 thumbprint (RFC 7638): what servers write into a token as `cnf.jkt`, and what an

@@ -424,6 +424,17 @@ impl ClientAuth {
         }
     }
 
+    /// How its assertions are signed, where it makes any.
+    pub(crate) fn signing_algorithm(&self) -> Option<&'static str> {
+        match &self.method {
+            #[cfg(feature = "jwt")]
+            Method::ClientSecretJwt(_) => Some("HS256"),
+            #[cfg(feature = "jwt")]
+            Method::PrivateKeyJwt(key) => Some(key.algorithm().as_str()),
+            _ => None,
+        }
+    }
+
     fn id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }

@@ -49,7 +49,7 @@ impl Endpoints {
         metadata: &Metadata,
         auth: &ClientAuth,
     ) -> Result<Self, TokenError> {
-        metadata.check(auth)?;
+        metadata.check(settings, auth)?;
         let urls = metadata.urls(auth);
         let token = urls
             .token

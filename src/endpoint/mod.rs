@@ -29,6 +29,7 @@ mod client;
 mod client_auth;
 mod device;
 mod direct;
+mod directory;
 mod discovery;
 mod encode;
 mod endpoints;
@@ -47,6 +48,7 @@ mod wire;
 #[cfg(feature = "reqwest")]
 pub use client::{BuiltInClient, ReqwestClient};
 pub use client_auth::ClientAuth;
+pub use directory::{Authority, Directory};
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
@@ -57,6 +59,7 @@ pub(crate) use client::BuiltInClientSettings;
 pub(crate) use client_auth::Credentials;
 pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
+pub(crate) use directory::DirectorySettings;
 pub(crate) use discovery::TokenAt;
 pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
@@ -105,15 +108,15 @@ struct Shared {
     settings: Arc<EndpointSettings>,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
-    metadata: MetadataCache,
+    metadata: Arc<MetadataCache>,
     /// Where the assertions of the grant come from, if they do.
     assertions: OnceLock<Arc<Table>>,
     /// An unusable expiry was warned of already.
-    warned: AtomicBool,
+    warned: Arc<AtomicBool>,
     /// The store around this endpoint, if there is one.
     store: Arc<StoreSlot>,
     #[cfg(feature = "dpop")]
-    prover: Option<Prover>,
+    prover: Option<Arc<Prover>>,
 }
 
 impl Shared {
@@ -166,13 +169,13 @@ impl<C> TokenEndpoint<C> {
     ) -> Self {
         let shared = Shared {
             #[cfg(feature = "dpop")]
-            prover: settings.dpop.clone().map(Prover::new),
+            prover: settings.dpop.clone().map(Prover::new).map(Arc::new),
             settings,
             credentials,
             clock,
-            metadata: MetadataCache::default(),
+            metadata: Arc::default(),
             assertions: OnceLock::new(),
-            warned: AtomicBool::new(false),
+            warned: Arc::default(),
             store: Arc::default(),
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
@@ -233,8 +236,9 @@ where
         let spare = self.client.clone();
         let ready = std::mem::replace(&mut self.client, spare);
         // What has to be waited for may need the place that a ready client holds.
-        let (client, is_ready) = if self.shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
-        let mut call = Call::new(client, is_ready, self.shared.clone(), request);
+        let shared = directory::endpoint_of(&request, &self.shared);
+        let (client, is_ready) = if shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let mut call = Call::new(client, is_ready, shared, request);
         Box::pin(async move { call.run().await.map_err(|failed| failed.error) })
     }
 }
@@ -397,6 +401,10 @@ where
     /// Where to go; a secret is read after that.
     async fn locate(&self, auth: &ClientAuth) -> Result<Endpoints, TokenError> {
         let Shared { settings, clock, metadata, .. } = &*self.shared;
+        if settings.directory.is_some() {
+            let detail = "each tenant has an authority of its own, which is found for token requests only";
+            return Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail));
+        }
         let directory = match &settings.url {
             TokenAt::Url(url) => return Ok(Endpoints::configured(settings, url)),
             TokenAt::Discovered(directory) => directory.clone(),

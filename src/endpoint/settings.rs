@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::discovery::TokenAt;
-use super::{AnswerSettings, BodyEncoding, Grant};
+use super::{AnswerSettings, BodyEncoding, DirectorySettings, Grant};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::types::{ConfigError, Scopes, Secret, check_line, is_absolute_uri};
@@ -21,6 +21,8 @@ pub(crate) struct EndpointSettings {
     pub(crate) revocation_url: Option<Uri>,
     /// RFC 8628.
     pub(crate) device_url: Option<Uri>,
+    /// Where each tenant's own endpoint is found; `url` then means nothing.
+    pub(crate) directory: Option<DirectorySettings>,
     pub(crate) grant: Grant,
     pub(crate) encoding: BodyEncoding,
     /// Concerns the configured grant; a refresh always says that it is one.
@@ -61,6 +63,7 @@ impl EndpointSettings {
             refresh_url: None,
             revocation_url: None,
             device_url: None,
+            directory: None,
             grant,
             encoding: BodyEncoding::Form,
             send_grant_type: true,
@@ -127,6 +130,14 @@ impl EndpointSettings {
             ));
         }
         self.grant.validate()
+    }
+
+    /// How proofs are signed, where tokens are bound to a key.
+    pub(crate) fn proof_algorithm(&self) -> Option<&'static str> {
+        #[cfg(feature = "dpop")]
+        return self.dpop.as_ref().map(|key| key.algorithm().as_str());
+        #[cfg(not(feature = "dpop"))]
+        return None;
     }
 
     /// Whether tokens of the type `DPoP` are of use.

@@ -14,7 +14,7 @@
 //! good. So no cell has a timer.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::coarse_clock::{MAX_AGE, millis};
@@ -22,12 +22,14 @@ use super::current::{CHECK_CLOCK, Current, KNOWN_INVALID, word_of};
 use super::decision::{Decision, Situation, classify};
 use super::env::Env;
 use super::key::{CompactKey, Partition};
-use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender};
+use super::refresh::{self, PreparedRefresh, RefreshResult, RefreshWaiter, ResultSender, TaskEnd, Waiters};
+use super::refresh_token::{Family, RefreshTokenState};
 use super::rejection_limiter::RejectionLimiter;
+use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
-    Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshFate,
-    RefreshOwner, RefreshToken, Token, TokenRequest, lifetime_of,
+    Asker, Failed, Freshness, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest, RefreshFate,
+    RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -76,12 +78,11 @@ struct State {
     generation: u64,
     tokens_seen: bool,
     refresh: Option<Box<Refresh>>,
-    lineage: u32,
+    /// A refresh that was superseded while the refresh token held was with the server.
+    carrier: Option<Box<Carrier>>,
     last_start: Option<Instant>,
     known_invalid: bool,
-    refresh_token: Option<HeldRefreshToken>,
-    /// The refresh token was sent and no usable answer came: it may be spent. Only a success or another one ends that.
-    maybe_spent: bool,
+    refresh_token: RefreshTokenState,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
     /// How many refreshes began.
@@ -101,40 +102,68 @@ struct Trouble {
     last_error: Option<Arc<TokenError>>,
 }
 
-/// Which refresh: its number, and the line of refresh tokens that it continues.
+/// Which refresh: its number, and the family of refresh tokens that it continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefreshId {
     number: u32,
-    lineage: u32,
+    family: Family,
 }
 
 struct Refresh {
     id: RefreshId,
     started: Instant,
-    waiter: RefreshWaiter,
+    waiters: Waiters,
     sender: ResultSender,
     /// It is not held back.
     sent: Arc<std::sync::atomic::AtomicBool>,
     /// Started by a rejection: its end arms the rejection limiter.
     after_rejection: bool,
+    /// The refresh token that it went out with.
+    carries: Option<RefreshDigest>,
+    /// It was found overdue then. Its answer may be there, and its runtime be driven again by whoever found it.
+    grace: Option<Instant>,
+    /// Where a watchdog is armed, beside its own runtime.
+    watched: Vec<RuntimeId>,
+}
+
+/// What is left of a superseded refresh: its refresh token is not sent again before it has answered.
+struct Carrier {
+    id: RefreshId,
+    started: Instant,
+    carries: RefreshDigest,
+    waiters: Waiters,
+    sender: ResultSender,
+    watched: Vec<RuntimeId>,
 }
 
 impl Refresh {
     /// Its own deadline has passed and it has not finished: its runtime exists but nobody drives it any more.
     fn is_overdue(&self, env: &Env, now: &Now) -> bool {
-        now.monotonic.saturating_duration_since(self.started) > env.policy.refresh_deadline + MIN_INTERVAL
+        now.monotonic.saturating_duration_since(self.started) > env.overdue_after()
     }
 
-    /// Tells everybody who waits. After the cell's lock is released: waking may run foreign code.
+    /// Tells everybody who waits. After the cell's lock is released: waking may run foreign code. A subscriber comes last,
+    /// which may panic.
     fn notify(self, result: RefreshResult) {
+        self.sender.send(result.clone());
         match &result {
             RefreshResult::New(current) => events::new_token(current.generation),
             RefreshResult::Same(current) => events::same_token(current.generation),
             RefreshResult::Failed(error) => events::token_request_failed(error),
             RefreshResult::Superseded => events::token_request_superseded(),
         }
-        // Nobody waiting is fine: the cell has the token.
-        let _ = self.sender.send(result);
+    }
+
+    fn notify_runtime_ended(self, error: Arc<TokenError>) {
+        self.sender.send_runtime_ended(error.clone());
+        events::token_request_failed(&error);
+    }
+}
+
+impl Carrier {
+    /// Its answer comes no more.
+    fn is_over(&self, env: &Env, now: &Now) -> bool {
+        now.monotonic.saturating_duration_since(self.started) >= env.policy.refresh_deadline
     }
 }
 
@@ -150,14 +179,21 @@ impl Failure {
         let left = self.until.saturating_duration_since(now.monotonic);
         Arc::new(TokenError::clone(&self.error).with_retry_after(left))
     }
+
+    /// A short rest of a pause is waited for, rather than handing out a rejected response.
+    fn wait_out(&self, env: &Env, now: &Now) -> Option<RefreshWaiter> {
+        let left = self.until.saturating_duration_since(now.monotonic);
+        let is_short = left <= env.policy.wait_out_pause && self.error.is_transient();
+        if is_short { RefreshWaiter::pause(left).ok() } else { None }
+    }
 }
 
 /// The tokens of one cell, to be revoked.
 pub(crate) struct Revocable {
     pub(crate) refresh_token: Option<Secret<String>>,
     pub(crate) current: Option<Arc<Current>>,
-    /// Another sign-in begins another line.
-    lineage: u32,
+    /// Another sign-in begins another one.
+    family: Family,
 }
 
 /// Figures of one cell.
@@ -184,15 +220,10 @@ impl Cell {
                 generation: 0,
                 tokens_seen: false,
                 refresh: None,
-                lineage: 0,
+                carrier: None,
                 last_start: None,
                 known_invalid: false,
-                refresh_token: refresh_token.map(|secret| HeldRefreshToken {
-                    secret,
-                    number: 0,
-                    owner: RefreshOwner::Configuration,
-                }),
-                maybe_spent: false,
+                refresh_token: RefreshTokenState::new(refresh_token),
                 invalidated: None,
                 refreshes: 0,
                 token_requests: 0,
@@ -212,11 +243,17 @@ impl Cell {
         self.word.load(Ordering::Acquire)
     }
 
+    /// The same, with the demand to read the clocks where that was long ago: a timer may be one that nobody drives.
+    #[inline]
+    pub(crate) fn word_now(&self, env: &Env) -> u64 {
+        if env.coarse_clock.is_recent() { self.word() } else { self.word() | CHECK_CLOCK }
+    }
+
     /// The token if it may simply be used: no lock, no clock.
     #[inline]
     pub(crate) fn ready(&self, env: &Env) -> Option<Arc<Current>> {
         // The word first: a token published between the two reads is newer than the word, which is harmless.
-        if self.word() & (CHECK_CLOCK | KNOWN_INVALID) != 0
+        if self.word_now(env) & (CHECK_CLOCK | KNOWN_INVALID) != 0
             || !env.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
         {
             return None;
@@ -226,13 +263,29 @@ impl Cell {
 
     /// The token, or a wait, or the remembered failure.
     pub(crate) fn read(self: &Arc<Self>, env: &Arc<Env>) -> Read {
-        if let Some(current) = self.ready(env) {
-            return Read::Ready(current);
+        match self.ready(env) {
+            Some(current) => Read::Ready(current),
+            None => self.look(env, None),
         }
+    }
+
+    /// The same for a request whose token of generation `rejected` was rejected: that one is never the answer.
+    pub(crate) fn read_newer(self: &Arc<Self>, env: &Arc<Env>, rejected: u64) -> Read {
+        match self.ready(env).filter(|current| current.generation > rejected) {
+            Some(current) => Read::Ready(current),
+            None => self.look(env, Some(rejected)),
+        }
+    }
+
+    /// Looks at the clocks.
+    fn look(self: &Arc<Self>, env: &Arc<Env>, rejected: Option<u64>) -> Read {
         let now = env.clock.now();
         let mut after = Afterwards::default();
         let mut state = self.lock();
         let current = self.current.load_full();
+        let is_rejected = |current: &Arc<Current>| rejected.is_some_and(|rejected| current.generation <= rejected);
+        let had_rejected = current.as_ref().is_some_and(is_rejected);
+        let current = current.filter(|current| !is_rejected(current));
         let decision = classify(state.situation(current.as_deref(), &now));
         let read = match (decision, current) {
             (Decision::Go, Some(current)) => Read::Ready(current),
@@ -251,14 +304,16 @@ impl Cell {
                 None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
             },
             (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
-                Ok(waiter) if env.policy.max_waiters.is_some_and(|max| waiter.count() > max) => {
+                Ok(_) if env.policy.max_waiters.is_some_and(|max| state.waiter_count() > max) => {
                     Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
                 Err(error) => Read::Failed(Arc::new(error)),
             },
         };
-        self.rearm(&mut state, env, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        if !had_rejected {
+            self.rearm(&mut state, env, &now, matches!(decision, Decision::Go | Decision::GoAndRefresh));
+        }
         drop(state);
         after.run();
         read
@@ -280,16 +335,22 @@ impl Cell {
             Some(current) => current.generation == generation,
             None => false,
         };
-        let rejection = if let Some(refresh) = state.refresh.as_ref().filter(|refresh| !refresh.is_overdue(env, &now)) {
-            let waiter = refresh.waiter.clone();
+        let is_refreshing = state.refresh.as_ref().is_some_and(|refresh| !refresh.is_overdue(env, &now));
+        let rejection = if is_refreshing {
             if is_current {
                 state.trouble().limiter.joined();
             }
-            Rejection::Wait { waiter, starter: false }
+            match self.join_or_start(&mut state, env, &now, false, &mut after) {
+                Ok(waiter) => Rejection::Wait { waiter, starter: false },
+                Err(error) => Rejection::Failed(Arc::new(error)),
+            }
         } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
-            Rejection::Failed(failure.told_at(&now))
+            match failure.wait_out(env, &now) {
+                Some(waiter) => Rejection::Wait { waiter, starter: false },
+                None => Rejection::Failed(failure.told_at(&now)),
+            }
         } else if is_current && !state.trouble().limiter.may_refresh(now.monotonic) {
-            state.trouble().suppressed += 1;
+            state.trouble().suppressed = state.trouble().suppressed.saturating_add(1);
             Rejection::Suppressed
         } else {
             match self.join_or_start(&mut state, env, &now, is_current, &mut after) {
@@ -343,26 +404,41 @@ impl Cell {
         }
     }
 
-    /// Takes in what a refresh brought. Publishes before anybody is woken.
-    fn finish(&self, env: &Env, id: RefreshId, result: Result<Granted, Failed>, asked: Now) {
-        let arrived = env.clock.now();
+    /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
+    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
+    pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
+        let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
+        // Of a token that is not the current one only that much is known: it is older.
+        self.reject(env, current.map_or(0, |current| current.generation), true)
+    }
+
+    /// Takes in how a refresh ended. Publishes before anybody is woken.
+    fn finish(&self, env: &Env, id: RefreshId, end: TaskEnd, asked: Now) {
+        let arrived = env.now_or(asked);
         let mut state = self.lock();
         let Some(refresh) = state.refresh.take_if(|refresh| refresh.id == id) else {
-            // The token is not ours any more, but a refresh token that was rotated meanwhile must not be lost.
-            if let Ok(granted) = result
-                && state.lineage == id.lineage
-            {
-                state.rotate(granted.refresh);
-            }
-            return;
+            return self.finish_superseded(state, id, end);
         };
         state.known_invalid = false;
-        if !result.as_ref().is_err_and(|failed| failed.error.is_held_back()) {
+        if !matches!(&end, TaskEnd::Finished(Err(failed)) if failed.error.is_held_back()) {
             state.token_requests = state.token_requests.saturating_add(1);
         }
-        let result = match result {
-            Ok(granted) => self.publish(&mut state, env, granted, asked, arrived),
-            Err(failed) => RefreshResult::Failed(state.refused(env, failed, arrived)),
+        let mut runtime_ended = false;
+        let result = match end {
+            TaskEnd::Finished(Ok(granted)) => {
+                state.redeemed(granted.refresh, granted.sent.as_ref(), refresh.carries.as_ref());
+                self.publish(&mut state, env, granted.token, granted.from_store, asked, arrived)
+            }
+            TaskEnd::Finished(Err(failed)) => RefreshResult::Failed(state.refused(env, failed, arrived)),
+            TaskEnd::Panicked(failed) => {
+                // Not remembered by its kind; but a source that panics would be asked once for each request.
+                let pause = state.next_backoff(env);
+                RefreshResult::Failed(state.refused_for(failed, Some(pause), arrived))
+            }
+            TaskEnd::RuntimeEnded(failed) => {
+                runtime_ended = true;
+                RefreshResult::Failed(state.refused(env, failed, arrived))
+            }
         };
         if refresh.after_rejection && !matches!(result, RefreshResult::Failed(_)) {
             state.trouble().limiter.ended(arrived.monotonic);
@@ -371,7 +447,53 @@ impl Cell {
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
         self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
-        refresh.notify(result);
+        match result {
+            RefreshResult::Failed(error) if runtime_ended => refresh.notify_runtime_ended(error),
+            result => refresh.notify(result),
+        }
+    }
+
+    /// The token is not ours any more, but what became of the refresh token is.
+    fn finish_superseded(&self, mut state: MutexGuard<'_, State>, id: RefreshId, end: TaskEnd) {
+        let carrier = state.carrier.take_if(|carrier| carrier.id == id);
+        if state.refresh_token.family() == id.family {
+            match end {
+                TaskEnd::Finished(Ok(granted)) => {
+                    let carried = carrier.as_ref().map(|carrier| &carrier.carries);
+                    state.redeemed(granted.refresh, granted.sent.as_ref(), carried);
+                }
+                TaskEnd::Finished(Err(failed)) | TaskEnd::Panicked(failed) | TaskEnd::RuntimeEnded(failed) => {
+                    state.refresh_token.failed(&failed);
+                }
+            }
+        }
+        drop(state);
+        if let Some(carrier) = carrier {
+            carrier.sender.send(RefreshResult::Superseded);
+        }
+    }
+
+    /// Somebody has waited for so long on another runtime that the refresh cannot end any more where it runs.
+    fn watchdog(&self, env: &Env, id: RefreshId, last: Now) {
+        let mut state = self.lock();
+        if let Some(carrier) = state.carrier.take_if(|carrier| carrier.id == id) {
+            state.refresh_token.unanswered(&carrier.carries);
+            drop(state);
+            return carrier.sender.send(RefreshResult::Superseded);
+        }
+        let Some(refresh) = state.refresh.as_ref().filter(|refresh| refresh.id == id) else { return };
+        if refresh.grace.is_some() {
+            // They came when it was overdue already, and have waited a second.
+            let superseded = state.supersede_refresh(env, None);
+            drop(state);
+            superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
+            return;
+        }
+        let sent = refresh.carries;
+        let fate = if sent.is_some() { RefreshFate::MaybeSpent } else { RefreshFate::Untouched };
+        drop(state);
+        let failed = Failed { error: refresh::deadline_passed(), refresh: fate, sent };
+        self.finish(env, id, TaskEnd::Finished(Err(failed)), last);
     }
 
     /// A token from outside the engine, such as one from an interactive sign-in.
@@ -397,21 +519,18 @@ impl Cell {
         // A token that is of no use changes nothing.
         lifetime_of(&token, &env.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
-        let superseded = state.supersede_refresh();
+        let superseded = state.supersede_refresh(env, Some(&now));
         let refresh = match std::mem::take(&mut token.refresh_token) {
             RefreshToken::Keep => RefreshChange::Unchanged,
             RefreshToken::Drop => RefreshChange::Removed,
             RefreshToken::Replace(secret) => {
-                let number = number.unwrap_or_else(|| state.next_refresh_number());
+                let number = number.unwrap_or_else(|| state.refresh_token.next_number());
                 RefreshChange::Replaced(HeldRefreshToken { secret, number, owner })
             }
         };
-        if !matches!(refresh, RefreshChange::Unchanged) {
-            state.lineage = state.lineage.wrapping_add(1);
-        }
+        state.refresh_token.set(refresh);
         let from_store = matches!(owner, RefreshOwner::Store { .. });
-        let granted = Granted { token, refresh, sent: None, from_store };
-        let result = self.publish(&mut state, env, granted, now, now);
+        let result = self.publish(&mut state, env, token, from_store, now, now);
         self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
         superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
@@ -428,39 +547,69 @@ impl Cell {
     }
 
     /// The same for changed credentials: a refresh in flight was made with the old ones, and does not publish.
-    pub(crate) fn new_epoch(&self, keep_refresh_token: bool) {
-        self.reset(self.lock(), keep_refresh_token);
+    pub(crate) fn new_epoch(&self, env: &Env, keep_refresh_token: bool) {
+        let now = env.clock.now();
+        self.reset(self.lock(), env, &now, keep_refresh_token);
+    }
+
+    /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
+    #[allow(dead_code, reason = "for a handle that signs out")]
+    pub(crate) fn sign_out(&self, env: &Env) {
+        self.new_epoch(env, false);
     }
 
     /// What there is to revoke.
     pub(crate) fn revocable(&self) -> Revocable {
         let state = self.lock();
         Revocable {
-            refresh_token: state.refresh_token.as_ref().map(|held| held.secret.clone()),
+            refresh_token: state.refresh_token.held().map(|held| held.secret.clone()),
             current: self.current.load_full(),
-            lineage: state.lineage,
+            family: state.refresh_token.family(),
         }
     }
 
     /// The refresh token of `revocable` is dead. One of a later sign-in stays.
     pub(crate) fn forget_refresh_token(&self, revocable: &Revocable) {
         let mut state = self.lock();
-        if state.lineage == revocable.lineage {
-            state.refresh_token = None;
-            state.maybe_spent = false;
+        if state.refresh_token.family() == revocable.family {
+            state.refresh_token.drop_held();
         }
     }
 
     /// All of `revocable` is dead, and whatever a refresh makes of it. What a later sign-in brought stays.
-    pub(crate) fn forget(&self, revocable: &Revocable) {
+    pub(crate) fn forget(&self, env: &Env, revocable: &Revocable) {
+        let now = env.clock.now();
         let state = self.lock();
-        if state.lineage == revocable.lineage {
-            self.reset(state, false);
+        if state.refresh_token.family() == revocable.family {
+            self.reset(state, env, &now, false);
         }
     }
 
-    pub(crate) fn waiter(&self) -> Option<RefreshWaiter> {
-        self.lock().refresh.as_ref().map(|refresh| refresh.waiter.clone())
+    /// Waits for the refresh under way, if there is one, and for what became of one that was superseded.
+    pub(crate) async fn settled(self: &Arc<Self>, env: &Arc<Env>) {
+        let waiters = {
+            let now = env.clock.now();
+            let mut after = Afterwards::default();
+            let mut state = self.lock();
+            let state = &mut *state;
+            let current = state.refresh.as_mut().map(|refresh| {
+                after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, &now);
+                refresh.waiters.join()
+            });
+            let mut carrier_after = Afterwards::default();
+            let carrier = state.carrier.as_mut().map(|carrier| {
+                let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
+                carrier_after.watch(self, env, *id, *started, waiters, watched, &now);
+                waiters.join()
+            });
+            [(current, after), (carrier, carrier_after)]
+        };
+        for (waiter, mut after) in waiters {
+            after.run();
+            if let Some(waiter) = waiter {
+                waiter.await;
+            }
+        }
     }
 
     pub(crate) fn stats(&self, env: &Env) -> CellStats {
@@ -502,7 +651,7 @@ impl Cell {
     /// Whether nothing would be lost with this cell but a token that can be fetched again.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.refresh.is_none() && !state.holds_the_only_refresh_token()
+        state.refresh.is_none() && state.carrier.is_none() && !state.refresh_token.is_only_here()
     }
 
     /// The clocks must be read before the token is used again.
@@ -510,9 +659,15 @@ impl Cell {
         self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
     }
 
-    fn publish(&self, state: &mut State, env: &Env, granted: Granted, asked: Now, arrived: Now) -> RefreshResult {
-        let Granted { token, refresh, from_store, .. } = granted;
-        state.rotate(refresh);
+    fn publish(
+        &self,
+        state: &mut State,
+        env: &Env,
+        token: Token,
+        from_store: bool,
+        asked: Now,
+        arrived: Now,
+    ) -> RefreshResult {
         // Who waited out the same outage renewed together, as those that started together did. Processes with a store
         // renew together, and once: there is no crowd to spread.
         let crowd = !state.tokens_seen || state.failure().is_some();
@@ -537,7 +692,7 @@ impl Cell {
             }
             Some(current) => (current.generation, lifetime),
             None => {
-                state.generation += 1;
+                state.generation = state.generation.saturating_add(1);
                 if let Some(trouble) = &mut state.trouble {
                     trouble.limiter.published();
                 }
@@ -551,12 +706,10 @@ impl Cell {
         if same_as.is_some() { RefreshResult::Same(current) } else { RefreshResult::New(current) }
     }
 
-    fn reset(&self, mut state: MutexGuard<'_, State>, keep_refresh_token: bool) {
-        let superseded = state.supersede_refresh();
+    fn reset(&self, mut state: MutexGuard<'_, State>, env: &Env, now: &Now, keep_refresh_token: bool) {
+        let superseded = state.supersede_refresh(env, Some(now));
         if !keep_refresh_token {
-            state.lineage += 1;
-            state.refresh_token = None;
-            state.maybe_spent = false;
+            state.refresh_token.forget();
         }
         self.forget_token(&mut state);
         drop(state);
@@ -564,7 +717,7 @@ impl Cell {
     }
 
     fn forget_token(&self, state: &mut State) {
-        state.generation += 1;
+        state.generation = state.generation.saturating_add(1);
         state.known_invalid = false;
         if let Some(trouble) = &mut state.trouble {
             trouble.failure = None;
@@ -584,16 +737,37 @@ impl Cell {
         after_rejection: bool,
         after: &mut Afterwards,
     ) -> Result<RefreshWaiter, TokenError> {
-        match &state.refresh {
-            Some(refresh) if !refresh.is_overdue(env, now) => return Ok(refresh.waiter.clone()),
-            Some(_) => after.superseded = state.supersede_refresh(),
-            None => {}
+        if let Some(refresh) = &mut state.refresh {
+            let is_overdue = refresh.is_overdue(env, now);
+            let may_come = !is_overdue || refresh.carries.is_some() && !env.policy.has_primary_grant;
+            let grace = if is_overdue { refresh.grace.get_or_insert(now.monotonic) } else { &now.monotonic };
+            if may_come && now.monotonic.saturating_duration_since(*grace) < MIN_INTERVAL {
+                after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, now);
+                return Ok(refresh.waiters.join());
+            }
+            after.superseded = state.supersede_refresh(env, Some(now));
         }
+        let mut withheld = false;
+        if let Some(carrier) =
+            state.carrier.take_if(|carrier| carrier.is_over(env, now) || !state.refresh_token.is_held(&carrier.carries))
+        {
+            state.refresh_token.unanswered(&carrier.carries);
+            after.over = Some(carrier);
+        } else if let Some(carrier) = &mut state.carrier {
+            if !env.policy.has_primary_grant {
+                let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
+                after.watch(self, env, *id, *started, waiters, watched, now);
+                return Ok(waiters.join());
+            }
+            withheld = true;
+        }
+        let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
         let previous = self.current.load_full().or_else(|| state.invalidated.clone());
-        let held = state.refresh_token.as_ref();
+        let held = state.refresh_token.held();
+        let carried = held.filter(|_| !withheld);
         let request = TokenRequest {
-            refresh_token: held.map(|held| held.secret.clone()),
-            refresh_answer_lost: state.maybe_spent,
+            refresh_token: carried.map(|held| held.secret.clone()),
+            refresh_answer_lost: state.refresh_token.maybe_spent(),
             refresh_number: held.map_or(0, |held| held.number),
             refresh_owner: held.map_or(RefreshOwner::Cell, |held| held.owner),
             asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
@@ -601,22 +775,31 @@ impl Cell {
             previous: previous.map(|former| former.token.clone()),
             ..env.request(&self.partition.whole())
         };
-        let id = RefreshId { number: state.refreshes.wrapping_add(1), lineage: state.lineage };
-        let sent = request.sent.clone();
+        let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
         let complete = {
             let (cell, env) = (self.clone(), env.clone());
-            move |result, asked| {
-                cell.finish(&env, id, result, asked);
+            move |end, asked| {
+                cell.finish(&env, id, end, asked);
                 drop(cell);
                 env.coarse_clock.refresh_ended();
             }
         };
-        let prepared = refresh::prepare(env, request, after_rejection, Box::new(complete))?;
-        let (sender, waiter) = refresh::channel();
-        after.prepared = Some(prepared);
+        let (sender, waiters) = refresh::channel(runtime.id());
+        let waiter = waiters.join();
+        let refresh = Refresh {
+            id,
+            started: now.monotonic,
+            waiters,
+            sender,
+            sent: request.sent.clone(),
+            after_rejection,
+            carries: carried.map(HeldRefreshToken::digest),
+            grace: None,
+            watched: Vec::new(),
+        };
+        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, Box::new(complete)));
         state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
-        let refresh = Refresh { id, started: now.monotonic, waiter: waiter.clone(), sender, sent, after_rejection };
         state.refresh = Some(Box::new(refresh));
         Ok(waiter)
     }
@@ -643,7 +826,9 @@ impl Cell {
             // Coarse time may be that far behind. What a token past its refresh point waits for has no moment of its own.
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
-            env.coarse_time(|| *now).saturating_add(millis(ahead))
+            let clock = &env.coarse_clock;
+            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick(now, MAX_AGE) };
+            time.saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
     }
@@ -689,38 +874,49 @@ impl State {
         self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
 
-    /// The one place that says whether a refresh token would be lost with the cell.
-    fn holds_the_only_refresh_token(&self) -> bool {
-        self.refresh_token.as_ref().is_some_and(|held| !matches!(held.owner, RefreshOwner::Store { .. }))
+    /// How many wait for the refresh under way, whoever just joined included.
+    fn waiter_count(&self) -> usize {
+        self.refresh.as_ref().map_or(0, |refresh| refresh.waiters.count())
+    }
+
+    /// A token came: what became of the refresh token.
+    fn redeemed(&mut self, change: RefreshChange, sent: Option<&RefreshDigest>, carried: Option<&RefreshDigest>) {
+        self.refresh_token.granted(change, sent, carried);
     }
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
     fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
-        match failed.refresh {
-            RefreshFate::Untouched => {}
-            RefreshFate::MaybeSpent => self.maybe_spent = true,
-            RefreshFate::Dead => (self.refresh_token, self.maybe_spent) = (None, false),
-        }
-        self.fail(env, failed.error, now)
+        let in_a_row = self.failures_in_a_row();
+        let pause = env.policy.pause_after(&failed.error, in_a_row, env.draw());
+        self.refused_for(failed, pause, now)
+    }
+
+    fn refused_for(&mut self, failed: Failed, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+        self.refresh_token.failed(&failed);
+        self.fail_for(failed.error, pause, now)
     }
 
     /// Remembers a failure for as long as its class says.
-    fn fail(&mut self, env: &Env, mut error: TokenError, now: Now) -> Arc<TokenError> {
+    fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
         if error.is_held_back() {
             return self.hold_back(env, error, now);
         }
-        let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
-        let pause = env.policy.pause_after(&error, in_a_row, env.draw());
+        let pause = env.policy.pause_after(&error, self.failures_in_a_row(), env.draw());
+        self.fail_for(error, pause, now)
+    }
+
+    fn fail_for(&mut self, mut error: TokenError, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+        let in_a_row = self.failures_in_a_row();
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
         let error = Arc::new(error);
         let trouble = self.trouble();
-        trouble.failures += 1;
+        trouble.failures = trouble.failures.saturating_add(1);
         trouble.last_error = Some(error.clone());
         trouble.failure = pause.map(|pause| Failure {
             error: error.clone(),
-            until: now.monotonic + pause,
+            until: later(now.monotonic, pause),
             in_a_row: in_a_row.saturating_add(1),
         });
         error
@@ -740,31 +936,39 @@ impl State {
         error
     }
 
-    fn rotate(&mut self, change: RefreshChange) {
-        match change {
-            RefreshChange::Unchanged => {}
-            RefreshChange::Replaced(new) => self.refresh_token = Some(new),
-            RefreshChange::Removed => self.refresh_token = None,
-        }
-        self.maybe_spent = false;
+    fn failures_in_a_row(&self) -> u32 {
+        self.failure().map_or(0, |failure| failure.in_a_row)
     }
 
-    /// Of a refresh token that takes the place of the one held.
-    fn next_refresh_number(&self) -> u64 {
-        self.refresh_token.as_ref().map_or(0, |held| held.number.saturating_add(1))
+    /// The pause after a failure that may pass.
+    fn next_backoff(&self, env: &Env) -> Duration {
+        env.policy.backoff.pause(self.failures_in_a_row(), env.draw())
     }
 
-    /// Lets a refresh in flight land in vain; whoever waits for it is told at once.
-    fn supersede_refresh(&mut self) -> Option<Box<Refresh>> {
+    /// Lets a refresh in flight end in vain; whoever waits for it is to be told. While its answer may come (`None`: no more),
+    /// it is remembered that the refresh token is with the server.
+    fn supersede_refresh(&mut self, env: &Env, now: Option<&Now>) -> Option<Box<Refresh>> {
         self.known_invalid = false;
-        let refresh = self.refresh.take();
-        if refresh.is_some() {
-            self.token_requests = self.token_requests.saturating_add(1);
+        let mut refresh = self.refresh.take()?;
+        self.token_requests = self.token_requests.saturating_add(1);
+        let Some(carries) = refresh.carries.filter(|carries| self.refresh_token.is_held(carries)) else {
+            return Some(refresh);
+        };
+        let (sender, waiters) = refresh::channel(refresh.waiters.runtime());
+        let (id, started) = (refresh.id, refresh.started);
+        let carrier = Carrier { id, started, carries, waiters, sender, watched: std::mem::take(&mut refresh.watched) };
+        if now.is_some_and(|now| !carrier.is_over(env, now)) {
+            self.carrier = Some(Box::new(carrier));
+        } else {
+            self.refresh_token.unanswered(&carries);
         }
-        // It may have redeemed the refresh token, and its answer is not in yet.
-        self.maybe_spent |= refresh.is_some() && self.refresh_token.is_some();
-        refresh
+        Some(refresh)
     }
+}
+
+/// A span that no clock can hold is cut to a year.
+fn later(moment: Instant, span: Duration) -> Instant {
+    moment.checked_add(span.min(YEAR)).unwrap_or(moment)
 }
 
 fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
@@ -780,18 +984,71 @@ fn no_lifetime_error(no_lifetime: NoLifetime) -> TokenError {
 #[derive(Default)]
 struct Afterwards {
     superseded: Option<Box<Refresh>>,
+    over: Option<Box<Carrier>>,
     prepared: Option<PreparedRefresh>,
+    watchdog: Option<Watchdog>,
+}
+
+/// Whoever joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
+struct Watchdog {
+    runtime: Runtime,
+    cell: Weak<Cell>,
+    env: Weak<Env>,
+    id: RefreshId,
+    delay: Duration,
+    now: Now,
 }
 
 impl Afterwards {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a refresh or of what is left of one")]
+    fn watch(
+        &mut self,
+        cell: &Arc<Cell>,
+        env: &Arc<Env>,
+        id: RefreshId,
+        started: Instant,
+        waiters: &Waiters,
+        watched: &mut Vec<RuntimeId>,
+        now: &Now,
+    ) {
+        let Some(runtime) = Runtime::current() else { return };
+        if runtime.id() == waiters.runtime() || watched.contains(&runtime.id()) {
+            return;
+        }
+        watched.push(runtime.id());
+        let passed = now.monotonic.saturating_duration_since(started);
+        // Found overdue: it has a second.
+        let delay = env.overdue_after().checked_sub(passed).filter(|left| !left.is_zero()).unwrap_or(MIN_INTERVAL);
+        let (cell, env) = (Arc::downgrade(cell), Arc::downgrade(env));
+        self.watchdog = Some(Watchdog { runtime, cell, env, id, delay, now: *now });
+    }
+
     /// By reference, since it is large and nearly always empty.
     fn run(&mut self) {
         if let Some(refresh) = self.superseded.take() {
             refresh.notify(RefreshResult::Superseded);
         }
+        if let Some(carrier) = self.over.take() {
+            carrier.sender.send(RefreshResult::Superseded);
+        }
         if let Some(prepared) = self.prepared.take() {
             prepared.spawn();
         }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.spawn();
+        }
+    }
+}
+
+impl Watchdog {
+    fn spawn(self) {
+        let Self { runtime, cell, env, id, delay, now } = self;
+        runtime.spawn(async move {
+            rt::sleep(delay).await;
+            if let (Some(cell), Some(env)) = (cell.upgrade(), env.upgrade()) {
+                cell.watchdog(&env, id, now);
+            }
+        });
     }
 }
 
@@ -805,7 +1062,10 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::engine::coarse_clock::CoarseClock;
+    use crate::engine::os_clock::OsClock;
     use crate::engine::{EnginePolicy, Table};
+    use crate::test_util::TestClock;
     use crate::token::{LifetimePolicy, TokenSource, erase};
     use crate::types::{Draw, SystemClock};
 
@@ -828,7 +1088,7 @@ mod tests {
 
         fn table(&self, policy: EnginePolicy) -> Arc<Table> {
             let refresh_token = self.0.rotates.then(|| Secret::from("r0"));
-            let mut env = Env::new(erase(self.clone()), Arc::new(SystemClock), policy, None);
+            let mut env = Env::still(erase(self.clone()), SystemClock, policy);
             env.draw = Draw::always(0.5);
             Table::new(env, refresh_token)
         }
@@ -883,7 +1143,7 @@ mod tests {
 
         impl Wake for Looks {
             fn wake(self: Arc<Self>) {
-                let found = self.0.current.load().is_some() && self.0.lock().refresh.is_none();
+                let found = self.0.current.load_full().is_some() && self.0.lock().refresh.is_none();
                 self.1.fetch_add(if found { 1 } else { 1000 }, Ordering::Relaxed);
             }
         }
@@ -915,7 +1175,7 @@ mod tests {
         let cell = table.default_cell();
         let late = wait(cell.read(table.env()));
         sleep(SECOND).await;
-        cell.new_epoch(true);
+        cell.new_epoch(table.env(), true);
         let newer = wait(cell.read(table.env()));
         sleep(SECOND).await;
         gate.let_one_land().await;
@@ -957,10 +1217,10 @@ mod tests {
         cell.invalidate();
         let superseded = wait(cell.read(table.env()));
         sleep(SECOND).await;
-        cell.new_epoch(true);
+        cell.new_epoch(table.env(), true);
         gate.let_one_land().await;
         assert!(matches!(superseded.await, RefreshResult::Superseded));
-        assert!(cell.current.load().is_none());
+        assert!(cell.current.load_full().is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -986,8 +1246,8 @@ mod tests {
             let waiter = wait(cell.read(table.env()));
             sleep(SECOND).await;
             match meanwhile {
-                SameClient => cell.new_epoch(true),
-                AnotherClient => cell.new_epoch(false),
+                SameClient => cell.new_epoch(table.env(), true),
+                AnotherClient => cell.new_epoch(table.env(), false),
                 HandedIn => cell.hand_in(table.env(), token("x")).unwrap(),
                 HandedInWithItsOwn => {
                     let own = RefreshToken::Replace(Secret::from("own"));
@@ -1016,9 +1276,7 @@ mod tests {
         };
         let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         driven.block_on(async {
-            sleep(table.env().policy.refresh_deadline / 2).await;
-            assert!(wait(cell.read(table.env())).ptr_eq(&stuck), "it may land yet");
-            sleep(table.env().policy.refresh_deadline).await;
+            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
             let second = wait(cell.read(table.env()));
             assert!(matches!(stuck.await, RefreshResult::Superseded));
             gate.let_one_land().await;
@@ -1069,7 +1327,7 @@ mod tests {
         let source = tower::service_fn(|_: TokenRequest| async {
             Err::<Token, _>(TokenError::transient("down").with_retry_after(Duration::from_millis(300)))
         });
-        let env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        let env = Env::still(erase(source), SystemClock, EnginePolicy::default());
         let table = Table::new(env, None);
         let cell = table.default_cell();
         cell.hand_in(table.env(), token("t")).unwrap();
@@ -1095,7 +1353,7 @@ mod tests {
                 async move { if down { Err(TokenError::transient("down")) } else { Ok(new) } }
             }
         });
-        let mut env = Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None);
+        let mut env = Env::still(erase(source), SystemClock, EnginePolicy::default());
         env.draw = Draw::always(0.0);
         let table = Table::new(env, None);
         let cell = table.default_cell();
@@ -1148,6 +1406,86 @@ mod tests {
             let RefreshResult::Failed(error) = wait(cell.read(table.env())).await else { panic!("it finished") };
             assert_eq!(error.kind(), TokenErrorKind::Aborted);
         });
+    }
+
+    /// Behaviour 174.
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_request_waits_out_a_short_rest_of_a_pause_and_no_other() {
+        const MS: Duration = Duration::from_millis(1);
+        let short: fn() -> TokenError = || TokenError::transient("down").with_retry_after(800 * MS);
+        let long: fn() -> TokenError = || TokenError::transient("down").with_retry_after(1001 * MS);
+        let lasting: fn() -> TokenError = || TokenError::permanent("no").with_retry_after(800 * MS);
+        for (failure, is_waited_out) in [(short, true), (long, false), (lasting, false)] {
+            let asked = AtomicUsize::new(0);
+            let source = tower::service_fn({
+                let asked = Arc::new(asked);
+                move |_: TokenRequest| {
+                    let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+                    async move { if first { Err(failure()) } else { Ok(token("new")) } }
+                }
+            });
+            let table = Table::new(Env::still(erase(source), SystemClock, EnginePolicy::default()), None);
+            let (cell, env) = (table.default_cell(), table.env());
+            cell.hand_in(env, token("old")).unwrap();
+            let old = ready(cell.read(env));
+            let Rejection::Wait { waiter, .. } = cell.reject(env, old.generation, true) else { panic!("no refresh") };
+            assert!(matches!(waiter.await, RefreshResult::Failed(_)));
+            match cell.reject(env, old.generation, true) {
+                Rejection::Wait { waiter, starter: false } if is_waited_out => {
+                    let start = tokio::time::Instant::now();
+                    assert!(matches!(waiter.await, RefreshResult::Superseded), "look again");
+                    assert!(start.elapsed() >= 800 * MS);
+                    // Never with the rejected one, though it is current and alive.
+                    let newer = wait(cell.read_newer(env, old.generation)).await;
+                    assert!(matches!(newer, RefreshResult::New(new) if new.token.access_token() == "new"));
+                }
+                Rejection::Failed(_) if !is_waited_out => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Behaviour 144.
+    #[tokio::test(start_paused = true)]
+    async fn fifty_holders_who_tell_of_one_rejected_token_make_one_request() {
+        let gate = Gate::new(false);
+        let table = gate.table(EnginePolicy::default());
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("revoked")).unwrap();
+        let revoked = ready(cell.read(env)).token.clone();
+        for _ in 0..25 {
+            assert!(matches!(cell.reject_token(env, &revoked), Rejection::Wait { .. }));
+        }
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        for _ in 0..25 {
+            let told = cell.reject_token(env, &revoked);
+            assert!(matches!(told, Rejection::Newer(newer) if newer.token.access_token() == "1"));
+        }
+        assert_eq!(gate.requests(), 1);
+    }
+
+    /// Behaviour 129.
+    #[test]
+    fn a_clock_that_was_not_read_for_a_second_is_read_whoever_drives_the_timer() {
+        let (os, clock) = (Arc::new(AtomicU64::new(0)), TestClock::new());
+        let source = erase(tower::service_fn(|_: TokenRequest| async { Ok::<_, TokenError>(token("new")) }));
+        let mut env = Env::new(source, Arc::new(clock.clone()), EnginePolicy::default(), None);
+        env.coarse_clock = CoarseClock::new(OsClock::Set(os.clone()));
+        let table = Table::new(env, None);
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _inside = parked.enter();
+        let tenant = Partition { tenant: Some(crate::types::TenantId::new("t").unwrap()), ..Partition::default() };
+        for cell in [table.default_cell().clone(), table.cell(tenant)] {
+            cell.hand_in(table.env(), token("old")).unwrap();
+            ready(cell.read(table.env()));
+            assert!(cell.ready(table.env()).is_some());
+            clock.advance(Duration::from_secs(7200));
+            assert!(cell.ready(table.env()).is_some(), "nobody has said that time has passed");
+            os.fetch_add(1_000_000_001, Ordering::Relaxed);
+            assert!(cell.ready(table.env()).is_none());
+            assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
+        }
     }
 
     #[tokio::test(start_paused = true)]

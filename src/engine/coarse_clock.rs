@@ -2,13 +2,15 @@
 //!
 //! Whoever takes a slow path has read both clocks anyway and says so here: a *tick*. A tick publishes the time and arms the
 //! one timer, at most [`MAX_AGE`] ahead. The timer going off or being dropped (its runtime ended) stops the
-//! coarse clock, and the next request reads the clocks again. So a suspended machine, a clock step or another runtime cost at most
+//! coarse clock, and the next request reads the clocks again. Where nobody drives the timer's runtime, the
+//! [operating system's clocks](super::os_clock) say that a second has passed. So a suspended machine, a clock step or another runtime cost at most
 //! a second however many cells there are, and an engine that nobody uses has no timer.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::os_clock::{LastLook, OsClock};
 use super::rt;
 use super::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::token::elapsed;
@@ -34,6 +36,7 @@ pub(crate) trait OnTimer: Send + Sync {
 pub(crate) struct CoarseClock {
     /// Milliseconds since the first tick, at the last one; or [`STOPPED`].
     coarse: AtomicU64,
+    last_look: LastLook,
     on_timer: OnceLock<Weak<dyn OnTimer>>,
     state: Mutex<State>,
 }
@@ -51,8 +54,13 @@ struct State {
 }
 
 impl CoarseClock {
-    pub(crate) fn new() -> Self {
-        Self { coarse: AtomicU64::new(STOPPED), on_timer: OnceLock::new(), state: Mutex::default() }
+    pub(crate) fn new(os_clock: OsClock) -> Self {
+        Self {
+            coarse: AtomicU64::new(STOPPED),
+            last_look: LastLook::new(os_clock),
+            on_timer: OnceLock::new(),
+            state: Mutex::default(),
+        }
     }
 
     /// Whose timer it is; said once.
@@ -74,6 +82,12 @@ impl CoarseClock {
         self.coarse.load(Ordering::Acquire) < moment
     }
 
+    /// Whether the clocks were read within the last second, whoever drives the timer.
+    #[inline]
+    pub(crate) fn is_recent(&self) -> bool {
+        self.last_look.is_recent()
+    }
+
     /// Milliseconds since the first tick; `None` if the clocks must be read.
     #[inline]
     pub(crate) fn time(&self) -> Option<u64> {
@@ -83,14 +97,15 @@ impl CoarseClock {
     /// The clocks were read. The timer goes off after `delay` or earlier. Returns the milliseconds since the first tick,
     /// never less than what either clock says has passed.
     pub(crate) fn tick(&self, now: &Now, delay: Duration) -> u64 {
+        self.last_look.note();
         let mut state = self.lock();
         let time = state.advance(*now);
-        let fires_at = now.monotonic + delay;
+        let fires_at = now.monotonic.checked_add(delay).unwrap_or(now.monotonic);
         if state.fires_at.is_some_and(|armed| now.monotonic <= armed && armed <= fires_at) {
             self.coarse.store(time, Ordering::Release);
             return time;
         }
-        state.timer += 1;
+        state.timer = state.timer.wrapping_add(1);
         let timer = self.on_timer.get().map(|on_timer| Timer { on_timer: on_timer.clone(), number: state.timer });
         state.fires_at = Some(fires_at);
         self.coarse.store(time, Ordering::Release);

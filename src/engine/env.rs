@@ -1,11 +1,13 @@
 //! `Env`: what the cells of one configuration have in common: source, clocks, policy, randomness.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::Partition;
+use super::os_clock::OsClock;
 use super::rt;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
@@ -24,6 +26,10 @@ pub(crate) struct EnginePolicy {
     pub(crate) permanent_pause: Backoff,
     /// The longest `Retry-After` obeyed.
     pub(crate) retry_after_cap: Duration,
+    /// The source has a grant besides the refresh token's.
+    pub(crate) has_primary_grant: bool,
+    /// The longest rest of a pause that a rejected request waits out.
+    pub(crate) wait_out_pause: Duration,
     /// How many requests may wait for a token while there is none.
     pub(crate) max_waiters: Option<usize>,
     /// How many token requests there may be at a time for each token endpoint.
@@ -44,6 +50,9 @@ impl Default for EnginePolicy {
             backoff: Backoff::TRANSIENT,
             permanent_pause: Backoff::PERMANENT,
             retry_after_cap: Duration::from_secs(300),
+            has_primary_grant: false,
+            // The pauses after the first and second failure in a row, which most failures that pass are.
+            wait_out_pause: Duration::from_secs(1),
             max_waiters: None,
             max_concurrent_token_requests: 64,
             permit_timeout: Duration::from_secs(10),
@@ -116,9 +125,26 @@ impl Env {
             policy,
             draw: Draw::default(),
             fixed_tenant,
-            coarse_clock: CoarseClock::new(),
+            coarse_clock: CoarseClock::new(OsClock::default()),
             is_closing: AtomicBool::new(false),
         }
+    }
+
+    /// As the operating system's clocks stand still, so that a slow machine changes nothing.
+    #[cfg(test)]
+    pub(crate) fn still(source: Arc<dyn DynTokenSource>, clock: impl Clock, policy: EnginePolicy) -> Self {
+        let coarse_clock = CoarseClock::new(OsClock::Set(Arc::default()));
+        Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
+    }
+
+    /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
+    pub(crate) fn overdue_after(&self) -> Duration {
+        self.policy.refresh_deadline.saturating_add(MIN_INTERVAL)
+    }
+
+    /// The time, or `last` if the clock panics: whoever waits for a refresh must not hang for it.
+    pub(crate) fn now_or(&self, last: Now) -> Now {
+        catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or(last)
     }
 
     /// From now on no renewal begins in the background: the program is about to end.

@@ -1,8 +1,8 @@
 //! The engine: one partition's token and the one refresh that renews it; knows neither HTTP clients nor bodies.
 //!
-//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `coarse_clock`, `env`,
-//! `endpoint_limits`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three calls: *read*,
-//! *reject*, *accepted*.
+//! A file may use those before it in this list: `key`, `rejection_limiter`, `decision`, `current`, `os_clock`, `coarse_clock`,
+//! `env`, `endpoint_limits`, `refresh_token`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three
+//! calls: *read*, *reject*, *accepted*.
 
 mod cell;
 mod coarse_clock;
@@ -13,7 +13,9 @@ mod env;
 mod key;
 #[cfg(all(test, model))]
 mod model;
+mod os_clock;
 mod refresh;
+mod refresh_token;
 mod rejection_limiter;
 mod rt;
 mod shards;

@@ -6,46 +6,21 @@
 //! [`CompletionGuard`]'s `Drop` if need be; the cell is settled first and the waiters resolve after, so that whoever wakes
 //! sees the cell as it now is.
 
+use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use super::current::Current;
 use super::env::Env;
-use super::rt::{self, Runtime};
+use super::rt::{self, Runtime, RuntimeId};
 use crate::token::{Asked, Failed, Granted, RefreshContext, TokenRequest};
 use crate::types::{Now, TokenError, TokenErrorKind, events};
-
-/// A place among those who wait for a refresh. Cheap to clone; dropping it cancels nothing.
-#[derive(Clone, Debug)]
-pub(crate) struct RefreshWaiter(rt::Shared<RefreshResult>);
-
-impl RefreshWaiter {
-    /// How many wait, the holder of this one included; the cell has one that waits for nothing.
-    pub(crate) fn count(&self) -> usize {
-        self.0.strong_count().unwrap_or(0).saturating_sub(1)
-    }
-}
-
-#[cfg(test)]
-impl RefreshWaiter {
-    /// Whether both wait for the same refresh.
-    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
-        self.0.ptr_eq(&other.0)
-    }
-}
-
-impl Future for RefreshWaiter {
-    type Output = RefreshResult;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
-        // The cell itself is gone, and nobody is left who could say more.
-        Pin::new(&mut self.0).poll(cx).map(|result| {
-            result.unwrap_or_else(|_| RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))))
-        })
-    }
-}
 
 /// How a refresh ended.
 #[derive(Clone, Debug)]
@@ -77,17 +52,124 @@ impl RefreshResult {
     }
 }
 
-/// The other end of a refresh's waiters; the cell holds it.
-pub(crate) type ResultSender = rt::Sender<RefreshResult>;
-
-/// A place to wait for a result, and the end that tells it.
-pub(crate) fn channel() -> (ResultSender, RefreshWaiter) {
-    let (sender, receiver) = rt::shared_oneshot();
-    (sender, RefreshWaiter(receiver))
+/// How a refresh is told to have ended.
+#[derive(Clone)]
+struct Ending {
+    result: RefreshResult,
+    /// The runtime that it ran on is gone: that says nothing to those who wait on others.
+    runtime_ended: bool,
 }
 
-/// What is to be done with the result, once: by the cell.
-pub(crate) type Completion = Box<dyn FnOnce(Result<Granted, Failed>, Now) + Send>;
+/// The other end of a refresh's waiters; the cell holds it.
+pub(crate) struct ResultSender(rt::Sender<Ending>);
+
+impl ResultSender {
+    pub(crate) fn send(self, result: RefreshResult) {
+        // Nobody waiting is fine: the cell has the token.
+        let _ = self.0.send(Ending { result, runtime_ended: false });
+    }
+
+    pub(crate) fn send_runtime_ended(self, error: Arc<TokenError>) {
+        let _ = self.0.send(Ending { result: RefreshResult::Failed(error), runtime_ended: true });
+    }
+}
+
+/// Those who wait for a refresh; the cell holds it.
+pub(crate) struct Waiters {
+    shared: rt::Shared<Ending>,
+    /// Where the refresh runs.
+    runtime: RuntimeId,
+}
+
+/// A place to wait for a result, and the end that tells it.
+pub(crate) fn channel(runtime: RuntimeId) -> (ResultSender, Waiters) {
+    let (sender, shared) = rt::shared_oneshot();
+    (ResultSender(sender), Waiters { shared, runtime })
+}
+
+impl Waiters {
+    /// A place among them, for a task of the current runtime.
+    pub(crate) fn join(&self) -> RefreshWaiter {
+        let elsewhere = Runtime::current().is_none_or(|here| here.id() != self.runtime);
+        RefreshWaiter { waiting: Waiting::Refresh(self.shared.clone()), elsewhere }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.strong_count().unwrap_or(0).saturating_sub(1)
+    }
+
+    pub(crate) fn runtime(&self) -> RuntimeId {
+        self.runtime
+    }
+}
+
+/// A place among those who wait for a refresh. Dropping it cancels nothing.
+#[must_use = "it is a future"]
+pub(crate) struct RefreshWaiter {
+    waiting: Waiting,
+    /// Made on another runtime than the refresh's.
+    elsewhere: bool,
+}
+
+enum Waiting {
+    Refresh(rt::Shared<Ending>),
+    /// Until it is worth looking at the cell again.
+    Pause(rt::Shared<()>),
+}
+
+impl RefreshWaiter {
+    /// Waits for the end of a pause, and says to look again.
+    ///
+    /// # Errors
+    /// `NoRuntime` outside a tokio runtime.
+    pub(crate) fn pause(pause: Duration) -> Result<Self, TokenError> {
+        let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let (over, waiting) = rt::shared_oneshot();
+        // A task, so that a runtime without timers drops it instead of panicking in the caller.
+        runtime.spawn(async move {
+            rt::sleep(pause).await;
+            let _ = over.send(());
+        });
+        Ok(Self { waiting: Waiting::Pause(waiting), elsewhere: false })
+    }
+}
+
+impl Future for RefreshWaiter {
+    type Output = RefreshResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
+        let elsewhere = self.elsewhere;
+        match &mut self.waiting {
+            Waiting::Refresh(shared) => Pin::new(shared).poll(cx).map(|ending| match ending {
+                // Once: the refresh that is started next runs where this one waits.
+                Ok(Ending { runtime_ended: true, .. }) if elsewhere => RefreshResult::Superseded,
+                Ok(Ending { result, .. }) => result,
+                // The cell itself is gone, and nobody is left who could say more.
+                Err(_) => RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+            }),
+            Waiting::Pause(over) => Pin::new(over).poll(cx).map(|_| RefreshResult::Superseded),
+        }
+    }
+}
+
+impl fmt::Debug for RefreshWaiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshWaiter").field("elsewhere", &self.elsewhere).finish_non_exhaustive()
+    }
+}
+
+/// How the task of a refresh ended.
+pub(crate) enum TaskEnd {
+    Finished(Result<Granted, Failed>),
+    /// The source panicked.
+    Panicked(Failed),
+    /// The runtime dropped the task.
+    RuntimeEnded(Failed),
+}
+
+/// What is to be done with the end, once: by the cell. `asked`: when the source was.
+pub(crate) type Completion = Box<dyn FnOnce(TaskEnd, Now) + Send>;
 
 /// A refresh that has not begun: made under the cell's lock, spawned after it is released, since a runtime that has shut
 /// down drops the task, and so ends the refresh, on the spot.
@@ -99,74 +181,83 @@ pub(crate) struct PreparedRefresh {
     after_rejection: bool,
 }
 
-/// Prepares a refresh on the current runtime.
-///
-/// # Errors
-/// `NoRuntime` outside a tokio runtime.
+/// A refresh for this runtime. `now`: when it was decided.
 pub(crate) fn prepare(
+    runtime: Runtime,
     env: &Arc<Env>,
     request: TokenRequest,
+    now: Now,
     after_rejection: bool,
     complete: Completion,
-) -> Result<PreparedRefresh, TokenError> {
-    let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+) -> PreparedRefresh {
     let asked = Asked::of(&request);
-    let guard = CompletionGuard { env: env.clone(), asked, context: None, complete: Some(complete) };
-    Ok(PreparedRefresh { guard, runtime, request, after_rejection })
+    let guard =
+        CompletionGuard { env: env.clone(), carried: asked, context: None, asked: now, complete: Some(complete) };
+    PreparedRefresh { guard, runtime, request, after_rejection }
 }
 
 impl PreparedRefresh {
     pub(crate) fn spawn(self) {
-        events::token_request(self.after_rejection);
-        self.runtime.spawn(run(self.guard, self.request));
+        let Self { guard, runtime, request, after_rejection } = self;
+        runtime.spawn(run(guard, request));
+        events::token_request(after_rejection);
     }
 }
 
 async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
-    let asked = guard.env.clock.now();
+    guard.asked = guard.env.now_or(guard.asked);
     let context = Arc::new(guard.env.context());
     guard.context = Some(context.clone());
-    request.context = Some(context.clone());
+    request.context = Some(context);
     let env = guard.env.clone();
-    let fetch = async { env.source.fetch_boxed(request).await };
-    let result = match rt::timeout(env.policy.refresh_deadline, fetch).await {
-        Ok(result) => result,
-        Err(_) => {
-            let error = TokenError::new(TokenErrorKind::Timeout);
-            let error = error.with_detail("the deadline of the whole token request passed");
-            Err(context.report.unfinished(&guard.asked, error))
+    let fetch = AssertUnwindSafe(async { env.source.fetch_boxed(request).await }).catch_unwind();
+    let end = match rt::timeout(env.policy.refresh_deadline, fetch).await {
+        Ok(Ok(result)) => TaskEnd::Finished(result),
+        Ok(Err(_)) => {
+            let error = TokenError::new(TokenErrorKind::Aborted).with_detail("the token source panicked");
+            TaskEnd::Panicked(guard.unfinished(error))
         }
+        Err(_) => TaskEnd::Finished(Err(guard.unfinished(deadline_passed()))),
     };
-    guard.complete(result, asked);
+    guard.complete(end);
+}
+
+pub(crate) fn deadline_passed() -> TokenError {
+    TokenError::new(TokenErrorKind::Timeout).with_detail("the deadline of the whole token request passed")
 }
 
 /// Sees to it that a refresh is completed, and once.
 struct CompletionGuard {
     env: Arc<Env>,
-    asked: Asked,
+    carried: Asked,
     /// From when the source is asked.
     context: Option<Arc<RefreshContext>>,
+    asked: Now,
     complete: Option<Completion>,
 }
 
 impl CompletionGuard {
-    fn complete(mut self, result: Result<Granted, Failed>, asked: Now) {
+    fn complete(mut self, end: TaskEnd) {
         if let Some(complete) = self.complete.take() {
-            complete(result, asked);
+            complete(end, self.asked);
+        }
+    }
+
+    /// There is no result. What became of the refresh token is known nevertheless.
+    fn unfinished(&self, error: TokenError) -> Failed {
+        match &self.context {
+            Some(context) => context.report.unfinished(&self.carried, error),
+            None => error.into(),
         }
     }
 }
 
-/// A panic or a runtime that shuts down drops the task without a result.
+/// A runtime that shuts down drops the task without a result.
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
         if let Some(complete) = self.complete.take() {
-            let error = TokenError::new(TokenErrorKind::Aborted);
-            let failed = match &self.context {
-                Some(context) => context.report.unfinished(&self.asked, error),
-                None => error.into(),
-            };
-            complete(Err(failed), self.env.clock.now());
+            let failed = self.unfinished(TokenError::new(TokenErrorKind::Aborted));
+            complete(TaskEnd::RuntimeEnded(failed), self.asked);
         }
     }
 }

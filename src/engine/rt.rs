@@ -11,6 +11,8 @@ mod tokio_runtime {
 
     pub(crate) use tokio::time::{Instant, sleep, timeout};
 
+    pub(crate) use tokio::runtime::Id as RuntimeId;
+
     /// Where a task goes: the runtime in which the request is polled that needs it.
     pub(crate) struct Runtime(Handle);
 
@@ -18,6 +20,15 @@ mod tokio_runtime {
         /// `None` outside of a runtime.
         pub(crate) fn current() -> Option<Self> {
             Handle::try_current().ok().map(Self)
+        }
+
+        pub(crate) fn id(&self) -> RuntimeId {
+            self.0.id()
+        }
+
+        /// Whether nobody turns its timers but whoever blocks on it.
+        pub(crate) fn is_current_thread(&self) -> bool {
+            self.0.runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread
         }
 
         /// A runtime that has shut down drops the task on the spot.

@@ -193,7 +193,7 @@ mod tests {
             })
         };
         let policy = EnginePolicy { max_partitions, ..EnginePolicy::default() };
-        let mut env = Env::new(erase(source), Arc::new(clock), policy, None);
+        let mut env = Env::still(erase(source), clock, policy);
         env.draw = Draw::always(0.5);
         (Table::new(env, None), asked)
     }

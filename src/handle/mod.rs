@@ -5,6 +5,8 @@ mod stats;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use crate::endpoint::{ClientAuth, Direct, Revoked, revoke};
 use crate::engine::{Cell, Partition, Revocable};
 use crate::setup::Setup;
@@ -205,7 +207,7 @@ impl AuthHandle {
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
         self.setup.limits.credentials_replaced();
-        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(same_client));
+        self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(self.setup.table.env(), same_client));
         Ok(())
     }
 
@@ -322,7 +324,7 @@ impl AuthHandle {
         for token in different(token.as_ref().map(of), held.current.as_ref().map(|current| of(&current.token))) {
             revoke(endpoint, token, Revoked::AccessToken, asking.tenant.clone()).await?;
         }
-        cell.forget(&held);
+        cell.forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
             .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
@@ -358,7 +360,7 @@ impl AuthHandle {
     pub async fn forget(&self) -> Result<(), Arc<TokenError>> {
         self.names_one_token()?;
         let (held, asking) = self.held().await;
-        self.setup.table.cell(self.partition()).forget(&held);
+        self.setup.table.cell(self.partition()).forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
             .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
@@ -411,10 +413,7 @@ impl AuthHandle {
     pub async fn shutdown(&self) {
         let table = &self.setup.table;
         table.env().close();
-        let waiters: Vec<_> = table.all_cells().iter().filter_map(|cell| cell.waiter()).collect();
-        for waiter in waiters {
-            waiter.await;
-        }
+        join_all(table.all_cells().iter().map(|cell| cell.settled(table.env()))).await;
         if let Some(store) = &self.setup.store {
             // What is not stored by then is lost; the event that told of it has said so.
             let _ = tokio::time::timeout(table.env().policy.refresh_deadline, store.all_saved()).await;
@@ -425,9 +424,7 @@ impl AuthHandle {
     async fn held(&self) -> (Revocable, TokenRequest) {
         let (table, partition) = (&self.setup.table, self.partition());
         let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
-        if let Some(waiter) = cell.waiter() {
-            waiter.await;
-        }
+        cell.settled(table.env()).await;
         (cell.revocable(), asking)
     }
 

@@ -218,6 +218,7 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
         let limits = self.cfg.endpoint_limits();
         let limited = Limited::new(self.token_layer.layer(endpoint.clone()), limits.clone());
         let source = self.store.around(limited, endpoint.identity());
+        let source = endpoint.in_directory(source);
         // Wherever it is: a store in one of the token layers is found too.
         let store = endpoint.store();
         let refresh_token = self.cfg.initial_refresh_token();

@@ -241,7 +241,7 @@ impl<S> Auth<S> {
     fn token(&mut self, cell: Option<&Arc<Cell>>) -> Result<(HeaderValue, u64), Read> {
         let table = &self.shared.setup.table;
         let Some(cell) = cell else {
-            let mut word = table.default_cell().word();
+            let mut word = table.default_cell().word_now(table.env());
             if let Some(header) = self.local.lookup(word) {
                 return Ok((header, Current::generation_of(word)));
             }

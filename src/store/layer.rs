@@ -241,8 +241,9 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let (access, source) = (self.access.clone(), self.source.clone());
         Box::pin(async move {
-            if request.params.is_some() {
-                // One person's, or made for one request: no key tells such tokens apart, and nobody looks for them.
+            if request.params.is_some() || request.authority.is_some() {
+                // One person's, made for one request, or of a server that only this process knows: no key tells such tokens
+                // apart.
                 return source.fetch(request).await;
             }
             Fetch::new(&access, &*source, request).run().await

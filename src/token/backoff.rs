@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::lifetime::{YEAR, share};
 use crate::types::ConfigError;
 
 /// The pauses after failures in a row: doubled each time, from the first to the longest.
@@ -34,13 +35,13 @@ impl Backoff {
         let pause = self.undrawn(in_a_row);
         match self.jitter {
             Jitter::None => pause,
-            Jitter::Full => pause.mul_f64(draw.clamp(0.0, 1.0)).max(Self::SHORTEST),
+            Jitter::Full => share(pause, draw.clamp(0.0, 1.0)).max(Self::SHORTEST),
         }
     }
 
     /// The same before the jitter.
     pub(crate) fn undrawn(&self, in_a_row: u32) -> Duration {
-        self.first.saturating_mul(1 << in_a_row.min(20)).min(self.longest)
+        self.first.saturating_mul(1 << in_a_row.min(20)).min(self.longest).min(YEAR)
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {

@@ -90,6 +90,9 @@ pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// answer; both last, so that asking again each second would hammer the server and change nothing.
 const RENEW_SKEWED: Duration = Duration::from_secs(30);
 
+/// No span of time that the crate reckons with is longer.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// When a token is renewed, for [`AuthConfigBuilder::renew`](crate::AuthConfigBuilder::renew).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -133,7 +136,7 @@ impl Default for LifetimePolicy {
             renew: Renew::default(),
             margin: None,
             strict: false,
-            max: Duration::from_secs(365 * 24 * 3600),
+            max: YEAR,
         }
     }
 }
@@ -198,7 +201,7 @@ fn jitter(point: Duration, life: Duration, first: bool, draw: f64) -> Duration {
     }
 }
 
-fn share(span: Duration, part: f64) -> Duration {
+pub(super) fn share(span: Duration, part: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * part).unwrap_or(span)
 }
 

@@ -1,5 +1,6 @@
 //! `TokenSource`: where tokens come from, and what it is asked.
 
+use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -47,6 +48,8 @@ pub struct TokenRequest {
     pub(crate) endpoint: Option<Arc<str>>,
     /// Set once it is certain that the request is not held back.
     pub(crate) sent: Arc<AtomicBool>,
+    /// The tenant's own authorization server, found in a directory: known to the endpoint only.
+    pub(crate) authority: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: no engine asks.
     pub(crate) context: Option<Arc<RefreshContext>>,
 }

@@ -10,7 +10,8 @@ use crate::config::EndpointConfig;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClientSettings;
 use crate::endpoint::{
-    AuthorizationCode, BodyEncoding, ClientAuth, EndpointSettings, Grant, IdentityAssertion, Param, TokenAt, TokenUrl,
+    AuthorizationCode, BodyEncoding, ClientAuth, Directory, DirectorySettings, EndpointSettings, Grant,
+    IdentityAssertion, Param, TokenAt, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 use crate::request::is_loopback;
@@ -319,6 +320,12 @@ impl AuthConfigBuilder {
         self
     }
 
+    pub(in crate::config) fn with_directory(mut self, directory: Directory) -> Self {
+        let directory = DirectorySettings { directory, allow_http: false };
+        self.endpoint.settings.directory = Some(directory);
+        self
+    }
+
     pub(super) fn endpoint(&self, tenant: Option<&TenantPolicy>) -> Result<EndpointConfig, ConfigError> {
         self.check_sign_in()?;
         let draft = &self.endpoint;
@@ -327,7 +334,15 @@ impl AuthConfigBuilder {
             Some(assertion) => Grant::IdentityAssertion(Arc::new(assertion.build(self.allow_http)?)),
             None => draft.settings.grant.clone(),
         };
+        if draft.settings.directory.is_some() && !tenant.is_some_and(TenantPolicy::tokens_need_tenant) {
+            return Err(ConfigError::new(
+                "each tenant has an authority of its own, and tenants have no tokens of their own",
+                "add `.tenant(..)` with `per_tenant_tokens()`, and leave `optional()` and `fixed(..)` out",
+            ));
+        }
+        let directory = draft.settings.directory.clone();
         let settings = EndpointSettings {
+            directory: directory.map(|directory| DirectorySettings { allow_http: self.allow_http, ..directory }),
             grant,
             url: draft.token_url.parse(self.allow_http)?,
             refresh_url: parse(&draft.refresh_url)?,

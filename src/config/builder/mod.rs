@@ -135,6 +135,7 @@ impl AuthConfigBuilder {
             Ok((endpoint, subject))
         })?;
         cfg.engine.permit_timeout = cfg.endpoint.settings.timeout;
+        cfg.engine.has_primary_grant = cfg.endpoint.settings.grant.is_primary();
         Ok(cfg)
     }
 }

@@ -73,6 +73,13 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
+    /// How long a rejected request waits for the next attempt at a token, instead of handing out its rejection, while the pause
+    /// after a failure that may pass runs. Default: 1 s, in which most pauses after a first failure end; zero waits for none.
+    pub fn wait_out_pause(mut self, longest: Duration) -> Self {
+        self.engine.wait_out_pause = longest;
+        self
+    }
+
     /// The longest `Retry-After` (RFC 9110 §10.2.3) of the token endpoint obeyed. Default: 5 min: a server that says
     /// "tomorrow" by mistake would otherwise be believed.
     pub fn retry_after_cap(mut self, cap: Duration) -> Self {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::Directory;
 use crate::endpoint::ClientAuth;
+use crate::endpoint::settings::EndpointSettings;
 use crate::types::{TokenError, TokenErrorKind};
 
 /// Metadata that have been checked.
@@ -15,6 +16,10 @@ pub(crate) struct Metadata {
     /// For clients known by their certificate; they come first (RFC 8705 §5).
     mtls: Urls,
     auth_methods: Option<Vec<String>>,
+    /// Of the assertions that clients authenticate by.
+    auth_algorithms: Option<Vec<String>>,
+    /// Of proofs (RFC 9449 §5.1).
+    dpop_algorithms: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,6 +54,8 @@ impl Metadata {
             mtls: read(document.mtls_endpoint_aliases.unwrap_or_default())?,
             issuer: document.issuer,
             auth_methods: document.token_endpoint_auth_methods_supported,
+            auth_algorithms: document.token_endpoint_auth_signing_alg_values_supported,
+            dpop_algorithms: document.dpop_signing_alg_values_supported,
         })
     }
 
@@ -63,20 +70,27 @@ impl Metadata {
     }
 
     /// # Errors
-    /// `Unsupported`: the server says that clients cannot authenticate so. A server that says nothing is not believed to
-    /// know Basic only (§2): too many say nothing.
-    pub(crate) fn check(&self, auth: &ClientAuth) -> Result<(), TokenError> {
-        let names = auth.registered_names();
-        match &self.auth_methods {
-            Some(offered) if !names.is_empty() && !names.iter().any(|name| offered.iter().any(|o| o == name)) => {
-                let detail = format!(
-                    "its metadata do not list {} among the `token_endpoint_auth_methods_supported`; nothing was sent",
-                    names.join(" or ")
-                );
-                Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
-            }
-            _ => Ok(()),
+    /// `Unsupported`: the server says that clients cannot authenticate so, or does not know an algorithm that is used. A
+    /// server that says nothing is not believed to know Basic only (§2): too many say nothing.
+    pub(crate) fn check(&self, settings: &EndpointSettings, auth: &ClientAuth) -> Result<(), TokenError> {
+        const METHODS: &str = "token_endpoint_auth_methods_supported";
+        listed(self.auth_methods.as_deref(), METHODS, auth.registered_names())?;
+        const ALGORITHMS: &str = "token_endpoint_auth_signing_alg_values_supported";
+        listed(self.auth_algorithms.as_deref(), ALGORITHMS, auth.signing_algorithm().as_slice())?;
+        const PROOFS: &str = "dpop_signing_alg_values_supported";
+        listed(self.dpop_algorithms.as_deref(), PROOFS, settings.proof_algorithm().as_slice())
+    }
+}
+
+/// # Errors
+/// There is a list, and none of these is on it.
+fn listed(offered: Option<&[String]>, list: &str, used: &[&str]) -> Result<(), TokenError> {
+    match offered {
+        Some(offered) if !used.is_empty() && !used.iter().any(|used| offered.iter().any(|offer| offer == used)) => {
+            let detail = format!("its metadata do not list {} among the `{list}`; nothing was sent", used.join(" or "));
+            Err(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
         }
+        _ => Ok(()),
     }
 }
 
@@ -102,6 +116,8 @@ struct Document {
     device_authorization_endpoint: Option<String>,
     mtls_endpoint_aliases: Option<Endpoints>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
+    dpop_signing_alg_values_supported: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]

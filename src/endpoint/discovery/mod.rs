@@ -23,7 +23,8 @@ pub(crate) use metadata::Metadata;
 ///
 /// What is believed: the endpoints for tokens, revocation and device authorization, if they are secure (`http` only where
 /// the issuer is); those of `mtls_endpoint_aliases` (RFC 8705 §5) for a client of [`ClientAuth::mtls`](crate::ClientAuth::mtls);
-/// and which ways to authenticate there are: one that is not among them is an error before a secret is sent. URLs of the
+/// and which ways to authenticate there are: one that is not among them is an error before a secret is sent. So is an
+/// algorithm of assertions or proofs that is not on the server's list of these. URLs of the
 /// configuration come first. Assertions of the client are addressed to the issuer. Nothing that an API says
 /// (`resource_metadata`, RFC 9728) is ever followed.
 ///

@@ -118,6 +118,32 @@ async fn a_way_to_authenticate_that_the_server_does_not_list_shows_no_secret() {
     }
 }
 
+/// Behaviour 188.
+#[cfg(any(feature = "jwt-aws-lc-rs", feature = "jwt-rust-crypto"))]
+#[tokio::test]
+async fn an_algorithm_that_the_server_does_not_list_is_not_used() {
+    const CLIENT: &str = "token_endpoint_auth_signing_alg_values_supported";
+    let plain = || settings("https://a.example/b");
+    let hmac = || ClientAuth::client_secret_jwt("id", "a secret of at least thirty-two bytes");
+    let mut cases = vec![(plain(), hmac(), CLIENT, "HS256", "PS256")];
+    #[cfg(feature = "dpop")]
+    {
+        let bound = EndpointSettings { dpop: Some(crate::dpop::DpopKey::generate().unwrap()), ..plain() };
+        cases.push((bound, body_auth(), "dpop_signing_alg_values_supported", "ES256", "EdDSA"));
+    }
+    for (settings, auth, list, used, other) in cases {
+        let excluded = Server::default().answers(200, &document(json!({ list: [other] })));
+        let error = excluded.ask(&settings, &auth, with_refresh_token("R")).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Unsupported);
+        assert!(error.to_string().contains(list) && error.to_string().contains(used), "{error}");
+        assert_eq!(lines(&excluded).len(), 1, "the metadata and nothing else");
+        for listed in [json!({ list: [other, used] }), json!({})] {
+            let server = Server::default().answers(200, &document(listed)).answers(200, TOKEN);
+            server.ask(&settings, &auth, with_refresh_token("R")).await.unwrap();
+        }
+    }
+}
+
 /// RFC 8705 §5.
 #[tokio::test]
 async fn endpoints_for_certificates_come_first_for_clients_that_have_one() {

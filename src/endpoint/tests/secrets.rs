@@ -147,10 +147,6 @@ async fn a_secret_has_the_time_of_one_exchange() {
     assert_eq!(start.elapsed(), Duration::from_secs(10));
 }
 
-async fn server_less(auth: &ClientAuth) -> TokenError {
-    Server::default().ask(&spry(), auth, with_refresh_token("R")).await.unwrap_err()
-}
-
 /// The function may need the very place in a concurrency limit that a ready client would hold.
 #[tokio::test]
 async fn no_place_is_held_while_a_secret_is_waited_for() {

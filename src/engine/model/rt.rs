@@ -17,6 +17,10 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone, Default)]
 pub(crate) struct Runtime(Arc<Mutex<VecDeque<Task>>>);
 
+/// Where it is: no two that live are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RuntimeId(usize);
+
 loom::thread_local! {
     static CURRENT: std::cell::RefCell<Option<Runtime>> = std::cell::RefCell::new(None);
 }
@@ -24,6 +28,14 @@ loom::thread_local! {
 impl Runtime {
     pub(crate) fn current() -> Option<Self> {
         CURRENT.with(|current| current.borrow().clone())
+    }
+
+    pub(crate) fn id(&self) -> RuntimeId {
+        RuntimeId(Arc::as_ptr(&self.0).addr())
+    }
+
+    pub(crate) fn is_current_thread(&self) -> bool {
+        false
     }
 
     /// From now on this thread of the model is inside of this runtime.
@@ -72,8 +84,13 @@ struct State<T> {
 
 pub(crate) struct Sender<T>(Arc<Mutex<State<T>>>);
 
-#[derive(Debug)]
 pub(crate) struct Shared<T>(Arc<Mutex<State<T>>>);
+
+impl<T> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closed;

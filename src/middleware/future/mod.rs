@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::WWW_AUTHENTICATE;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -22,7 +23,7 @@ use super::prove::{ProveFuture, service_error};
 use super::shared::{BodySupport, SharedHandle};
 use crate::engine::Cell;
 use crate::request::{HttpRequest, HttpResponse};
-use crate::response::Verdict;
+use crate::response::{AuthChallenge, Verdict};
 use crate::types::{AuthOutcome, BoxError, Error, RefreshFailed, TokenError};
 
 mod recover;
@@ -121,6 +122,10 @@ where
             let Poll::Ready(Ok(response)) = &polled else { return polled };
             match first.judge(response, future.scheme()) {
                 Verdict::Accepted => first.cell().accepted(first.generation),
+                // Neither accepted nor rejected, such as a 403: no hot path.
+                Verdict::Unknown if response.headers().contains_key(WWW_AUTHENTICATE) => {
+                    return polled.map_ok(|response| with_challenge(first.watched(response)));
+                }
                 Verdict::Unknown => {}
                 Verdict::Rejected { says_invalid } => match state.as_mut().rejected(polled, says_invalid) {
                     Some(polled) => return polled,
@@ -240,6 +245,15 @@ fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure:
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));
+    }
+    with_challenge(response)
+}
+
+/// Tells the caller what the API asks for, if it does.
+#[cold]
+fn with_challenge<T: HttpResponse>(mut response: T) -> T {
+    if let Some(challenge) = AuthChallenge::of(response.headers()) {
+        response.extensions_mut().insert(challenge);
     }
     response
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tower_service::Service;
 
 use super::{FirstAttempt, with_outcome};
-use crate::engine::{Cell, Current, RefreshResult, RefreshWaiter, Rejection};
+use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection};
 use crate::middleware::prove::{Prove, ProveFuture};
 use crate::middleware::shared::{BodySupport, SharedHandle};
 use crate::request::{HttpRequest, HttpResponse};
@@ -206,14 +206,10 @@ where
 
     /// A token newer than the rejected one, as things are now.
     fn newer(&mut self) -> Look {
-        match self.cell.reject(self.shared.setup.table.env(), self.rejected, false) {
-            Rejection::Newer(current) => Look::Newer(current),
-            Rejection::Wait { waiter, .. } => Look::Wait(waiter),
-            Rejection::Suppressed => {
-                self.outcome.suppressed = true;
-                Look::Nothing(None)
-            }
-            Rejection::Failed(error) => Look::Nothing(Some(error)),
+        match self.cell.read_newer(self.shared.setup.table.env(), self.rejected) {
+            Read::Ready(current) => Look::Newer(current),
+            Read::Wait { waiter, .. } => Look::Wait(waiter),
+            Read::Failed(error) => Look::Nothing(Some(error)),
         }
     }
 

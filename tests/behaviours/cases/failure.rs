@@ -98,7 +98,8 @@ async fn error_fan_out(subject: Arc<dyn Subject>) -> Offered {
 }
 
 async fn staggered_failure(subject: Arc<dyn Subject>) -> Offered {
-    for fault in [Fault::Status(500), Fault::error("invalid_client")] {
+    // Neither pause is nearly over.
+    for fault in [Fault::RetryAfter(503, 60), Fault::error("invalid_client")] {
         let world = World::new();
         let setup = world.subject(&subject, Settings::default())?;
         send(&setup.client, get("/")).await.unwrap();

@@ -1,0 +1,5 @@
+//! Feeds libFuzzer's bytes to the target `encrypted_record`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_oauth2_client_fuzz::targets::encrypted_record(data));

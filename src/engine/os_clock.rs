@@ -1,0 +1,95 @@
+//! Whether a second has passed by the operating system's coarse clocks: for some nanoseconds, and on any runtime.
+//!
+//! A timer goes off only where somebody drives its runtime, and a process may be suspended. What the time is says the
+//! injected clock alone; this says no more than that it is time to read it again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::rt::Runtime;
+
+/// When the injected clock was read last, by these clocks. In nanoseconds.
+pub(super) struct LastLook {
+    monotonic: AtomicU64,
+    /// It goes on while the machine sleeps.
+    real: AtomicU64,
+    source: OsClock,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl LastLook {
+    pub(super) fn new(source: OsClock) -> Self {
+        Self { monotonic: AtomicU64::new(0), real: AtomicU64::new(0), source }
+    }
+
+    /// The injected clock was read.
+    pub(super) fn note(&self) {
+        let (monotonic, real) = self.source.now();
+        self.monotonic.store(monotonic, Ordering::Relaxed);
+        self.real.store(real, Ordering::Relaxed);
+    }
+
+    /// Whether that is at most a second ago.
+    #[inline]
+    pub(super) fn is_recent(&self) -> bool {
+        if self.source.must_look() {
+            return false;
+        }
+        let (monotonic, real) = self.source.now();
+        // Either way: the real clock may be set back.
+        monotonic.saturating_sub(self.monotonic.load(Ordering::Relaxed)) <= SECOND
+            && real.abs_diff(self.real.load(Ordering::Relaxed)) <= SECOND
+    }
+}
+
+/// The coarse clocks; tests set them.
+#[derive(Clone, Default)]
+pub(crate) enum OsClock {
+    #[default]
+    System,
+    /// Nanoseconds of both.
+    #[cfg(test)]
+    Set(std::sync::Arc<AtomicU64>),
+}
+
+impl OsClock {
+    #[inline]
+    fn now(&self) -> (u64, u64) {
+        match self {
+            Self::System => system(),
+            #[cfg(test)]
+            Self::Set(nanos) => (nanos.load(Ordering::Relaxed), nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// There are no such clocks, and nobody may be driving the timer.
+    #[inline]
+    fn must_look(&self) -> bool {
+        match self {
+            Self::System => !HAS_COARSE_CLOCKS && is_current_thread(),
+            #[cfg(test)]
+            Self::Set(_) => false,
+        }
+    }
+}
+
+const HAS_COARSE_CLOCKS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+fn system() -> (u64, u64) {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+
+    let nanos = |time: Timespec| (time.tv_sec as u64).wrapping_mul(SECOND).wrapping_add(time.tv_nsec as u64);
+    (nanos(clock_gettime(ClockId::MonotonicCoarse)), nanos(clock_gettime(ClockId::RealtimeCoarse)))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn system() -> (u64, u64) {
+    (0, 0)
+}
+
+/// As with `block_on` for each request, which polls before it turns the timer wheel.
+fn is_current_thread() -> bool {
+    Runtime::current().is_some_and(|here| here.is_current_thread())
+}

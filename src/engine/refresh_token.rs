@@ -1,0 +1,125 @@
+//! The refresh token of a cell: which one is held, and what an answer means for it.
+
+use crate::token::{Failed, HeldRefreshToken, RefreshChange, RefreshDigest, RefreshFate, RefreshOwner};
+use crate::types::Secret;
+
+/// One owner, one order. An answer speaks of the refresh token that was sent: of two refresh tokens the one with the higher
+/// number is newer, whichever answer comes last, and a refusal of one says nothing of another.
+#[derive(Default)]
+pub(crate) struct RefreshTokenState {
+    held: Option<Box<HeldRefreshToken>>,
+    /// It was sent and no usable answer came. Only a success of it or another one ends that.
+    maybe_spent: bool,
+    /// A sign-in, a token that was set and another client begin another one: answers of former ones are not ours.
+    family: u32,
+}
+
+/// What a refresh must know to tell the family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Family(u32);
+
+impl RefreshTokenState {
+    pub(crate) fn new(configured: Option<Secret<String>>) -> Self {
+        let held = |secret| Box::new(HeldRefreshToken { secret, number: 0, owner: RefreshOwner::Configuration });
+        Self { held: configured.map(held), ..Self::default() }
+    }
+
+    pub(crate) fn held(&self) -> Option<&HeldRefreshToken> {
+        self.held.as_deref()
+    }
+
+    pub(crate) fn is_held(&self, digest: &RefreshDigest) -> bool {
+        self.held().is_some_and(|held| held.digest() == *digest)
+    }
+
+    pub(crate) fn maybe_spent(&self) -> bool {
+        self.maybe_spent
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        Family(self.family)
+    }
+
+    /// Of a refresh token that takes the place of the one held.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.held().map_or(0, |held| held.number.saturating_add(1))
+    }
+
+    /// Whether it would be lost with the cell.
+    pub(crate) fn is_only_here(&self) -> bool {
+        self.held().is_some_and(|held| !matches!(held.owner, RefreshOwner::Store { .. }))
+    }
+
+    /// An answer came. `sent`: the refresh token that was sent; `carried`: the one that the request had.
+    pub(crate) fn granted(
+        &mut self,
+        change: RefreshChange,
+        sent: Option<&RefreshDigest>,
+        carried: Option<&RefreshDigest>,
+    ) {
+        match change {
+            RefreshChange::Unchanged => {
+                if sent.is_some_and(|sent| self.is_held(sent)) {
+                    self.maybe_spent = false;
+                }
+            }
+            RefreshChange::Replaced(new) => {
+                // The same once more may have another owner.
+                let is_newer =
+                    |held: &HeldRefreshToken| new.number > held.number || held.secret.expose() == new.secret.expose();
+                if self.held().is_none_or(is_newer) {
+                    self.hold(new);
+                }
+            }
+            RefreshChange::Removed => {
+                if [sent, carried].into_iter().flatten().any(|dead| self.is_held(dead)) {
+                    self.drop_held();
+                }
+            }
+        }
+    }
+
+    /// No token came.
+    pub(crate) fn failed(&mut self, failed: &Failed) {
+        if !failed.sent.is_some_and(|sent| self.is_held(&sent)) {
+            return;
+        }
+        match failed.refresh {
+            RefreshFate::Untouched => {}
+            RefreshFate::MaybeSpent => self.maybe_spent = true,
+            RefreshFate::Dead => self.drop_held(),
+        }
+    }
+
+    /// It was sent, and nobody waits for the answer any more.
+    pub(crate) fn unanswered(&mut self, sent: &RefreshDigest) {
+        self.maybe_spent |= self.is_held(sent);
+    }
+
+    /// From outside: what comes with a token that was set. Another one begins another family.
+    pub(crate) fn set(&mut self, change: RefreshChange) {
+        match change {
+            RefreshChange::Unchanged => return,
+            // The same says nothing of what became of it: a refresh that has sent it is still to be waited for.
+            RefreshChange::Replaced(same) if self.is_held(&same.digest()) => return,
+            RefreshChange::Replaced(new) => self.hold(new),
+            RefreshChange::Removed => self.drop_held(),
+        }
+        self.family = self.family.wrapping_add(1);
+    }
+
+    /// It is dead, with all that descends from it.
+    pub(crate) fn forget(&mut self) {
+        self.drop_held();
+        self.family = self.family.wrapping_add(1);
+    }
+
+    /// It is dead; what a refresh under way brings is not.
+    pub(crate) fn drop_held(&mut self) {
+        (self.held, self.maybe_spent) = (None, false);
+    }
+
+    fn hold(&mut self, new: HeldRefreshToken) {
+        (self.held, self.maybe_spent) = (Some(Box::new(new)), false);
+    }
+}

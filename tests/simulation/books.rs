@@ -1,0 +1,165 @@
+//! What everybody did: the books from which promises are checked, and the table of what was met where.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What goes wrong, or is done to a layer.
+pub(crate) const FAULTS: [&str; 20] = [
+    "server slow",
+    "server times out",
+    "server hangs",
+    "server 503",
+    "server 429",
+    "connection breaks",
+    "answer lost",
+    "answer garbled",
+    "server refuses",
+    "API rejects",
+    "API 503",
+    "store fails",
+    "store loses answer",
+    "store hangs",
+    "revoked",
+    "cancelled",
+    "invalidated",
+    "credentials replaced",
+    "clock suspended",
+    "clock set back",
+];
+
+/// What the process has for that tenant just then, as far as can be told from outside.
+pub(crate) const STATES: [&str; 6] = ["none", "fresh", "stale", "expired", "failed", "refreshing"];
+
+pub(crate) fn fault(name: &str) -> usize {
+    FAULTS.iter().position(|own| *own == name).unwrap_or_else(|| panic!("no fault {name}"))
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Visits([[u64; STATES.len()]; FAULTS.len()]);
+
+impl Visits {
+    pub(crate) fn count(&mut self, fault: usize, state: usize) {
+        self.0[fault][state] += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (row, others) in self.0.iter_mut().zip(&other.0) {
+            row.iter_mut().zip(others).for_each(|(own, other)| *own += other);
+        }
+    }
+
+    pub(crate) fn least(&self) -> (u64, usize, usize) {
+        let cells = self
+            .0
+            .iter()
+            .enumerate()
+            .flat_map(|(fault, row)| row.iter().enumerate().map(move |(state, visits)| (*visits, fault, state)));
+        cells.min().unwrap_or_default()
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut table = format!("| fault × state | {} |\n|---|{}\n", STATES.join(" | "), "---:|".repeat(STATES.len()));
+        for (name, row) in FAULTS.iter().zip(&self.0) {
+            let row: Vec<_> = row.iter().map(ToString::to_string).collect();
+            let _ = writeln!(table, "| {name} | {} |", row.join(" | "));
+        }
+        table
+    }
+}
+
+/// One process's view of one tenant, by what went over the wire.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    /// When the newest token that it was given was asked for, and until when it lives.
+    pub(crate) token: Option<(Duration, Duration)>,
+    pub(crate) in_flight: usize,
+    /// When those began.
+    pub(crate) flights: Vec<Duration>,
+    pub(crate) failed: bool,
+    /// When token requests were made.
+    pub(crate) asked: Vec<Duration>,
+    /// When something happened that excuses another one.
+    pub(crate) excuses: Vec<Duration>,
+}
+
+impl View {
+    pub(crate) fn state(&self, now: Duration) -> usize {
+        match self.token {
+            _ if self.in_flight > 0 => 5,
+            _ if self.failed => 4,
+            None => 0,
+            Some((_, ends)) if now >= ends => 3,
+            Some((asked, ends)) if now >= asked + (ends - asked) * 4 / 5 => 2,
+            Some(_) => 1,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct AccessToken {
+    pub(crate) tenant: usize,
+    pub(crate) ends: Duration,
+    pub(crate) revoked: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefreshToken {
+    /// Exchanges that are under way, by process.
+    pub(crate) in_flight: Vec<usize>,
+    /// Who was given what came of it, and when.
+    pub(crate) answered: Vec<(usize, Duration)>,
+    /// Its answer may be lost.
+    pub(crate) lost: bool,
+    pub(crate) redeemed: bool,
+}
+
+/// One sending of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Sending {
+    pub(crate) token: String,
+    pub(crate) rejected: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Request {
+    pub(crate) process: usize,
+    pub(crate) tenant: usize,
+    pub(crate) began: Duration,
+    pub(crate) runtime: usize,
+    pub(crate) sendings: Vec<Sending>,
+    /// How often it was answered, and with what at last.
+    pub(crate) answers: usize,
+    pub(crate) answer: Option<Result<u16, String>>,
+    pub(crate) cancelled: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Books {
+    pub(crate) views: BTreeMap<(usize, usize), View>,
+    pub(crate) access: BTreeMap<String, AccessToken>,
+    pub(crate) refresh: BTreeMap<String, RefreshToken>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) issued: usize,
+    pub(crate) visits: Visits,
+    /// The first promise that was broken.
+    pub(crate) violation: Option<String>,
+    pub(crate) trace: Vec<String>,
+}
+
+impl Books {
+    pub(crate) fn broken(&mut self, promise: &str, how: String) {
+        if self.violation.is_none() {
+            self.violation = Some(format!("{promise}: {how}"));
+        }
+    }
+
+    pub(crate) fn view(&mut self, process: usize, tenant: usize) -> &mut View {
+        self.views.entry((process, tenant)).or_default()
+    }
+
+    pub(crate) fn met(&mut self, what: &str, process: usize, tenant: usize, now: Duration) {
+        let state = self.view(process, tenant).state(now);
+        self.visits.count(fault(what), state);
+    }
+}

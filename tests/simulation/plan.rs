@@ -1,0 +1,220 @@
+//! `Plan`: what a seed makes, all of it decided before it runs, so that it can be shortened.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::run;
+
+/// How the authorization server behaves for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerWeather {
+    Fine,
+    Slow,
+    TooSlow,
+    Hangs,
+    Unavailable,
+    Busy,
+    Drops,
+    LosesAnswers,
+    Garbage,
+    Refuses,
+    /// Fails one request in three, in any of these ways.
+    Mixed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApiWeather {
+    Fine,
+    Slow,
+    Unavailable,
+    /// Every token, for ever: a scope is missing and nothing says so.
+    RejectsAll,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreWeather {
+    Fine,
+    Fails,
+    /// Only saves.
+    FailsToSave,
+    LosesAnswers,
+    Hangs,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Action {
+    /// So many requests of one process, for one tenant each from there on.
+    Requests {
+        process: usize,
+        tenant: usize,
+        count: usize,
+        body: bool,
+    },
+    /// The caller of one of the requests goes away.
+    Cancel(usize),
+    Wait(u64),
+    Server(ServerWeather),
+    Api(ApiWeather),
+    Store(StoreWeather),
+    Revoke {
+        tenant: usize,
+    },
+    RevokeAll,
+    Invalidate {
+        process: usize,
+        tenant: usize,
+    },
+    ReplaceCredentials {
+        process: usize,
+    },
+    SetToken {
+        process: usize,
+    },
+    Restart {
+        process: usize,
+    },
+    Suspend(u64),
+    SetBack(u64),
+    EmptyStore,
+    /// The other runtime runs for so long, this one stands still.
+    OtherRuntime(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) processes: usize,
+    /// Partitions; one: a person who has signed in, or a client without tenants.
+    pub(crate) tenants: usize,
+    pub(crate) max_partitions: usize,
+    /// Only a refresh token brings tokens; otherwise client credentials.
+    pub(crate) signed_in: bool,
+    pub(crate) store: bool,
+    pub(crate) lifetime: Duration,
+    pub(crate) latency: Duration,
+    /// How many requests the connection takes at a time.
+    pub(crate) concurrency: usize,
+    pub(crate) actions: Vec<Action>,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let signed_in = random.u8(..3) == 0;
+        let processes = if random.bool() { 1 } else { random.usize(2..5) };
+        let store = processes > 1 && random.bool() || processes == 1 && random.u8(..4) == 0;
+        // Processes that share a refresh token without a store have no way to know of each other.
+        let processes = if signed_in && !store { 1 } else { processes };
+        let tenants = if signed_in { 1 } else { [1, 3, 20, 300][random.usize(..4)] };
+        let two_runtimes = random.u8(..5) == 0;
+        let mut plan = Self {
+            seed,
+            processes,
+            tenants,
+            max_partitions: if random.bool() { 1024 } else { 50 },
+            signed_in,
+            store,
+            lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
+            latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
+            concurrency: [1, 2, 8, 1000][random.usize(..4)],
+            actions: Vec::new(),
+        };
+        for _ in 0..random.usize(20..120) {
+            let action = plan.action(&mut random, two_runtimes);
+            plan.actions.push(action);
+        }
+        plan
+    }
+
+    fn action(&self, random: &mut fastrand::Rng, two_runtimes: bool) -> Action {
+        let process = random.usize(..self.processes);
+        // Few of many tenants come often.
+        let tenant = if random.bool() { random.usize(..self.tenants.min(3)) } else { random.usize(..self.tenants) };
+        let requests = |random: &mut fastrand::Rng| {
+            let count = [1, 1, 1, 2, 5, 30][random.usize(..6)];
+            Action::Requests { process, tenant, count, body: random.bool() }
+        };
+        match random.u8(..100) {
+            0..=44 => requests(random),
+            45..=62 => {
+                let longest = [20, 400, 2_500, 9_000, 40_000][random.usize(..5)];
+                Action::Wait(random.u64(1..longest))
+            }
+            63..=66 => Action::Cancel(random.usize(..1000)),
+            67..=75 => {
+                use ServerWeather::*;
+                let all = [Slow, TooSlow, Hangs, Unavailable, Busy, Drops, LosesAnswers, Garbage, Refuses, Mixed];
+                let fine = random.u8(..2) == 0;
+                Action::Server(if fine { Fine } else { all[random.usize(..all.len())] })
+            }
+            76..=79 => {
+                use ApiWeather::*;
+                Action::Api([Fine, Fine, Slow, Unavailable, RejectsAll][random.usize(..5)])
+            }
+            80..=83 if self.store => {
+                use StoreWeather::*;
+                Action::Store([Fine, Fine, Fails, FailsToSave, LosesAnswers, Hangs][random.usize(..6)])
+            }
+            84..=88 => Action::Revoke { tenant },
+            89 => Action::RevokeAll,
+            90 | 91 => Action::Invalidate { process, tenant },
+            92 | 93 => Action::ReplaceCredentials { process },
+            94 => Action::SetToken { process },
+            95 if self.store => match random.u8(..3) {
+                0 if !self.signed_in => Action::EmptyStore,
+                _ => Action::Restart { process },
+            },
+            95 if !self.signed_in => Action::Restart { process },
+            96 => Action::Suspend(random.u64(1..2_000)),
+            97 => Action::SetBack(random.u64(1..2_000)),
+            98 | 99 if two_runtimes => Action::OtherRuntime(random.u64(100..6_000)),
+            _ => requests(random),
+        }
+    }
+
+    /// The shortest plan that still violates the same promise, found by leaving out ever smaller parts.
+    pub(crate) fn shrink(&self, violation: &str) -> Self {
+        let promise = |text: &str| text.split(':').next().map(str::to_owned);
+        let still = |plan: &Plan| {
+            let found = run::run(plan).violation;
+            found.is_some_and(|found| promise(&found) == promise(violation))
+        };
+        let mut best = self.clone();
+        let mut part = best.actions.len().div_ceil(2);
+        while part > 0 {
+            let mut at = 0;
+            while at < best.actions.len() {
+                let mut shorter = best.clone();
+                shorter.actions.drain(at..(at + part).min(best.actions.len()));
+                if still(&shorter) { best = shorter } else { at += part }
+            }
+            part /= 2;
+        }
+        best
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {}, tokens of {:?}, latency {:?}, {} at a time",
+            self.seed,
+            self.processes,
+            self.tenants,
+            self.max_partitions,
+            self.signed_in,
+            self.store,
+            self.lifetime,
+            self.latency,
+            self.concurrency
+        )?;
+        self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))
+    }
+}
+
+/// What the plans may hold; the promises about the rest are not kept yet.
+pub(crate) fn is_on(action: &Action) -> bool {
+    std::env::var_os("SIMULATE_ALL").is_some()
+        || !matches!(action, Action::ReplaceCredentials { .. } | Action::SetToken { .. })
+}

@@ -1,0 +1,416 @@
+//! Runs a plan: builds the processes, does one action after the other, heals everything, and looks whether all recover.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tower::limit::ConcurrencyLimit;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth2_client::{
+    Auth, AuthConfig, AuthHandle, AuthLayer, ClientAuth, Replay, Tenant, TenantId, Token, TokenErrorKind,
+};
+
+use crate::books::{self, Visits};
+use crate::check;
+use crate::plan::{self, Action, ApiWeather, Plan, ServerWeather, StoreWeather};
+use crate::server::{DEADLINE, FIRST_REFRESH_TOKEN, TIMEOUT, World};
+use crate::store::{Entries, SimStore};
+
+const TOKEN_URL: &str = "https://auth.example.com/token";
+const API: &str = "https://api.example.com";
+
+pub(crate) struct Report {
+    pub(crate) violation: Option<String>,
+    pub(crate) visits: Visits,
+    pub(crate) requests: usize,
+    pub(crate) trace: Vec<String>,
+}
+
+type Http = BoxCloneSyncService<Request<Full<Bytes>>, http::Response<Full<Bytes>>, std::io::Error>;
+
+struct Process {
+    handle: AuthHandle,
+    client: Auth<ConcurrencyLimit<Http>>,
+}
+
+struct Simulation {
+    world: World,
+    entries: Entries,
+    runtimes: [Runtime; 2],
+    /// How far each runtime's clock is behind.
+    behind: [Duration; 2],
+    processes: Vec<Process>,
+    tasks: BTreeMap<usize, JoinHandle<()>>,
+    /// The counters when they were looked at last, by process.
+    counters: Vec<u64>,
+}
+
+pub(crate) fn run(plan: &Plan) -> Report {
+    fastrand::seed(plan.seed);
+    let world = World::new(plan);
+    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut simulation = Simulation {
+        world,
+        entries: Entries::default(),
+        runtimes: [runtime(), runtime()],
+        behind: [Duration::ZERO; 2],
+        processes: Vec::new(),
+        tasks: BTreeMap::new(),
+        counters: vec![0; plan.processes],
+    };
+    simulation.drive(0, Duration::from_millis(1), |_| ());
+    for process in 0..plan.processes {
+        let made = simulation.process(process);
+        simulation.processes.push(made);
+    }
+    for action in &plan.actions {
+        if !plan::is_on(action) {
+            continue;
+        }
+        simulation.act(*action);
+        if simulation.world.books.lock().unwrap().violation.is_some() {
+            break;
+        }
+    }
+    simulation.recover();
+    simulation.report()
+}
+
+impl Simulation {
+    fn process(&self, process: usize) -> Process {
+        let plan = &self.world.plan;
+        let client_auth = ClientAuth::body("id", "canary-secret");
+        let mut cfg = match plan.signed_in {
+            true => AuthConfig::refresh_token(TOKEN_URL, client_auth, FIRST_REFRESH_TOKEN),
+            false => AuthConfig::client_credentials(TOKEN_URL, client_auth),
+        };
+        if plan.tenants > 1 {
+            cfg = cfg.tenant(Tenant::header("x-account").token_param("account"));
+        }
+        let cfg = cfg
+            .origin(API)
+            .clock(self.world.clock.clone())
+            .token_timeout(TIMEOUT)
+            .refresh_deadline(DEADLINE)
+            .max_partitions(plan.max_partitions)
+            .partition_idle(Duration::from_secs(60))
+            .replay(Replay::AnyReplayable);
+        let cfg = cfg.build().unwrap();
+        let world = self.world.clone();
+        let server = service_fn(move |request| world.clone().token(process, request));
+        let layer = match plan.store {
+            true => AuthLayer::builder(cfg)
+                .http_client(server)
+                .store(SimStore::new(&self.world, process, &self.entries))
+                .build()
+                .unwrap(),
+            false => AuthLayer::builder(cfg).http_client(server).build().unwrap(),
+        };
+        let world = self.world.clone();
+        let api = BoxCloneSyncService::new(service_fn(move |request| world.clone().api(request)));
+        Process { handle: layer.handle(), client: layer.layer(ConcurrencyLimit::new(api, plan.concurrency)) }
+    }
+
+    /// One runtime runs for so long; the other stands still.
+    fn drive<T>(&mut self, which: usize, span: Duration, work: impl FnOnce(&mut Self) -> T) -> T {
+        let clock = self.world.clock.clone();
+        let behind = std::mem::take(&mut self.behind[which]);
+        let (began, result) = {
+            let guard = self.runtimes[which].handle().clone();
+            let began = self.runtimes[which].block_on(async {
+                tokio::time::advance(behind).await;
+                clock.begin();
+                if !behind.is_zero() {
+                    clock.jumped();
+                }
+                tokio::time::Instant::now()
+            });
+            let _entered = guard.enter();
+            (began, work(self))
+        };
+        let passed = self.runtimes[which].block_on(async {
+            tokio::time::sleep(span).await;
+            clock.end();
+            began.elapsed()
+        });
+        self.behind[1 - which] += passed;
+        result
+    }
+
+    fn request(
+        &self,
+        runtime: usize,
+        process: usize,
+        tenant: usize,
+        body: bool,
+    ) -> (usize, impl Future<Output = ()> + use<>) {
+        let now = self.world.clock.passed();
+        let number = {
+            let mut books = self.world.books.lock().unwrap();
+            books.requests.push(books::Request { process, tenant, began: now, runtime, ..Default::default() });
+            books.requests.len() - 1
+        };
+        let mut request = match body {
+            true => Request::post(format!("{API}/items")).body(Full::from("hello")).unwrap(),
+            false => Request::get(format!("{API}/items")).body(Full::<Bytes>::default()).unwrap(),
+        };
+        request.headers_mut().insert("x-number", number.into());
+        if self.world.plan.tenants > 1 {
+            request.extensions_mut().insert(tenant_id(tenant));
+        }
+        let client = self.processes[process].client.clone();
+        let (books, clock) = (self.world.books.clone(), self.world.clock.clone());
+        let own = self.world.plan.tenants > 1;
+        (number, async move {
+            let answer = match client.oneshot(request).await {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    let body = response.into_body().collect().await.unwrap().to_bytes();
+                    let foreign = own && status == 200 && body != format!("t{tenant}").as_bytes();
+                    if foreign {
+                        books
+                            .lock()
+                            .unwrap()
+                            .broken("each request has its own tenant's data", format!("request {number}"));
+                    }
+                    Ok(status)
+                }
+                Err(error) => {
+                    let told = format!("{error} {error:?}");
+                    if told.contains("canary") {
+                        books.lock().unwrap().broken("no secret in an error", told);
+                    }
+                    let kind = error.token().map(|error| error.kind());
+                    Err(format!("{kind:?}"))
+                }
+            };
+            let at = clock.passed();
+            let mut books = books.lock().unwrap();
+            books.trace.push(format!("{at:?} request {number}: {answer:?}"));
+            let request = &mut books.requests[number];
+            request.answers += 1;
+            request.answer = Some(answer);
+        })
+    }
+
+    fn start(&mut self, runtime: usize, process: usize, tenant: usize, body: bool) {
+        let (number, work) = self.request(runtime, process, tenant, body);
+        let task = self.runtimes[runtime].spawn(work);
+        self.tasks.insert(number, task);
+    }
+
+    fn act(&mut self, action: Action) {
+        let plan = self.world.plan.clone();
+        let pause = Duration::from_millis(2);
+        let now = self.world.clock.passed();
+        self.world.books.lock().unwrap().trace.push(format!("{now:?} {action:?}"));
+        match action {
+            Action::Wait(millis) => self.drive(0, Duration::from_millis(millis), |_| ()),
+            Action::Requests { process, tenant, count, body } => self.drive(0, pause, |this| {
+                for n in 0..count {
+                    this.start(0, process, (tenant + n * usize::from(count > 5)) % plan.tenants, body);
+                }
+            }),
+            Action::OtherRuntime(millis) => self.drive(1, Duration::from_millis(millis), |this| {
+                this.start(1, 0, 0, false);
+                this.start(1, plan.processes - 1, 0, true);
+            }),
+            Action::Cancel(which) => {
+                let numbers: Vec<_> =
+                    self.tasks.iter().filter(|(_, task)| !task.is_finished()).map(|(number, _)| *number).collect();
+                let Some(number) = numbers.get(which % numbers.len().max(1)).copied() else { return };
+                self.tasks.remove(&number).unwrap().abort();
+                let mut books = self.world.books.lock().unwrap();
+                let request = &mut books.requests[number];
+                request.cancelled = true;
+                let (process, tenant) = (request.process, request.tenant);
+                books.met("cancelled", process, tenant, now);
+            }
+            Action::Server(weather) => self.world.weather.lock().unwrap().server = weather,
+            Action::Api(weather) => self.world.weather.lock().unwrap().api = weather,
+            Action::Store(weather) => self.world.weather.lock().unwrap().store = weather,
+            Action::Revoke { tenant } => self.revoke(now, Some(tenant)),
+            Action::RevokeAll => self.revoke(now, None),
+            Action::Invalidate { process, tenant } => self.drive(0, pause, |this| {
+                let handle = &this.processes[process].handle;
+                match plan.tenants {
+                    1 => handle.invalidate(),
+                    _ => handle.for_tenant(&tenant_id(tenant)).invalidate(),
+                }
+                this.excuse("invalidated", process, Some(tenant), now);
+            }),
+            Action::ReplaceCredentials { process } => self.drive(0, pause, |this| {
+                let auth = ClientAuth::body("id", "canary-secret");
+                this.processes[process].handle.replace_credentials(auth).unwrap();
+                this.excuse("credentials replaced", process, None, now);
+            }),
+            Action::SetToken { process } if plan.tenants == 1 => self.drive(0, pause, |this| {
+                let token = Token::bearer("canary-handed").unwrap().expires_in(Duration::from_secs(5));
+                let handle = this.processes[process].handle.clone();
+                tokio::spawn(async move { drop(handle.set_token(token).await) });
+                this.excuse_all(process, now);
+            }),
+            Action::SetToken { .. } => {}
+            Action::Restart { process } => self.drive(0, pause, |this| {
+                let made = this.process(process);
+                this.processes[process] = made;
+                this.counters[process] = 0;
+                let numbers: Vec<_> = this.tasks.keys().copied().collect();
+                for number in numbers {
+                    let mut books = this.world.books.lock().unwrap();
+                    if books.requests[number].process == process && !this.tasks[&number].is_finished() {
+                        books.requests[number].cancelled = true;
+                        drop(books);
+                        this.tasks.remove(&number).unwrap().abort();
+                    }
+                }
+                this.forget_process(process);
+            }),
+            Action::Suspend(seconds) => {
+                self.jump("clock suspended", now, |this| this.world.clock.suspend(Duration::from_secs(seconds)))
+            }
+            Action::SetBack(seconds) => {
+                self.jump("clock set back", now, |this| this.world.clock.set_back(Duration::from_secs(seconds)))
+            }
+            Action::EmptyStore => self.entries.lock().unwrap().clear(),
+        }
+        self.look_at_counters();
+    }
+
+    fn jump(&mut self, what: &str, now: Duration, jump: impl FnOnce(&Self)) {
+        self.drive(0, Duration::from_millis(1), |this| jump(this));
+        for process in 0..self.processes.len() {
+            self.excuse(what, process, None, now);
+        }
+    }
+
+    fn excuse_all(&self, process: usize, now: Duration) {
+        let mut books = self.world.books.lock().unwrap();
+        books.views.iter_mut().filter(|((own, _), _)| *own == process).for_each(|(_, view)| view.excuses.push(now));
+    }
+
+    /// Something that is a good reason to ask for a token once more.
+    fn excuse(&self, what: &str, process: usize, tenant: Option<usize>, now: Duration) {
+        let mut books = self.world.books.lock().unwrap();
+        books.met(what, process, tenant.unwrap_or(0), now);
+        for ((own, of), view) in &mut books.views {
+            if *own == process && tenant.is_none_or(|tenant| tenant == *of) {
+                view.excuses.push(now);
+            }
+        }
+    }
+
+    fn revoke(&self, now: Duration, tenant: Option<usize>) {
+        let mut books = self.world.books.lock().unwrap();
+        for token in books.access.values_mut() {
+            token.revoked |= tenant.is_none_or(|tenant| tenant == token.tenant);
+        }
+        for process in 0..self.processes.len() {
+            books.met("revoked", process, tenant.unwrap_or(0), now);
+        }
+        for ((_, of), view) in &mut books.views {
+            if tenant.is_none_or(|tenant| tenant == *of) {
+                view.excuses.push(now);
+            }
+        }
+    }
+
+    /// A new process knows nothing of what the old one was given.
+    fn forget_process(&self, process: usize) {
+        let mut books = self.world.books.lock().unwrap();
+        let now = self.world.clock.passed();
+        for ((own, _), view) in &mut books.views {
+            if *own == process {
+                view.excuses.push(now);
+                view.token = None;
+            }
+        }
+        for token in books.refresh.values_mut() {
+            token.answered.retain(|(to, _)| *to != process);
+        }
+    }
+
+    fn look_at_counters(&mut self) {
+        for process in 0..self.processes.len() {
+            let stats = self.processes[process].handle.stats();
+            let before = std::mem::replace(&mut self.counters[process], stats.token_requests);
+            let mut books = self.world.books.lock().unwrap();
+            if stats.token_requests < before {
+                books.broken("counters grow", format!("token requests fell from {before} to {}", stats.token_requests));
+            }
+            let told = format!("{stats:?}");
+            if told.contains("canary") {
+                books.broken("no secret in the figures", told);
+            }
+        }
+    }
+
+    /// The weather is fine again. After the longest pause everybody has a token, and nobody waits.
+    fn recover(&mut self) {
+        if self.world.books.lock().unwrap().violation.is_some() {
+            return;
+        }
+        {
+            let mut weather = self.world.weather.lock().unwrap();
+            (weather.server, weather.api, weather.store) = (ServerWeather::Fine, ApiWeather::Fine, StoreWeather::Fine);
+        }
+        self.drive(0, Duration::from_millis(10), |_| ());
+        self.drive(0, DEADLINE * 3, |_| ());
+        self.drive(1, DEADLINE * 3, |_| ());
+        check::nobody_waits(&self.world);
+        // The longest pause after a refusal is ten minutes.
+        self.drive(0, Duration::from_secs(660), |_| ());
+        let tenants = self.world.plan.tenants.min(3);
+        let mut last = BTreeMap::new();
+        for attempt in 0..3 {
+            for process in 0..self.processes.len() {
+                for tenant in 0..tenants {
+                    self.drive(0, Duration::from_millis(1), |this| this.start(0, process, tenant, attempt == 1));
+                    last.insert((process, tenant), self.world.books.lock().unwrap().requests.len() - 1);
+                }
+            }
+            self.drive(0, DEADLINE * 3, |_| ());
+        }
+        check::all_recovered(&self.world, &last);
+        check::nobody_waits(&self.world);
+        check::token_requests_are_bounded(&self.world);
+        for process in &self.processes {
+            let stats = process.handle.stats();
+            let room = self.world.plan.max_partitions + 1;
+            if stats.partitions > room {
+                let mut books = self.world.books.lock().unwrap();
+                books.broken("partitions are bounded", format!("{} where there is room for {room}", stats.partitions));
+            }
+        }
+    }
+
+    fn report(self) -> Report {
+        let books = self.world.books.clone();
+        drop(self.processes);
+        drop(self.runtimes);
+        let mut books = books.lock().unwrap();
+        let requests = books.requests.len();
+        let trace = std::mem::take(&mut books.trace);
+        if std::env::var_os("SIMULATE_TRACE").is_some() {
+            trace.iter().for_each(|line| eprintln!("{line}"));
+        }
+        Report { violation: books.violation.take(), visits: books.visits.clone(), requests, trace }
+    }
+}
+
+fn tenant_id(tenant: usize) -> TenantId {
+    TenantId::new(format!("t{tenant}")).unwrap()
+}
+
+/// So that a change of the public names is met here.
+#[allow(dead_code)]
+fn _kinds(kind: TokenErrorKind, _: Arc<()>) -> bool {
+    kind == TokenErrorKind::SignInAgain
+}

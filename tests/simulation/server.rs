@@ -1,0 +1,352 @@
+//! The authorization server and the API: what they do in each weather, and what they notice.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::time::sleep;
+
+use crate::books::{AccessToken, Books, Sending};
+use crate::clock::SimClock;
+use crate::plan::{ApiWeather, Plan, ServerWeather, StoreWeather};
+
+pub(crate) type Answer = Result<Response<Full<Bytes>>, std::io::Error>;
+
+pub(crate) const FIRST_REFRESH_TOKEN: &str = "canary-r0";
+
+/// Longer than the client waits.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(9);
+
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) clock: SimClock,
+    pub(crate) books: Arc<Mutex<Books>>,
+    pub(crate) weather: Arc<Mutex<Weather>>,
+    pub(crate) plan: Arc<Plan>,
+}
+
+pub(crate) struct Weather {
+    pub(crate) server: ServerWeather,
+    pub(crate) api: ApiWeather,
+    pub(crate) store: StoreWeather,
+    pub(crate) random: fastrand::Rng,
+}
+
+impl World {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let weather = Weather {
+            server: ServerWeather::Fine,
+            api: ApiWeather::Fine,
+            store: StoreWeather::Fine,
+            random: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
+        };
+        let mut books = Books::default();
+        books.refresh.insert(FIRST_REFRESH_TOKEN.into(), Default::default());
+        Self {
+            clock: SimClock::new(),
+            books: Arc::new(Mutex::new(books)),
+            weather: Arc::new(Mutex::new(weather)),
+            plan: Arc::new(plan.clone()),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.passed()
+    }
+
+    fn server_weather(&self) -> ServerWeather {
+        use ServerWeather::*;
+        let mut guard = self.weather.lock().unwrap();
+        let weather = &mut *guard;
+        match weather.server {
+            Mixed if weather.random.u8(..3) == 0 => {
+                let kinds = [Slow, TooSlow, Unavailable, Busy, Drops, LosesAnswers, Garbage];
+                kinds[weather.random.usize(..kinds.len())]
+            }
+            Mixed => Fine,
+            weather => weather,
+        }
+    }
+
+    /// The token endpoint, as one process reaches it.
+    pub(crate) async fn token(self, process: usize, request: Request<Full<Bytes>>) -> Answer {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let param =
+            |name: &str| body.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+        let tenant = param("account").map_or(0, |tenant| tenant.trim_start_matches('t').parse().unwrap());
+        let refresh_token = param("refresh_token").map(|token| token.replace("%2D", "-"));
+        let arrived = self.now();
+        let weather = self.server_weather();
+        let visit = Visit::begin(&self, process, tenant, refresh_token.clone(), arrived);
+        if let Some(met) = name_of(weather) {
+            self.books.lock().unwrap().met_before(met, process, tenant, arrived);
+        }
+        sleep(self.plan.latency).await;
+        use ServerWeather::*;
+        let answer = match weather {
+            Slow => {
+                sleep(Duration::from_millis(1_500)).await;
+                self.grant(process, tenant, refresh_token.as_deref())
+            }
+            TooSlow => {
+                sleep(TIMEOUT - Duration::from_millis(100)).await;
+                let answer = self.grant(process, tenant, refresh_token.as_deref());
+                sleep(Duration::from_secs(3)).await;
+                answer
+            }
+            Hangs => pending().await,
+            Unavailable => Ok(plain(503)),
+            Busy => {
+                let mut answer = plain(429);
+                answer.headers_mut().insert("retry-after", "2".parse().unwrap());
+                Ok(answer)
+            }
+            Drops => Err(std::io::Error::other("the connection broke")),
+            LosesAnswers => {
+                let _ = self.grant(process, tenant, refresh_token.as_deref());
+                Err(std::io::Error::other("the connection broke after the answer"))
+            }
+            Garbage => {
+                let _ = self.grant(process, tenant, refresh_token.as_deref());
+                Ok(json(200, "{\"access_token\":".into()))
+            }
+            Refuses => Ok(json(400, "{\"error\":\"unauthorized_client\"}".into())),
+            Fine | Mixed => self.grant(process, tenant, refresh_token.as_deref()),
+        };
+        visit.end(&answer);
+        answer
+    }
+
+    fn grant(&self, process: usize, tenant: usize, refresh_token: Option<&str>) -> Answer {
+        let now = self.now();
+        let mut books = self.books.lock().unwrap();
+        let mut rotated = None;
+        if let Some(sent) = refresh_token {
+            let Some(known) = books.refresh.get_mut(sent) else { return Ok(invalid_grant()) };
+            known.redeemed = true;
+            let number = books.refresh.len();
+            let next = format!("canary-r{number}");
+            books.refresh.insert(next.clone(), Default::default());
+            rotated = Some(next);
+        }
+        books.issued += 1;
+        let token = format!("canary-a{}", books.issued);
+        books.access.insert(token.clone(), AccessToken { tenant, ends: now + self.plan.lifetime, revoked: false });
+        let _ = process;
+        let rotated = rotated.map(|token| format!(",\"refresh_token\":\"{token}\"")).unwrap_or_default();
+        let seconds = self.plan.lifetime.as_secs();
+        Ok(json(
+            200,
+            format!("{{\"access_token\":\"{token}\",\"token_type\":\"Bearer\",\"expires_in\":{seconds}{rotated}}}"),
+        ))
+    }
+
+    /// The API. It knows a request by its number.
+    pub(crate) async fn api(self, request: Request<Full<Bytes>>) -> Answer {
+        let (head, body) = request.into_parts();
+        let text = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        let number: usize = text("x-number").unwrap().parse().unwrap();
+        let tenant = text("x-account").map_or(0, |tenant| tenant.trim_start_matches('t').parse().unwrap());
+        let token = text("authorization").unwrap_or_default().trim_start_matches("Bearer ").to_owned();
+        let weather = self.weather.lock().unwrap().api;
+        let now = self.now();
+        let rejected = self.judge(number, tenant, &token, weather, now);
+        let body = body.collect().await.unwrap().to_bytes();
+        if body.len() != if head.method == http::Method::POST { 5 } else { 0 } {
+            self.books.lock().unwrap().broken("what is resent is what was sent", format!("{} bytes", body.len()));
+        }
+        match weather {
+            ApiWeather::Slow => sleep(Duration::from_millis(2_500)).await,
+            _ => sleep(Duration::from_millis(3)).await,
+        }
+        if weather == ApiWeather::Unavailable {
+            return Ok(plain(503));
+        }
+        if rejected {
+            let mut answer = plain(401);
+            if weather != ApiWeather::RejectsAll {
+                answer.headers_mut().insert("www-authenticate", "Bearer error=\"invalid_token\"".parse().unwrap());
+            }
+            return Ok(answer);
+        }
+        Ok(json(200, format!("t{tenant}")))
+    }
+
+    /// Whether the token is refused, and whether it should have come at all.
+    fn judge(&self, number: usize, tenant: usize, token: &str, weather: ApiWeather, now: Duration) -> bool {
+        let mut books = self.books.lock().unwrap();
+        let own = books.access.get(token).cloned();
+        let (ends, revoked, owner) = own.map_or((now, false, usize::MAX), |own| (own.ends, own.revoked, own.tenant));
+        let process = books.requests[number].process;
+        let handed_in = token.starts_with("canary-handed");
+        if owner != tenant && !handed_in {
+            books.broken(
+                "each request has its own tenant's token",
+                format!("tenant {tenant} was sent with {token} of {owner}"),
+            );
+        }
+        let rejected = weather == ApiWeather::RejectsAll || (!handed_in && (revoked || now >= ends));
+        // Whoever looks late at a clock that jumped has a second.
+        let late = Duration::from_millis(1_100);
+        // A clock that was set back cannot tell the age of a token from a store, for which wall time is all there is, nor
+        // that the machine slept.
+        let blind = self.clock.was_set_back() && (self.plan.store || self.clock.was_suspended());
+        if !handed_in && !blind && now > ends + late && self.clock.since_jump() > late {
+            let after = now - ends;
+            books.broken("no token after its end", format!("request {number} with {token}, {after:?} after its end"));
+        }
+        let request = &mut books.requests[number];
+        let again = request.sendings.last().is_some_and(|first| first.rejected && first.token == token);
+        request
+            .sendings
+            .push(Sending { token: token.to_owned(), rejected: rejected && weather != ApiWeather::Unavailable });
+        let sendings = request.sendings.len();
+        if again {
+            books.broken("no rejected token again", format!("request {number} with {token}"));
+        }
+        if sendings > 2 {
+            books.broken("at most two sendings", format!("request {number}: {sendings}"));
+        }
+        match weather {
+            ApiWeather::RejectsAll => books.met("API rejects", process, tenant, now),
+            ApiWeather::Unavailable => books.met("API 503", process, tenant, now),
+            _ => {}
+        }
+        rejected
+    }
+}
+
+impl Books {
+    /// The state is that from before this very request was in flight.
+    fn met_before(&mut self, what: &str, process: usize, tenant: usize, now: Duration) {
+        self.view(process, tenant).in_flight -= 1;
+        self.met(what, process, tenant, now);
+        self.view(process, tenant).in_flight += 1;
+    }
+}
+
+fn name_of(weather: ServerWeather) -> Option<&'static str> {
+    use ServerWeather::*;
+    Some(match weather {
+        Slow => "server slow",
+        TooSlow => "server times out",
+        Hangs => "server hangs",
+        Unavailable => "server 503",
+        Busy => "server 429",
+        Drops => "connection breaks",
+        LosesAnswers => "answer lost",
+        Garbage => "answer garbled",
+        Refuses => "server refuses",
+        Fine | Mixed => return None,
+    })
+}
+
+/// A token request that is under way; dropped, its client has given it up.
+struct Visit {
+    world: World,
+    process: usize,
+    tenant: usize,
+    refresh_token: Option<String>,
+    arrived: Duration,
+    ended: bool,
+}
+
+impl Visit {
+    fn begin(world: &World, process: usize, tenant: usize, refresh_token: Option<String>, now: Duration) -> Self {
+        let mut books = world.books.lock().unwrap();
+        let view = books.view(process, tenant);
+        view.in_flight += 1;
+        view.asked.push(now);
+        // One that was superseded, or that nobody drives any more, is no reason to wait.
+        let first = view.flights.first().copied().unwrap_or(now);
+        let excused = view.excuses.iter().any(|excuse| *excuse >= first) || now > first + DEADLINE;
+        view.flights.push(now);
+        let both = view.in_flight;
+        if both > 1 && !excused {
+            books.broken("one token request at a time", format!("process {process}, tenant {tenant}: {both}"));
+        }
+        if let Some(token) = &refresh_token {
+            let known = books.refresh.entry(token.clone()).or_default();
+            known.in_flight.push(process);
+            let (carriers, answered, lost) = (known.in_flight.clone(), known.answered.clone(), known.lost);
+            if carriers.len() > 1 {
+                books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
+            }
+            if !lost && answered.iter().any(|(to, _)| *to == process) {
+                books.broken(
+                    "no spent refresh token",
+                    format!("process {process} sent {token}, whose successor it was given"),
+                );
+            }
+        }
+        drop(books);
+        Self { world: world.clone(), process, tenant, refresh_token, arrived: now, ended: false }
+    }
+
+    fn end(mut self, answer: &Answer) {
+        self.ended = true;
+        let now = self.world.now();
+        let granted = answer.as_ref().is_ok_and(|answer| answer.status() == 200);
+        let mut books = self.world.books.lock().unwrap();
+        let garbled = answer.as_ref().is_ok_and(|answer| answer.headers().contains_key("x-garbled"));
+        let lifetime = self.world.plan.lifetime;
+        let view = books.view(self.process, self.tenant);
+        view.failed = !granted || garbled;
+        if granted && !garbled {
+            view.token = Some((self.arrived, now + lifetime));
+        }
+        if let Some(token) = &self.refresh_token {
+            let process = self.process;
+            if let Some(known) = books.refresh.get_mut(token) {
+                match granted && !garbled {
+                    true => known.answered.push((process, now)),
+                    false => known.lost |= known.redeemed,
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Ok(mut books) = self.world.books.lock() else { return };
+        let view = books.view(self.process, self.tenant);
+        view.in_flight -= 1;
+        if let Some(at) = view.flights.iter().position(|began| *began == self.arrived) {
+            view.flights.remove(at);
+        }
+        let given_up = !self.ended;
+        if given_up {
+            books.view(self.process, self.tenant).failed = true;
+        }
+        if let Some(known) = self.refresh_token.as_ref().and_then(|token| books.refresh.get_mut(token)) {
+            let process = self.process;
+            if let Some(at) = known.in_flight.iter().position(|own| *own == process) {
+                known.in_flight.swap_remove(at);
+            }
+            known.lost |= given_up;
+        }
+    }
+}
+
+fn plain(status: u16) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::default()).unwrap()
+}
+
+fn json(status: u16, body: String) -> Response<Full<Bytes>> {
+    let garbled = status == 200 && body.starts_with('{') && !body.ends_with('}');
+    let mut response = Response::builder().status(status).header("content-type", "application/json");
+    if garbled {
+        response = response.header("x-garbled", "1");
+    }
+    response.body(Full::from(body)).unwrap()
+}
+
+fn invalid_grant() -> Response<Full<Bytes>> {
+    json(400, "{\"error\":\"invalid_grant\"}".into())
+}
