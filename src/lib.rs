@@ -12,7 +12,9 @@
 //!     .origin("https://api.example.com") // the only place that gets the token
 //!     .build()?;
 //!
-//! let mut client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(reqwest::Client::new());
+//! // A client that follows redirects would carry the tenant header and the body past the check of origins.
+//! let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+//! let mut client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(http);
 //!
 //! let request = reqwest::Request::new(reqwest::Method::GET, "https://api.example.com/v1/items".parse()?);
 //! let response = client.ready().await?.call(request).await?;

@@ -166,7 +166,10 @@ async fn the_token_endpoint_answers_with_html() {
     assert_eq!(
         told,
         "no token to send the request with: the answer of the token endpoint holds no usable token; check that the token \
-         URL is the right one (status 200): the body is an HTML or XML page, sent as text/html"
+         URL is the right one (status 200): the body is an HTML or XML page, sent as text/html; is "
+            .to_owned()
+            + &world.server.uri("/oauth2/token")
+            + " the right URL?"
     );
 }
 

@@ -107,9 +107,9 @@ async fn byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_public_client_names_itself_and_pkce_can_be_left_out() {
+async fn a_client_with_a_secret_can_leave_pkce_out() {
     let server = AuthServer::new(TestClock::new());
-    let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::none("i d"), code().without_pkce())
+    let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::body("i d", "s"), code().without_pkce())
         .origin("https://api.example.com");
     let sign_in = layer(&server, cfg).handle().sign_in().unwrap();
     let state = url_param(sign_in.url(), "state").to_owned();
@@ -127,7 +127,7 @@ async fn a_public_client_names_itself_and_pkce_can_be_left_out() {
         body(request),
         format!(
             "grant_type=authorization_code&code={code}\
-             &redirect_uri=http%3A%2F%2F127.0.0.1%3A8976%2Fcallback&client_id=i%20d"
+             &redirect_uri=http%3A%2F%2F127.0.0.1%3A8976%2Fcallback&client_id=i%20d&client_secret=s"
         )
     );
 }
@@ -512,4 +512,62 @@ async fn the_discovered_issuer_is_who_must_have_answered() {
         assert_eq!(kind, (!good).then_some(SignInErrorKind::WrongIssuer));
         assert_eq!(server.token_requests(), usize::from(good));
     }
+}
+
+/// Behaviour 153.
+#[tokio::test(start_paused = true)]
+async fn a_discovered_server_that_names_itself_must_do_so_and_is_found() {
+    let with = |code| {
+        AuthConfig::authorization_code(Discovery::of(ISSUER), ClientAuth::basic("id", "secret"), code)
+            .origin("https://api.example.com")
+    };
+    let found = || AuthorizationCode::discovered(REDIRECT_URI);
+    let server = server().metadata("authorization_response_iss_parameter_supported", true);
+    let auth = layer(&server, with(found())).handle();
+    assert_eq!(auth.sign_in().unwrap_err().kind(), SignInErrorKind::Unsupported);
+    let sign_in = auth.discover_sign_in().await.unwrap();
+    assert!(sign_in.url().starts_with(&format!("{ISSUER}/authorize?response_type=code&")), "{}", sign_in.url());
+    let redirect = server.browse(sign_in.url()).unwrap();
+    let (place, query) = redirect.split_once('?').unwrap();
+    let silent: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("iss=")).collect();
+    let error = sign_in.finish(&format!("{place}?{}", silent.join("&"))).await.unwrap_err();
+    assert_eq!((error.kind(), server.token_requests()), (SignInErrorKind::WrongIssuer, 0));
+
+    let with_iss = |redirect: &str| match redirect.contains("&iss=") {
+        true => redirect.to_owned(),
+        false => format!("{redirect}&iss=https%3A%2F%2Fauth.example.com"),
+    };
+    for code in [found(), code()] {
+        let sign_in = layer(&server, with(code)).handle().discover_sign_in().await.unwrap();
+        let redirect = with_iss(&server.browse(sign_in.url()).unwrap());
+        sign_in.finish(&redirect).await.unwrap();
+    }
+
+    // A server that promises nothing may be silent.
+    let silent = server.metadata("authorization_response_iss_parameter_supported", false);
+    let sign_in = layer(&silent, with(found())).handle().discover_sign_in().await.unwrap();
+    agree(&silent, sign_in).await.unwrap();
+    let nowhere = silent.metadata("authorization_endpoint", serde_json::Value::Null);
+    let error = layer(&nowhere, with(found())).handle().discover_sign_in().await.unwrap_err();
+    assert_eq!(error.kind(), SignInErrorKind::Unsupported);
+}
+
+/// Behaviours 153 and 154.
+#[test]
+fn sign_ins_that_rfcs_forbid_or_nobody_can_find_are_not_built() {
+    let plain = || code().without_pkce();
+    let built = |client: ClientAuth, code| {
+        AuthConfig::authorization_code(TOKEN_URL, client, code).origin("https://api.example.com").build().map(drop)
+    };
+    let error = built(ClientAuth::none("id"), plain()).unwrap_err();
+    assert!(error.to_string().contains("PKCE"), "{error}");
+    built(ClientAuth::none("id"), code()).unwrap();
+    built(ClientAuth::basic("id", "secret"), plain()).unwrap();
+    let error = built(ClientAuth::none("id"), AuthorizationCode::discovered(REDIRECT_URI)).unwrap_err();
+    assert!(error.to_string().contains("`Discovery`"), "{error}");
+
+    let server = server();
+    let auth = layer(&server, with_code(plain())).handle();
+    auth.replace_credentials(ClientAuth::none("id")).unwrap();
+    assert_eq!(auth.sign_in().unwrap_err().kind(), SignInErrorKind::Unsupported);
 }

@@ -79,7 +79,7 @@ pub struct EndpointConfig {
 /// fn config() -> Result<AuthConfig<External>, ConfigError> {
 ///     AuthConfig::external().origin("https://api.example.com").build()
 /// }
-/// # config().map(drop)
+/// # config().map(drop).unwrap();
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
@@ -292,7 +293,10 @@ impl ClientAuth {
             #[cfg(feature = "jwt")]
             Method::PrivateKeyJwt(key) => key.validate()?,
             #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_) => drop(backend()?),
+            Method::ClientSecretJwt(secret) => {
+                backend()?;
+                secret.fixed().map_or(Ok(()), check_hmac_key)?;
+            }
             Method::Assertion(assertion_type, _) => check_line("type of the client assertion", assertion_type)?,
             _ => {}
         }
@@ -329,7 +333,9 @@ impl ClientAuth {
         let mut presented = WireCredentials::default();
         match (&self.method, &secret) {
             (Method::Basic(_), Some(secret)) => {
-                let pair = form_encode(self.id()).chain([":"]).chain(form_encode(secret.expose())).collect();
+                // Room for the worst case: a text that grows leaves copies of itself behind.
+                let mut pair = String::with_capacity(3 * (self.id().len() + secret.expose().len()) + 1);
+                pair.extend(form_encode(self.id()).chain([":"]).chain(form_encode(secret.expose())));
                 presented.authorization = Some(basic_value(pair)?);
             }
             (Method::BasicRaw(_), Some(secret)) => {
@@ -342,6 +348,7 @@ impl ClientAuth {
             }
             #[cfg(feature = "jwt")]
             (Method::ClientSecretJwt(_), Some(secret)) => {
+                check_hmac_key(secret).map_err(|error| unavailable(error.to_string()))?;
                 let assertion = self.statement(audience, now).authenticated(secret)?;
                 presented.client_assertion = Some((Self::JWT_BEARER.into(), assertion));
             }
@@ -396,6 +403,21 @@ impl ClientAuth {
             digest.field("secret", secret.fixed()?.expose());
         }
         Some(digest)
+    }
+
+    /// The client's secret, where it cannot change.
+    pub(crate) fn known_secret(&self) -> Option<&Secret<String>> {
+        self.secret()?.fixed()
+    }
+
+    /// Whether nothing says which client it is: an assertion that a function makes, without an id.
+    pub(crate) fn is_nameless(&self) -> bool {
+        matches!((&self.id, &self.method), (None, Method::Assertion(_, assertion)) if assertion.is_provider())
+    }
+
+    /// Whether it has nothing to authenticate with (RFC 6749 §2.1).
+    pub(crate) fn is_public(&self) -> bool {
+        matches!(self.method, Method::None)
     }
 
     /// The client's id, where it has one.
@@ -538,11 +560,27 @@ impl WireCredentials {
 }
 
 /// # Errors
+/// A key that can be guessed (RFC 7518 §3.2).
+#[cfg(feature = "jwt")]
+fn check_hmac_key(secret: &Secret<String>) -> Result<(), ConfigError> {
+    if secret.expose().len() >= 32 {
+        return Ok(());
+    }
+    Err(ConfigError::new(
+        "the client secret is too short to sign with: `client_secret_jwt` needs 256 bits, 32 characters (RFC 7518 §3.2)",
+        "have the provider give out a longer one, or use `ClientAuth::basic`",
+    ))
+}
+
+/// # Errors
 /// None: Base64 is always a header value.
 fn basic_value(pair: String) -> Result<HeaderValue, TokenError> {
     let pair = Zeroizing::new(pair);
-    let value = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
-    let mut header = HeaderValue::from_str(&value).map_err(|_| unavailable("id and secret fit no header"))?;
+    let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+    let value = Zeroizing::new([b"Basic ", encoded.as_bytes()].concat());
+    // Takes the buffer over, which is wiped with the header's last clone.
+    let header = HeaderValue::from_maybe_shared(Bytes::from_owner(value));
+    let mut header = header.map_err(|_| unavailable("id and secret fit no header"))?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -627,6 +665,22 @@ mod tests {
         for good in [ClientAuth::basic("id:x", "a b"), ClientAuth::body("id", "+%=&é"), ClientAuth::none("id")] {
             assert!(good.validate().is_ok());
         }
+    }
+
+    /// Behaviour 154.
+    #[cfg(feature = "jwt-rust-crypto")]
+    #[tokio::test]
+    async fn a_secret_that_can_be_guessed_signs_nothing() {
+        let short = "canary-of-thirty-one-characters";
+        assert_eq!(short.len(), 31);
+        let error = ClientAuth::client_secret_jwt("id", short).validate().unwrap_err().to_string();
+        assert!(error.contains("256 bits") && !error.contains("canary"), "{error}");
+        let later = SecretSource::provider(move || async move { Ok::<_, std::io::Error>(Secret::from(short)) });
+        let auth = ClientAuth::client_secret_jwt("id", later);
+        auth.validate().unwrap();
+        let error = auth.present("", SystemTime::UNIX_EPOCH).await.err().unwrap().to_string();
+        assert!(error.contains("256 bits") && !error.contains("canary"), "{error}");
+        assert!(ClientAuth::client_secret_jwt("id", format!("{short}+")).validate().is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use super::endpoints::AuxiliaryEndpoint;
+use super::endpoints::{AuxiliaryEndpoint, Endpoints};
 use super::exchange::Answer;
 use super::grant::{GrantKind, GrantParams};
 use super::settings::EndpointSettings;
@@ -31,6 +31,9 @@ pub(crate) trait Direct: Send + Sync {
     ///
     /// A failure says `MaybeSpent` if what was brought may be.
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token>;
+
+    /// The endpoints, found first if they are to be.
+    fn endpoints(&self) -> BoxReply<'_, Endpoints>;
 
     /// Posts to another endpoint of the same server, as the same client, once. The parameters are all that is sent; their
     /// `grant_type` may be empty.
@@ -75,6 +78,13 @@ where
         })
     }
 
+    fn endpoints(&self) -> BoxReply<'_, Endpoints> {
+        Box::pin(async move {
+            let call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
+            Ok(call.locate(&self.credentials().load()).await?)
+        })
+    }
+
     fn post(&self, to: AuxiliaryEndpoint, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
         Box::pin(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
@@ -83,11 +93,11 @@ where
             let auth = self.credentials().load();
             let endpoints = call.locate(&auth).await?;
             // Before a secret is read.
-            endpoints.other(to)?;
+            let url = endpoints.other(to)?.clone();
             let material = call.present(endpoints, params, &auth).await?;
             let outgoing = wire::post(to, settings, &material, &call.request)?;
             let answer = call.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await?;
-            call.reader(GrantKind::Once, outgoing.sent).acknowledge(&answer)?;
+            call.reader(GrantKind::Once, &url, outgoing.sent).acknowledge(&answer)?;
             Ok(answer)
         })
     }

@@ -15,6 +15,10 @@ pub(crate) struct Endpoints {
     refresh: Uri,
     revocation: Option<Uri>,
     device: Option<Uri>,
+    /// Where people sign in, where that was found.
+    pub(crate) authorization: Option<Uri>,
+    /// Each answer to a person's browser says who it is from (RFC 9207 §3).
+    pub(crate) names_itself: bool,
     /// The one name that assertions of the client are addressed to.
     pub(crate) audience_of_assertions: String,
 }
@@ -35,6 +39,8 @@ impl Endpoints {
             refresh: settings.refresh_url.as_ref().unwrap_or(token).clone(),
             revocation: settings.revocation_url.clone(),
             device: settings.device_url.clone(),
+            authorization: None,
+            names_itself: false,
             audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(|| token.to_string()),
             token: token.clone(),
         }
@@ -58,6 +64,8 @@ impl Endpoints {
         Ok(Self {
             revocation: settings.revocation_url.clone().or(urls.revocation),
             device: settings.device_url.clone().or(urls.device),
+            authorization: metadata.authorization.clone(),
+            names_itself: metadata.names_itself,
             audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(issuer),
             ..Self::configured(settings, &token)
         })

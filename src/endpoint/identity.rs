@@ -19,7 +19,9 @@ impl<C> TokenEndpoint<C> {
         if let Some(first) = &self.first_refresh_token {
             digest.field("first refresh token", first.expose());
         }
-        StoreIdentity::of_client(digest, Arc::new(self.shared.credentials.clone()), &self.shared.store)
+        let credentials = self.shared.credentials.clone();
+        let nameless = settings.is_nameless(&credentials.load());
+        StoreIdentity::of_client(digest, Arc::new(credentials), nameless, &self.shared.store)
     }
 }
 
@@ -50,6 +52,9 @@ impl EndpointSettings {
         }
         if let Some(name) = &self.tenant_param {
             digest.field("tenant param", name);
+        }
+        if let Some(account) = &self.account {
+            digest.field("account", account);
         }
         #[cfg(feature = "dpop")]
         if let Some(key) = &self.dpop {
@@ -134,6 +139,8 @@ mod tests {
             }),
             Box::new(|settings| settings.tenant_header = Some(HeaderName::from_static("a"))),
             Box::new(|settings| settings.tenant_param = Some("a".into())),
+            Box::new(|settings| settings.account = Some("anna".into())),
+            Box::new(|settings| settings.account = Some("berta".into())),
             #[cfg(feature = "dpop")]
             Box::new(|settings| settings.dpop = Some(crate::dpop::DpopKey::generate().unwrap())),
             #[cfg(feature = "dpop")]
@@ -163,6 +170,44 @@ mod tests {
             endpoint.starting_with(Some(Secret::from(token))).identity().key(None, None)
         };
         assert!(keys.insert(with_token("anna's")) && keys.insert(with_token("berta's")));
+    }
+
+    /// Behaviour 148.
+    #[test]
+    fn whose_tokens_they_are_must_be_said_where_nothing_else_says_it() {
+        use crate::endpoint::AuthorizationCode;
+        let provider = || SecretSource::provider(|| async { Ok::<_, std::io::Error>(Secret::from("assertion")) });
+        let code = || Grant::AuthorizationCode(AuthorizationCode::new("https://a.example/a", "https://b.example/b"));
+        let exchange = |token| Grant::TokenExchange(TokenExchange::new(TokenExchange::JWT, token));
+        let acting = TokenExchange::new(TokenExchange::JWT, "anna").actor(TokenExchange::JWT, provider());
+        let table = [
+            (Grant::ClientCredentials, auth(), false),
+            (Grant::RefreshToken, auth(), false),
+            (Grant::JwtBearer(SecretSource::from("anna")), auth(), false),
+            (Grant::JwtBearer(SecretSource::file("anna")), auth(), false),
+            (exchange(SecretSource::from("anna")), auth(), false),
+            (Grant::ClientCredentials, ClientAuth::basic("id", provider()), false),
+            (Grant::ClientCredentials, ClientAuth::assertion(provider()).with_client_id("id"), false),
+            (Grant::ClientCredentials, ClientAuth::assertion(provider()), true),
+            (code(), auth(), true),
+            (Grant::Device, auth(), true),
+            (Grant::JwtBearer(provider()), auth(), true),
+            (exchange(provider()), auth(), true),
+            (Grant::TokenExchange(acting), auth(), true),
+        ];
+        for (grant, auth, nameless) in table {
+            let check = |edit: fn(&mut EndpointSettings)| {
+                let mut settings = plain();
+                settings.grant = grant.clone();
+                edit(&mut settings);
+                let credentials = Credentials::new(auth.clone());
+                let endpoint = TokenEndpoint::from_parts((), Arc::new(settings), credentials, Arc::new(SystemClock));
+                (endpoint.identity().check().is_err(), endpoint.identity().and("anna").check().is_err())
+            };
+            assert_eq!(check(|_| {}), (nameless, false), "{grant:?} {auth:?}");
+            assert_eq!(check(|settings| settings.account = Some("anna".into())), (false, false));
+            assert_eq!(check(|settings| settings.per_tenant = true), (false, false));
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use tower_service::Service;
 #[cfg(feature = "dpop")]
 use crate::dpop::{About, Prover};
 use crate::engine::{EnginePolicy, Env, Table};
+#[cfg(feature = "dpop")]
+use crate::request::Origin;
 use crate::store::{StoreAccess, StoreSlot};
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
@@ -157,7 +159,9 @@ impl Shared {
 fn origin_of(url: &Uri) -> String {
     // Both are there: the URL was checked when it was parsed.
     let authority = url.authority().map_or("", |authority| authority.as_str());
-    format!("{}://{authority}", url.scheme_str().unwrap_or("https"))
+    let written = format!("{}://{authority}", url.scheme_str().unwrap_or("https"));
+    // As servers normalise it to compare (RFC 9449 §4.3).
+    Origin::parse(&written).map_or(written, |origin| origin.to_string())
 }
 
 impl<C> TokenEndpoint<C> {
@@ -290,7 +294,7 @@ impl<C> Call<C> {
         Ok(Material { proof, ..material })
     }
 
-    fn reader<'a>(&'a self, asking: GrantKind, sent: Redactor<'a>) -> Reader<'a> {
+    fn reader<'a>(&'a self, asking: GrantKind, url: &'a Uri, sent: Redactor<'a>) -> Reader<'a> {
         let Shared { settings, clock, warned, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
@@ -300,6 +304,7 @@ impl<C> Call<C> {
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
             require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
+            url,
             sent,
             now: clock.now().wall,
             warned,
@@ -431,7 +436,7 @@ where
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let asked_at = material.endpoints.token_url(asking);
         self.nonce = answer.as_ref().ok().and_then(|answer| shared.learn_nonce(asked_at, &answer.headers));
-        let reader = self.reader(asking, outgoing.sent);
+        let reader = self.reader(asking, asked_at, outgoing.sent);
         let result = answer.and_then(|answer| reader.read(&answer)).map(|token| self.end_with_subject(token));
         let fate = result.as_ref().map_or_else(|failed| failed.refresh, |_| RefreshFate::Untouched);
         match asking {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::discovery::TokenAt;
-use super::{AnswerSettings, BodyEncoding, DirectorySettings, Grant};
+use super::{AnswerSettings, BodyEncoding, ClientAuth, DirectorySettings, Grant};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::types::{ConfigError, Scopes, Secret, check_line, is_absolute_uri};
@@ -37,6 +37,10 @@ pub(crate) struct EndpointSettings {
     pub(crate) audiences: Vec<String>,
     /// For whom a client's assertions are, if not for the issuer or the token URL.
     pub(crate) assertion_audience: Option<String>,
+    /// Whose tokens they are, where people sign in or functions make assertions.
+    pub(crate) account: Option<String>,
+    /// Each tenant has tokens of its own.
+    pub(crate) per_tenant: bool,
     pub(crate) params: Vec<Param>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) tenant_header: Option<HeaderName>,
@@ -73,6 +77,8 @@ impl EndpointSettings {
             resources: Vec::new(),
             audiences: Vec::new(),
             assertion_audience: None,
+            account: None,
+            per_tenant: false,
             params: Vec::new(),
             headers: Vec::new(),
             tenant_header: None,
@@ -121,6 +127,18 @@ impl EndpointSettings {
                 "write it as in https://api.example.com/orders; for a name that is no URI use `audience`",
             ));
         }
+        // A second one of the same name is answered by some servers with an error, by others with either of them.
+        if let Some(name) = &self.tenant_param
+            && (own(name) || name == "client_id" || self.is_sent(name))
+        {
+            return Err(ConfigError::new(
+                "the tenant's parameter of the token request has the name of one that is sent anyway",
+                "a parameter may be sent once only (RFC 6749 §3.2); name the one that the provider has for tenants",
+            ));
+        }
+        if self.account.as_deref().is_some_and(str::is_empty) {
+            return Err(ConfigError::new("the account has no name", "leave `account` out where tokens are not stored"));
+        }
         self.audiences.iter().try_for_each(|audience| check_line("audience", audience))?;
         self.assertion_audience.iter().try_for_each(|audience| check_line("assertions' audience", audience))?;
         if self.answer.require_dpop && !self.binds_tokens() {
@@ -138,6 +156,17 @@ impl EndpointSettings {
         return self.dpop.as_ref().map(|key| key.algorithm().as_str());
         #[cfg(not(feature = "dpop"))]
         return None;
+    }
+
+    fn is_sent(&self, name: &str) -> bool {
+        self.params.iter().any(|param| param.name == name)
+            || (name == "resource" && !self.resources.is_empty())
+            || (name == "audience" && !self.audiences.is_empty())
+    }
+
+    /// Whether nothing says whose tokens they are: in a store they would be everybody's.
+    pub(crate) fn is_nameless(&self, auth: &ClientAuth) -> bool {
+        self.account.is_none() && !self.per_tenant && (self.grant.is_nameless() || auth.is_nameless())
     }
 
     /// Whether tokens of the type `DPoP` are of use.
@@ -186,6 +215,19 @@ mod tests {
         assert!(settings.validate().is_err());
         settings.send_grant_type = false;
         assert!(settings.validate().is_ok());
+    }
+
+    #[test]
+    fn a_tenants_parameter_is_sent_once() {
+        let mut settings = with_url("https://a.example/t");
+        settings.params.push(Param { name: "account".into(), value: Secret::from("x") });
+        settings.audiences.push("a".into());
+        for (name, good) in
+            [("scope", false), ("client_id", false), ("account", false), ("audience", false), ("tenant", true)]
+        {
+            settings.tenant_param = Some(name.into());
+            assert_eq!(settings.validate().is_ok(), good, "{name}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl<'a> Outgoing<'a> {
             outgoing.headers_mut().insert(HeaderName::from_static("dpop"), proof.clone());
         }
 
-        let mut sent = sent_with(settings, material, request);
+        let mut sent = sent_with(url, settings, material, request);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
         settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
@@ -66,20 +66,23 @@ pub(crate) fn post<'a>(
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     // RFC 7009 and RFC 8628 know forms only.
-    let mut outgoing = post_to(endpoints.other(to)?.clone(), BodyEncoding::Form.encode(&params))?;
+    let url = endpoints.other(to)?;
+    let mut outgoing = post_to(url.clone(), BodyEncoding::Form.encode(&params))?;
     set_headers(outgoing.headers_mut(), settings, presented.authorization.as_ref(), request);
     outgoing.headers_mut().insert(CONTENT_TYPE, BodyEncoding::Form.content_type());
-    Ok(Outgoing { request: outgoing, sent: sent_with(settings, material, request) })
+    Ok(Outgoing { request: outgoing, sent: sent_with(url, settings, material, request) })
 }
 
 /// The secrets that go with every request to the server.
 fn sent_with<'a>(
+    url: &Uri,
     settings: &'a EndpointSettings,
     Material { grant, presented, .. }: &'a Material,
     request: &'a TokenRequest,
 ) -> Redactor<'a> {
     let mut sent = Redactor::default();
     presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
+    sent.push_query(url);
     sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
     settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
     sent.push_owned(presented.authorization.as_ref().and_then(basic_value));

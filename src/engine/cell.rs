@@ -28,8 +28,8 @@ use super::rejection_limiter::RejectionLimiter;
 use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
-    Asker, Failed, Freshness, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest, RefreshFate,
-    RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
+    Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
+    RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -78,13 +78,9 @@ struct State {
     generation: u64,
     tokens_seen: bool,
     refresh: Option<Box<Refresh>>,
-    /// A refresh that was superseded while the refresh token held was with the server.
-    carrier: Option<Box<Carrier>>,
     last_start: Option<Instant>,
     known_invalid: bool,
     refresh_token: RefreshTokenState,
-    /// What a newer token is wanted for, where that is not the current one.
-    invalidated: Option<Arc<Current>>,
     /// How many refreshes began.
     refreshes: u32,
     /// Of those that have ended, how many were not held back by the bounds of the token endpoint.
@@ -92,9 +88,13 @@ struct State {
     trouble: Option<Box<Trouble>>,
 }
 
-/// What only cells have whose token was rejected or could not be had: of a million cells, most never.
+/// What only cells have whose token was rejected, invalidated or could not be had: of a million cells, most never.
 #[derive(Default)]
 struct Trouble {
+    /// A refresh that was superseded while the refresh token held was with the server.
+    carrier: Option<Box<Carrier>>,
+    /// What a newer token is wanted for, where that is not the current one.
+    invalidated: Option<Arc<Current>>,
     limiter: RejectionLimiter,
     failure: Option<Failure>,
     failures: u64,
@@ -220,11 +220,9 @@ impl Cell {
                 generation: 0,
                 tokens_seen: false,
                 refresh: None,
-                carrier: None,
                 last_start: None,
                 known_invalid: false,
                 refresh_token: RefreshTokenState::new(refresh_token),
-                invalidated: None,
                 refreshes: 0,
                 token_requests: 0,
                 trouble: None,
@@ -426,7 +424,8 @@ impl Cell {
         let mut runtime_ended = false;
         let result = match end {
             TaskEnd::Finished(Ok(granted)) => {
-                state.redeemed(granted.refresh, granted.sent.as_ref(), refresh.carries.as_ref());
+                let Granted { refresh: change, sent, dead, .. } = granted;
+                state.refresh_token.granted(change, sent, dead, refresh.carries);
                 self.publish(&mut state, env, granted.token, granted.from_store, asked, arrived)
             }
             TaskEnd::Finished(Err(failed)) => RefreshResult::Failed(state.refused(env, failed, arrived)),
@@ -455,12 +454,12 @@ impl Cell {
 
     /// The token is not ours any more, but what became of the refresh token is.
     fn finish_superseded(&self, mut state: MutexGuard<'_, State>, id: RefreshId, end: TaskEnd) {
-        let carrier = state.carrier.take_if(|carrier| carrier.id == id);
+        let carrier = state.take_carrier_if(|carrier, _| carrier.id == id);
         if state.refresh_token.family() == id.family {
             match end {
                 TaskEnd::Finished(Ok(granted)) => {
-                    let carried = carrier.as_ref().map(|carrier| &carrier.carries);
-                    state.redeemed(granted.refresh, granted.sent.as_ref(), carried);
+                    let carried = carrier.as_ref().map(|carrier| carrier.carries);
+                    state.refresh_token.granted(granted.refresh, granted.sent, granted.dead, carried);
                 }
                 TaskEnd::Finished(Err(failed)) | TaskEnd::Panicked(failed) | TaskEnd::RuntimeEnded(failed) => {
                     state.refresh_token.failed(&failed);
@@ -476,7 +475,7 @@ impl Cell {
     /// Somebody has waited for so long on another runtime that the refresh cannot end any more where it runs.
     fn watchdog(&self, env: &Env, id: RefreshId, last: Now) {
         let mut state = self.lock();
-        if let Some(carrier) = state.carrier.take_if(|carrier| carrier.id == id) {
+        if let Some(carrier) = state.take_carrier_if(|carrier, _| carrier.id == id) {
             state.refresh_token.unanswered(&carrier.carries);
             drop(state);
             return carrier.sender.send(RefreshResult::Superseded);
@@ -597,7 +596,7 @@ impl Cell {
                 refresh.waiters.join()
             });
             let mut carrier_after = Afterwards::default();
-            let carrier = state.carrier.as_mut().map(|carrier| {
+            let carrier = state.carrier_mut().map(|carrier| {
                 let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
                 carrier_after.watch(self, env, *id, *started, waiters, watched, &now);
                 waiters.join()
@@ -651,7 +650,7 @@ impl Cell {
     /// Whether nothing would be lost with this cell but a token that can be fetched again.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.refresh.is_none() && state.carrier.is_none() && !state.refresh_token.is_only_here()
+        state.refresh.is_none() && !state.has_carrier() && !state.refresh_token.is_only_here()
     }
 
     /// The clocks must be read before the token is used again.
@@ -681,9 +680,8 @@ impl Cell {
         };
         state.tokens_seen = true;
         if let Some(trouble) = &mut state.trouble {
-            trouble.failure = None;
+            (trouble.failure, trouble.invalidated) = (None, None);
         }
-        state.invalidated = None;
         let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
@@ -725,7 +723,9 @@ impl Cell {
         }
         self.watching.store(false, Ordering::Relaxed);
         let former = self.current.swap(None);
-        state.invalidated = former.or(state.invalidated.take());
+        if former.is_some() {
+            state.trouble().invalidated = former;
+        }
         self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
     }
 
@@ -749,11 +749,11 @@ impl Cell {
         }
         let mut withheld = false;
         if let Some(carrier) =
-            state.carrier.take_if(|carrier| carrier.is_over(env, now) || !state.refresh_token.is_held(&carrier.carries))
+            state.take_carrier_if(|carrier, held| carrier.is_over(env, now) || !held.is_held(&carrier.carries))
         {
             state.refresh_token.unanswered(&carrier.carries);
             after.over = Some(carrier);
-        } else if let Some(carrier) = &mut state.carrier {
+        } else if let Some(carrier) = state.carrier_mut() {
             if !env.policy.has_primary_grant {
                 let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
                 after.watch(self, env, *id, *started, waiters, watched, now);
@@ -762,7 +762,7 @@ impl Cell {
             withheld = true;
         }
         let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
-        let previous = self.current.load_full().or_else(|| state.invalidated.clone());
+        let previous = self.current.load_full().or_else(|| state.trouble.as_ref()?.invalidated.clone());
         let held = state.refresh_token.held();
         let carried = held.filter(|_| !withheld);
         let request = TokenRequest {
@@ -856,6 +856,19 @@ impl State {
         self.trouble.get_or_insert_default()
     }
 
+    fn carrier_mut(&mut self) -> Option<&mut Box<Carrier>> {
+        self.trouble.as_mut()?.carrier.as_mut()
+    }
+
+    fn has_carrier(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.carrier.is_some())
+    }
+
+    fn take_carrier_if(&mut self, is: impl FnOnce(&Carrier, &RefreshTokenState) -> bool) -> Option<Box<Carrier>> {
+        let refresh_token = &self.refresh_token;
+        self.trouble.as_mut()?.carrier.take_if(|carrier| is(carrier, refresh_token))
+    }
+
     fn failure(&self) -> Option<&Failure> {
         self.trouble.as_ref()?.failure.as_ref()
     }
@@ -877,11 +890,6 @@ impl State {
     /// How many wait for the refresh under way, whoever just joined included.
     fn waiter_count(&self) -> usize {
         self.refresh.as_ref().map_or(0, |refresh| refresh.waiters.count())
-    }
-
-    /// A token came: what became of the refresh token.
-    fn redeemed(&mut self, change: RefreshChange, sent: Option<&RefreshDigest>, carried: Option<&RefreshDigest>) {
-        self.refresh_token.granted(change, sent, carried);
     }
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
@@ -958,7 +966,7 @@ impl State {
         let (id, started) = (refresh.id, refresh.started);
         let carrier = Carrier { id, started, carries, waiters, sender, watched: std::mem::take(&mut refresh.watched) };
         if now.is_some_and(|now| !carrier.is_over(env, now)) {
-            self.carrier = Some(Box::new(carrier));
+            self.trouble().carrier = Some(Box::new(carrier));
         } else {
             self.refresh_token.unanswered(&carries);
         }

@@ -50,29 +50,40 @@ impl RefreshTokenState {
         self.held().is_some_and(|held| !matches!(held.owner, RefreshOwner::Store { .. }))
     }
 
-    /// An answer came. `sent`: the refresh token that was sent; `carried`: the one that the request had.
+    /// An answer came. `sent`: the refresh token that was sent; `dead`: one that was sent before it in vain; `carried`: the
+    /// one that the request had.
     pub(crate) fn granted(
         &mut self,
         change: RefreshChange,
-        sent: Option<&RefreshDigest>,
-        carried: Option<&RefreshDigest>,
+        sent: Option<RefreshDigest>,
+        dead: Option<RefreshDigest>,
+        carried: Option<RefreshDigest>,
     ) {
+        if dead.is_some_and(|dead| self.is_held(&dead)) {
+            self.drop_held();
+        }
         match change {
             RefreshChange::Unchanged => {
-                if sent.is_some_and(|sent| self.is_held(sent)) {
+                if sent.is_some_and(|sent| self.is_held(&sent)) {
                     self.maybe_spent = false;
                 }
             }
             RefreshChange::Replaced(new) => {
-                // The same once more may have another owner.
-                let is_newer =
-                    |held: &HeldRefreshToken| new.number > held.number || held.secret.expose() == new.secret.expose();
+                // The same once more may have another owner. One that was set here has no number that a store knows: the
+                // store was given it, and says what is newest.
+                let was_given = carried.is_some_and(|carried| self.is_held(&carried));
+                let is_newer = |held: &HeldRefreshToken| {
+                    let is_the_stores = matches!(new.owner, RefreshOwner::Store { .. });
+                    new.number > held.number
+                        || held.secret.expose() == new.secret.expose()
+                        || (was_given && is_the_stores && held.owner == RefreshOwner::Cell)
+                };
                 if self.held().is_none_or(is_newer) {
                     self.hold(new);
                 }
             }
             RefreshChange::Removed => {
-                if [sent, carried].into_iter().flatten().any(|dead| self.is_held(dead)) {
+                if [sent, carried].into_iter().flatten().any(|dead| self.is_held(&dead)) {
                     self.drop_held();
                 }
             }

@@ -404,7 +404,7 @@ impl AuthHandle {
     /// ```no_run
     /// # use tower_oauth2_client::AuthHandle;
     /// # async fn run(_: &AuthHandle) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
-    /// # async fn main(auth: AuthHandle) -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn end_of_main(auth: AuthHandle) -> Result<(), Box<dyn std::error::Error>> {
     /// let result = run(&auth).await; // everything the program does
     /// auth.shutdown().await; // also after an error
     /// result

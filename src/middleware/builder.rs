@@ -169,11 +169,12 @@ where
     /// Makes the layer, and the HTTP client with it: it reads the system's certificates, once in a process.
     ///
     /// # Errors
-    /// The HTTP client cannot be made, as in an image without CA certificates.
+    /// The HTTP client cannot be made, as in an image without CA certificates. There is a store, and nothing says whose the
+    /// tokens in it are (see [`account`](crate::AuthConfigBuilder::account)).
     pub fn build(self) -> Result<AuthLayer, ConfigError> {
         let client = self.cfg.built_in_client();
         client.prepare()?;
-        Ok(self.assemble(client))
+        self.assemble(client).with_checked_store()
     }
 }
 
@@ -193,11 +194,12 @@ where
     /// Makes the layer.
     ///
     /// # Errors
-    /// The configuration sets what only the built-in client obeys: a proxy, root certificates, the connect timeout.
+    /// The configuration sets what only the built-in client obeys: a proxy, root certificates, the connect timeout. There is a
+    /// store, and nothing says whose the tokens in it are (see [`account`](crate::AuthConfigBuilder::account)).
     pub fn build(self) -> Result<AuthLayer, ConfigError> {
         self.cfg.check_own_client()?;
         let Self { cfg, client: OwnClient(client), token_layer, store } = self;
-        Ok(AuthLayerBuilder { cfg, client: (), token_layer, store }.assemble(client))
+        AuthLayerBuilder { cfg, client: (), token_layer, store }.assemble(client).with_checked_store()
     }
 }
 

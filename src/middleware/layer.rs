@@ -17,7 +17,7 @@ use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
 use crate::token::{DynTokenSource, TokenSource, erase};
-use crate::types::Secret;
+use crate::types::{ConfigError, Secret};
 
 /// Puts an OAuth2 token and tenant header on each request of the service it wraps.
 ///
@@ -162,6 +162,13 @@ impl AuthLayer {
     /// The handle to the tokens of this layer and of all its clones and services.
     pub fn handle(&self) -> AuthHandle {
         AuthHandle::new(self.setup.clone())
+    }
+
+    /// # Errors
+    /// There is a store, and nothing says whose the tokens in it are.
+    pub(super) fn with_checked_store(self) -> Result<Self, ConfigError> {
+        self.setup.store.as_ref().map_or(Ok(()), |store| store.check())?;
+        Ok(self)
     }
 
     pub(super) fn assemble<E>(

@@ -63,10 +63,10 @@ impl Injection {
         if headers.keys_len() > Self::MAX_HEADERS {
             return Err(Error::Request("the request has too many headers".into()));
         }
-        if special.connection && is_hop_by_hop(tenant_header, headers) {
+        if special.connection && self.is_hop_by_hop(tenant_header, headers) {
             return Err(Error::Request(
-                "the Connection header names Authorization or the tenant header, so that the next hop would remove \
-                 it (RFC 9110 §7.6.1); remove it there"
+                "the Connection header names a header that is set here (Authorization, DPoP, the tenant's, …), so that the \
+                 next hop would remove it (RFC 9110 §7.6.1); remove it there"
                     .into(),
             ));
         }
@@ -88,6 +88,17 @@ impl Injection {
         }
     }
 
+    /// Whether a `Connection` header makes a header that we set hop-by-hop (RFC 9110 §7.6.1).
+    #[cold]
+    fn is_hop_by_hop(&self, tenant_header: Option<&HeaderName>, headers: &HeaderMap) -> bool {
+        static PROOF: HeaderName = HeaderName::from_static("dpop");
+        let fixed = self.set_if_absent.iter().map(|(name, _)| name);
+        let own: Vec<&HeaderName> = [&AUTHORIZATION, &PROOF].into_iter().chain(tenant_header).chain(fixed).collect();
+        let is_own =
+            |option: &[u8]| own.iter().any(|name| is_same_field(option.trim_ascii(), name.as_str().as_bytes()));
+        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(is_own)
+    }
+
     /// For a request that [`admits`](Injection::admits) said `true` of, before each sending.
     pub(crate) fn apply(&self, token: HeaderValue, headers: &mut HeaderMap) {
         headers.insert(AUTHORIZATION, token);
@@ -104,7 +115,24 @@ pub(crate) fn withhold(headers: &mut HeaderMap, tenant_header: Option<&HeaderNam
     headers.remove(AUTHORIZATION);
     if let Some(name) = tenant_header {
         headers.remove(name);
+        while let Some(alike) = alike(headers, name) {
+            headers.remove(alike);
+        }
     }
+}
+
+/// Another name in the request that CGI and its like read as this one: `x_tenant` and `x-tenant` are both `HTTP_X_TENANT`
+/// (RFC 3875 §4.1.18).
+pub(crate) fn alike(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderName> {
+    let own = name.as_str();
+    // The length decides for nearly all.
+    let mut others = headers.keys().filter(|other| other.as_str().len() == own.len());
+    others.find(|other| *other != name && is_same_field(other.as_str().as_bytes(), own.as_bytes())).cloned()
+}
+
+fn is_same_field(one: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.len() == other.len() && one.iter().map(folded).eq(other.iter().map(folded))
 }
 
 /// A header name from a configuration, unless HTTP or this crate gives that header its value.
@@ -133,18 +161,6 @@ pub(crate) fn own_header_name(name: &str, what: &'static str) -> Result<HeaderNa
         ));
     }
     Ok(name)
-}
-
-/// Whether a `Connection` header makes a header that we set hop-by-hop (RFC 9110 §7.6.1).
-#[cold]
-fn is_hop_by_hop(tenant_header: Option<&HeaderName>, headers: &HeaderMap) -> bool {
-    let is_own = |option: &[u8]| {
-        [Some(&AUTHORIZATION), tenant_header]
-            .into_iter()
-            .flatten()
-            .any(|name| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-    };
-    headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(is_own)
 }
 
 #[cfg(test)]
@@ -222,16 +238,20 @@ mod tests {
         }
     }
 
+    /// Behaviour 151 (`Connection`).
     #[test]
     fn a_connection_header_cannot_strip_what_is_injected() {
         let tenant = HeaderName::from_static("tenant-id");
-        for value in ["authorization", "close, Authorization", "x,\tTENANT-ID ,y", "tenant-id"] {
+        for value in ["authorization", "close, Authorization", "x,\tTENANT-ID ,y", "tenant-id", "tenant_id", "DPoP"] {
             for mode in [ExistingAuthorization::Replace, ExistingAuthorization::Keep] {
                 let error =
                     admits(&Injection::new(mode), &headers(&[("connection", value)]), Some(&tenant)).expect_err(value);
                 assert!(matches!(error, Error::Request(_)));
             }
         }
+        let mut fixed = Injection::default();
+        fixed.set_if_absent("x-goog-user-project", "p1").unwrap();
+        assert!(admits(&fixed, &headers(&[("connection", "X-Goog-User-Project")]), None).is_err());
         let second_line = headers(&[("connection", "close"), ("connection", "authorization")]);
         assert!(admits(&Injection::default(), &second_line, None).is_err());
         for value in ["keep-alive", "", ",", "x-authorization", "authorization-x", "proxy-authorization"] {
@@ -247,6 +267,7 @@ mod tests {
     #[test]
     fn a_foreign_origin_gets_neither_authorization_nor_tenant() {
         let mut sent = headers(&[("authorization", "a"), ("authorization", "b"), ("tenant-id", "t"), ("accept", "x")]);
+        sent.insert(HeaderName::from_static("tenant_id"), HeaderValue::from_static("t"));
         withhold(&mut sent, Some(&HeaderName::from_static("tenant-id")));
         assert_eq!(sent, headers(&[("accept", "x")]));
     }

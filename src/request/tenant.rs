@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::inject::own_header_name;
+use super::inject::{alike, own_header_name};
 use crate::types::{ConfigError, Error, TenantId};
 
 /// How requests say which tenant (practice, account, organisation) they are for.
@@ -196,6 +196,8 @@ const TWO_TENANTS: &str = "the request names two different tenants (its extensio
 const OTHER_HEADER: &str = "the request carries a tenant header that is not its tenant (remove the header, or read it \
                             with `Tenant::from_request_header`)";
 const SEVERAL_HEADERS: &str = "the request carries several tenant headers (send one)";
+const ALIKE: &str =
+    "the request carries a header that some servers read as the tenant header, with `_` for `-` (remove it)";
 const MALFORMED: &str = "the request's tenant is malformed (pass the id exactly as the provider gave it)";
 
 impl TenantPolicy {
@@ -232,6 +234,11 @@ impl TenantPolicy {
         has_header: bool,
         headers: &mut HeaderMap,
     ) -> Result<Option<TenantId>, Error> {
+        if let Some(name) = &self.header
+            && alike(headers, name).is_some()
+        {
+            return Err(Error::Tenant { reason: ALIKE });
+        }
         match (&self.header, named) {
             // Nearly every request: one look-up, one reference counted.
             (Some(name), Some(tenant)) if !has_header => {
@@ -284,6 +291,11 @@ impl TenantPolicy {
     /// The tenant of every token request, where that is one and the same.
     pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
         self.fixed().filter(|_| self.per_tenant_tokens)
+    }
+
+    /// Whether each tenant has tokens of its own.
+    pub(crate) fn has_own_tokens(&self) -> bool {
+        self.per_tenant_tokens
     }
 
     /// Whether a token is of no use without knowing for which tenant.
@@ -392,6 +404,29 @@ mod tests {
 
     fn id(text: &str) -> TenantId {
         TenantId::new(text).unwrap()
+    }
+
+    /// Behaviour 151.
+    #[test]
+    fn a_header_that_cgi_reads_as_the_tenants_is_refused() {
+        for policy in [
+            Tenant::header("x-tenant"),
+            Tenant::header("x-tenant").from_request_header(),
+            Tenant::header("x-tenant").optional(),
+        ] {
+            let policy = policy.build().unwrap();
+            for (name, is_alike) in
+                [("x_tenant", true), ("x-tenants", false), ("x-tenant-", false), ("y_tenant", false)]
+            {
+                for value in ["anna", "berta"] {
+                    let mut headers = HeaderMap::new();
+                    headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+                    let stamped = policy.stamp(Some(id("anna")), false, &mut headers);
+                    assert_eq!(stamped.is_err(), is_alike, "{name}");
+                    assert_eq!(headers.contains_key("x-tenant"), !is_alike);
+                }
+            }
+        }
     }
 
     fn extensions(tenant: &str) -> Extensions {

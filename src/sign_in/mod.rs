@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::endpoint::{AuthorizationCode, Direct, Grant};
+use crate::endpoint::{AuthorizationCode, Direct, Grant, Issuer};
 use crate::handle::AuthHandle;
 use crate::token::Token;
 use crate::types::{Secret, TokenError, TokenErrorKind, random};
@@ -31,7 +31,36 @@ impl AuthHandle {
     /// token, and the handle is not narrowed by [`for_tenant`](AuthHandle::for_tenant); a handle for scopes, since a person
     /// is asked for the configured ones.
     pub fn sign_in(&self) -> Result<SignIn, SignInError> {
-        SignIn::begin(self, Secrets::draw()?)
+        SignIn::begin(self, Secrets::draw()?)?.shown()
+    }
+
+    /// The same where [`Discovery`](crate::Discovery) finds the authorization endpoint
+    /// ([`AuthorizationCode::discovered`]): fetches the server's metadata first, unless they are known.
+    ///
+    /// # Errors
+    /// As [`sign_in`](AuthHandle::sign_in), and [`Failed`](SignInErrorKind::Failed): the metadata cannot be had.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, AuthorizationCode, ClientAuth, Discovery};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let server = AuthServer::new(TestClock::new()).client("id", "secret");
+    /// let issuer = Discovery::of("https://auth.example.com");
+    /// let code = AuthorizationCode::discovered("https://app.example.com/callback");
+    /// let cfg = AuthConfig::authorization_code(issuer, ClientAuth::basic("id", "secret"), code)
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let auth = AuthLayer::builder(cfg).http_client(server.clone()).build()?.handle();
+    /// let sign_in = auth.discover_sign_in().await?;
+    /// let redirect = server.browse(sign_in.url()).unwrap();
+    /// sign_in.finish(&redirect).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # }
+    /// ```
+    pub async fn discover_sign_in(&self) -> Result<SignIn, SignInError> {
+        SignIn::begin(self, Secrets::draw()?)?.located().await
     }
 
     /// Goes on with a sign-in that was [saved](SignIn::save), in another process perhaps. The tenant is this handle's.
@@ -95,10 +124,13 @@ impl SignIn {
     /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
     /// [`SignInError::token_error`]), it is, for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
-        let issuer = self.grant.expected_issuer(self.endpoint.settings().url.issuer());
-        let code = Redirect::parse(redirect)?.into_code(&self.secrets, &issuer)?;
+        let redirect = Redirect::parse(redirect)?;
+        redirect.check_state(&self.secrets)?;
         let failed = |kind| SignInError::failed(TokenError::new(kind));
         let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
+        let issuer = self.expected_issuer().await?;
+        let client = self.endpoint.credentials().load();
+        let code = redirect.into_code(&self.secrets, &issuer, client.known_secret())?;
         runtime.spawn(self.redeem(code)).await.unwrap_or_else(|_| Err(failed(TokenErrorKind::Aborted)))
     }
 
@@ -137,11 +169,48 @@ impl SignIn {
         let Grant::AuthorizationCode(grant) = endpoint.settings().grant.clone() else {
             return Err(unsupported("its grant is another; start from `AuthConfig::authorization_code`"));
         };
-        let Some(client_id) = endpoint.credentials().load().client_id().map(str::to_owned) else {
+        let client = endpoint.credentials().load();
+        let Some(client_id) = client.client_id().map(str::to_owned) else {
             return Err(unsupported("the client has no id"));
         };
-        let url = grant.url(endpoint.settings(), &client_id, &secrets.state, &secrets.verifier);
+        if client.is_public() && !grant.has_pkce() {
+            return Err(unsupported("the client has no secret now, and signs nobody in without PKCE"));
+        }
+        let place = grant.authorize_url().unwrap_or_default();
+        let url = grant.url(place, endpoint.settings(), &client_id, &secrets.state, &secrets.verifier);
         Ok(Self { handle: handle.clone(), endpoint, grant, client_id, url, secrets })
+    }
+
+    /// One whose URL is known.
+    fn shown(self) -> Result<SignIn, SignInError> {
+        match self.grant.authorize_url() {
+            Some(_) => Ok(self),
+            None => Err(unsupported("its authorization endpoint is to be found first; use `discover_sign_in`")),
+        }
+    }
+
+    /// The same, once its URL has been found.
+    async fn located(self) -> Result<SignIn, SignInError> {
+        if self.grant.authorize_url().is_some() {
+            return Ok(self);
+        }
+        Handle::try_current().map_err(|_| SignInError::failed(TokenError::new(TokenErrorKind::NoRuntime)))?;
+        let endpoints = self.endpoint.endpoints().await.map_err(|failed| SignInError::failed(failed.error))?;
+        let Some(place) = &endpoints.authorization else {
+            return Err(unsupported("the server's metadata name no `authorization_endpoint`"));
+        };
+        let Secrets { state, verifier } = &self.secrets;
+        let url = self.grant.url(&place.to_string(), self.endpoint.settings(), &self.client_id, state, verifier);
+        Ok(Self { url, ..self })
+    }
+
+    async fn expected_issuer(&self) -> Result<Issuer, SignInError> {
+        let Some(issuer) = self.endpoint.settings().url.issuer() else {
+            return Ok(self.grant.expected_issuer(None, false));
+        };
+        // Known already, unless the sign-in began in another process.
+        let endpoints = self.endpoint.endpoints().await.map_err(|failed| SignInError::failed(failed.error))?;
+        Ok(self.grant.expected_issuer(Some(issuer), endpoints.names_itself))
     }
 
     async fn redeem(self, code: Secret<String>) -> Result<(), SignInError> {

@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Secrets, SignInError, SignInErrorKind};
 use crate::endpoint::{Issuer, Redactor};
-use crate::types::{ErrorCode, Secret};
+use crate::types::Secret;
 
 /// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
 #[derive(Default)]
@@ -42,18 +42,35 @@ impl Redirect {
         Ok(redirect)
     }
 
-    /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
-    pub(super) fn into_code(self, expected: &Secrets, issuer: &Issuer) -> Result<Secret<String>, SignInError> {
+    /// Whether it belongs to the sign-in. Before that nothing in it is anybody's word.
+    ///
+    /// # Errors
+    /// `WrongState`.
+    pub(super) fn check_state(&self, expected: &Secrets) -> Result<(), SignInError> {
         let Some(state) = &self.state else {
             return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
         };
         // Whoever may try often and measure must not find it out byte by byte; its length is no secret.
-        if !bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
-            return Err(SignInError::new(SignInErrorKind::WrongState));
+        if bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
+            Ok(())
+        } else {
+            Err(SignInError::new(SignInErrorKind::WrongState))
         }
+    }
+
+    /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
+    ///
+    /// `client_secret`: what the server knows besides, and could send along in the words of an error.
+    pub(super) fn into_code(
+        self,
+        expected: &Secrets,
+        issuer: &Issuer,
+        client_secret: Option<&Secret<String>>,
+    ) -> Result<Secret<String>, SignInError> {
+        self.check_state(expected)?;
         self.check_issuer(issuer)?;
         if let Some(error) = &self.error {
-            return Err(self.refused(error.expose(), expected));
+            return Err(self.refused(error.expose(), expected, client_secret));
         }
         let missing = "there is neither `code` nor `error`";
         self.code.ok_or_else(|| SignInError::new(SignInErrorKind::Malformed).with_detail(missing))
@@ -71,29 +88,37 @@ impl Redirect {
         if is_right { Ok(()) } else { Err(SignInError::new(SignInErrorKind::WrongIssuer)) }
     }
 
-    fn refused(&self, error: &str, expected: &Secrets) -> SignInError {
+    fn refused(&self, error: &str, expected: &Secrets, client_secret: Option<&Secret<String>>) -> SignInError {
         let kind = match error {
             "access_denied" => SignInErrorKind::Denied,
             "temporarily_unavailable" | "server_error" => SignInErrorKind::Unavailable,
             _ => SignInErrorKind::Refused,
         };
         let mut sent = Redactor::default();
-        for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref()] {
+        for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref(), client_secret] {
             sent.push(secret.map(|secret| secret.expose().as_str()));
         }
-        let code = ErrorCode::new(error).filter(|code| !sent.is_in(code.as_str()));
+        let code = sent.code(error, false);
         let description = self.description.as_ref().map(|description| sent.mask(description.expose()));
         SignInError::new(kind).with_code(code, description)
     }
 }
 
-/// Everything after the first question mark, unless parameters came before it; without a fragment.
+/// Everything after the first question mark of a URI or a path; the whole of what is a query alone, which may have one in a
+/// value. Without a fragment.
 fn query(text: &str) -> &str {
     let text = text.split('#').next().unwrap_or_default();
     match text.split_once('?') {
-        Some((before, query)) if !before.contains('=') => query,
+        Some((before, query)) if is_place(before) => query,
         _ => text,
     }
+}
+
+/// A scheme and a colon, or a path; a query begins with the name of a parameter.
+fn is_place(text: &str) -> bool {
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let has_scheme = text.split_once(':').is_some_and(|(scheme, _)| scheme.bytes().all(in_scheme));
+    has_scheme || text.starts_with('/') || !text.contains('=')
 }
 
 /// What is not UTF-8 is made so: a description may be in any encoding, and a code that is not ASCII is none (RFC 6749
@@ -110,13 +135,15 @@ mod tests {
     const STATE: &str = "canary-state-1";
     const CODE: &str = "canary-code-2";
     const ISSUER: &str = "https://auth.example.com";
+    const CLIENT_SECRET: &str = "canary_of_the_client";
 
     fn secrets() -> Secrets {
         Secrets { state: Secret::from(STATE), verifier: Secret::from("canary-verifier-3") }
     }
 
     fn code_of(redirect: &str, issuer: &Issuer) -> Result<String, SignInError> {
-        let code = Redirect::parse(redirect).and_then(|redirect| redirect.into_code(&secrets(), issuer));
+        let code = Redirect::parse(redirect)
+            .and_then(|redirect| redirect.into_code(&secrets(), issuer, Some(&Secret::from(CLIENT_SECRET))));
         code.map(|code| code.expose().clone())
     }
 
@@ -141,6 +168,23 @@ mod tests {
             assert_eq!(code_of(&redirect, &Issuer::Unknown).unwrap(), "a+b c", "{redirect}");
         }
         assert_eq!(code_of(&format!("code=a?b&state={STATE}"), &Issuer::Unknown).unwrap(), "a?b");
+    }
+
+    /// Behaviour 152.
+    #[test]
+    fn a_redirect_uri_may_have_parameters_of_its_own_in_its_path() {
+        let query = format!("code=a%3Fb&state={STATE}");
+        for place in [
+            "https://app.example.com/back;tenant=x",
+            "/back=1",
+            "/a=b/c",
+            "com.example.app:/back;v=1",
+            "http://[::1]:80/x=y",
+        ] {
+            assert_eq!(code_of(&format!("{place}?{query}"), &Issuer::Unknown).unwrap(), "a?b", "{place}");
+        }
+        let alone = format!("iss=https://a.example/?x&code=a?b&state={STATE}");
+        assert_eq!(code_of(&alone, &Issuer::Unknown).unwrap(), "a?b", "a query alone");
     }
 
     #[test]
@@ -214,6 +258,17 @@ mod tests {
         assert_eq!(error.description(), Some("no[redacted] [redacted] [redacted]"));
         let long = format!("error=x&error_description={}&state={STATE}", "a".repeat(1000));
         assert_eq!(refused(&long, &Issuer::Unknown).description().map(str::len), Some(256));
+    }
+
+    /// Behaviour 150 (a browser's redirect).
+    #[test]
+    fn a_code_that_is_like_the_clients_secret_is_not_told() {
+        for code in [CLIENT_SECRET, &CLIENT_SECRET[1..], &CLIENT_SECRET[..12], "tneilc_eht_fo_yranac"] {
+            let echo = format!("error={code}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
+            let error = refused(&echo, &Issuer::Unknown);
+            assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None), "{code}");
+            assert_eq!(error.description(), Some("it is [redacted]"));
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Failure {
 }
 
 /// What is said of the server or of a source that all share. The rest concerns one process.
-const KINDS: [(TokenErrorKind, &str); 9] = [
+const KINDS: [(TokenErrorKind, &str); 10] = [
     (TokenErrorKind::Unreachable, "unreachable"),
     (TokenErrorKind::Timeout, "timeout"),
     (TokenErrorKind::Unavailable, "unavailable"),
@@ -124,6 +124,7 @@ const KINDS: [(TokenErrorKind, &str); 9] = [
     (TokenErrorKind::BadCredentials, "bad_credentials"),
     (TokenErrorKind::Refused, "refused"),
     (TokenErrorKind::Redirected, "redirected"),
+    (TokenErrorKind::EndpointNotFound, "endpoint_not_found"),
     (TokenErrorKind::SourceTransient, "source_transient"),
     (TokenErrorKind::SourcePermanent, "source_permanent"),
 ];

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{StoreAccess, StoreKey};
-use crate::types::{Digest, Scopes, TenantId};
+use crate::types::{ConfigError, Digest, Scopes, TenantId};
 
 /// Whose tokens they are: one configuration's, among all that share a store.
 ///
@@ -15,8 +15,10 @@ use crate::types::{Digest, Scopes, TenantId};
 /// length of its own, so that no two sets of inputs run together into one.
 ///
 /// Two things are left out. The client's *secret*, since a refresh token outlives its rotation: an access token that was made
-/// with another secret is not used, though. And what a file or a function yields, such as an assertion: where two of
-/// them stand for different people, say so with [`and`](StoreIdentity::and).
+/// with another secret is not used, though. And what a file or a function yields, such as an assertion; a file is told apart
+/// by its path. Where people sign in, or a function makes the assertions, nothing says whose tokens they are: such a
+/// configuration is refused with a store unless it names the [`account`](crate::AuthConfigBuilder::account), is told apart by
+/// [`and`](StoreIdentity::and), or gives each tenant its own tokens.
 ///
 /// Keys can be read by whoever can list the store. What goes into them cannot be read back, but guesses can be checked: do
 /// not put a short secret (a PIN) into a further parameter.
@@ -32,6 +34,8 @@ use crate::types::{Digest, Scopes, TenantId};
 pub struct StoreIdentity {
     fixed: [u8; 32],
     client: Option<Arc<dyn Client>>,
+    /// Nothing in it says whose tokens they are.
+    nameless: bool,
     /// Where a store around this endpoint makes itself known.
     known_to: Weak<StoreSlot>,
 }
@@ -51,7 +55,7 @@ impl StoreIdentity {
     pub fn named(name: impl AsRef<str>) -> Self {
         let mut digest = Digest::new("named");
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: None, known_to: Weak::new() }
+        Self { fixed: digest.finish(), client: None, nameless: false, known_to: Weak::new() }
     }
 
     /// The same, told apart by one more name, such as the account that a person signed in to.
@@ -59,11 +63,16 @@ impl StoreIdentity {
         let mut digest = Digest::new("and");
         digest.field("before", self.fixed);
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: self.client.clone(), known_to: self.known_to.clone() }
+        Self { fixed: digest.finish(), client: self.client.clone(), nameless: false, known_to: self.known_to.clone() }
     }
 
-    pub(crate) fn of_client(settings: Digest, client: Arc<dyn Client>, known_to: &Arc<StoreSlot>) -> Self {
-        Self { fixed: settings.finish(), client: Some(client), known_to: Arc::downgrade(known_to) }
+    pub(crate) fn of_client(
+        settings: Digest,
+        client: Arc<dyn Client>,
+        nameless: bool,
+        known_to: &Arc<StoreSlot>,
+    ) -> Self {
+        Self { fixed: settings.finish(), client: Some(client), nameless, known_to: Arc::downgrade(known_to) }
     }
 
     /// This store keeps the endpoint's tokens; of several the innermost one counts.
@@ -71,6 +80,18 @@ impl StoreIdentity {
         if let Some(slot) = self.known_to.upgrade() {
             slot.0.get_or_init(|| Arc::new(store));
         }
+    }
+
+    /// # Errors
+    /// Two people would have each other's tokens.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.nameless {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "tokens are to be stored, and nothing says whose they are: of who signs in, or of whom a function makes assertions",
+            "name the account with `.account(..)`, or give each tenant its own tokens",
+        ))
     }
 
     /// Under which key the token of a partition is kept, as of now: the client may be replaced.

@@ -18,7 +18,7 @@ use super::lease_guard::LeaseGuard;
 use super::record::Record;
 use super::{Fence, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
-use crate::types::{Clock, Secret, SystemClock, TenantId, TokenError, events};
+use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError, events};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
@@ -157,6 +157,7 @@ impl<St: TokenStore> StoreLayer<St> {
         request: &TokenRequest,
         make: impl FnOnce(Option<Record>, Fence) -> Record,
     ) -> Result<Record, StoreError> {
+        self.0.identity.check().map_err(refused)?;
         let (context, key) = (request.context(), self.key_of(request));
         let clock = &*context.clock;
         let taken = async {
@@ -241,6 +242,7 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let (access, source) = (self.access.clone(), self.source.clone());
         Box::pin(async move {
+            access.identity.check().map_err(TokenError::permanent)?;
             if request.params.is_some() || request.authority.is_some() {
                 // One person's, made for one request, or of a server that only this process knows: no key tells such tokens
                 // apart.
@@ -286,10 +288,18 @@ pub(crate) struct StoredToken {
     pub(crate) owner: RefreshOwner,
 }
 
+fn refused(error: ConfigError) -> StoreError {
+    StoreError::new(StoreErrorKind::Refused).caused_by(error)
+}
+
 pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait StoreAccess: Send + Sync {
+    /// # Errors
+    /// Nothing says whose the tokens are.
+    fn check(&self) -> Result<(), ConfigError>;
+
     /// Stores a token in place of what is stored.
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken>;
 
@@ -306,6 +316,10 @@ pub(crate) trait StoreAccess: Send + Sync {
 }
 
 impl<St: TokenStore> StoreAccess for StoreLayer<St> {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.0.identity.check()
+    }
+
     fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken> {
         Box::pin(self.keep_for_request(request, token))
     }
@@ -325,6 +339,7 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
 
     fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
+            self.0.identity.check().map_err(refused)?;
             let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
             let record = self.0.load(&*request.context().clock, &key).await?.record.unwrap_or_default();
             Ok((record.refresh_token, record.token))

@@ -11,23 +11,28 @@
 //! change. Tokens are renewed at about 80 % of their life as ever; whoever comes first asks for all, and the others find
 //! its token when their turn comes.
 //!
-//! The store has the newest refresh token; processes have copies. A copy is sent only under the lease and only if the store
-//! has lost its own. [`AuthHandle::set_token`](crate::AuthHandle::set_token) stores a token at once; a refresh token that
-//! the store did not take is newer than the store's until it was redeemed.
+//! Refresh tokens are numbered: each one that a server returns has the number of the one that was sent, plus one, in the
+//! store and in each process's copy. The higher number wins, whoever has it. A sign-in
+//! ([`AuthHandle::set_token`](crate::AuthHandle::set_token)) begins with the number of its lease, which is higher than any
+//! before. A store that was emptied or set back gets the newest copy from the processes that have one.
 //!
 //! # What failures cost
 //! | failure | what happens |
 //! |---|---|
 //! | the store cannot be reached, or takes longer than a second | tokens that are alive stay in use; new ones are asked for by each process for itself, as without a store, and the store is left alone for 1 s, doubling to 30 s |
-//! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a pause: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was handed in here, is sent |
+//! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a second: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was set here, is sent |
+//! | the store comes back empty, or older than it was | whoever misses a refresh token asks the others for their copies and waits 300 ms; the one with the highest number is stored |
 //! | a process dies with the lease | the others wait for its lease to end (10 s). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
-//! | a process sleeps through the end of its lease | its token is not stored: it uses what its successor has stored, or its own |
-//! | a new token cannot be stored | it is used by this process, which goes on trying for a minute where a refresh token was redeemed. If it dies in that time, the others see a process that died with the lease |
+//! | a process sleeps through the end of its lease | it sends no refresh token any more; what it brings is stored if it is newer than what is there |
+//! | a process cannot reach the authorization server | where no refresh token is in play the others ask for themselves after 2 to 2.5 s; it stands back for 15 s, doubling to two minutes |
+//! | a refresh token's successor cannot be stored | it is used by this process, which tries again every 250 ms while its lease lasts, then every 2 s for a minute. If it dies in that time, the others see a process that died with the lease |
 //! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
-//! | a value is damaged, of another key, or of a newer version of this crate | as if the store could not be reached, for this token only; it is never overwritten |
-//! | the authorization server fails | the failure is remembered in the store, so that the others do not repeat it in turn: as long as the server says, or the configured backoff (0.5 s doubling to 60 s); 1 s where it may be the network of one process; 30 s where it refuses, for those with the same credentials |
+//! | a value is damaged or of another key | as if the store could not be reached, for this token only; a sign-in replaces it, and [`TokenStore::remove`] removes it |
+//! | a value is of a newer version of this crate | the same, and nothing replaces it |
+//! | the authorization server fails | the failure is remembered in the store, so that the others do not repeat it in turn: as long as the server says, or the configured backoff (0.5 s doubling to 60 s); 30 s where it refuses, for those with the same credentials; a server that cannot be reached once a second process has not reached it either |
 //!
-//! Each is told by an event (`WARN`) and counted ([`StoreStats`]). None costs a token that is alive.
+//! Each is told by an event (`WARN`, with the store key) and counted ([`StoreStats`]). None costs a token that is alive.
+//! docs/fleet.md of the repository has what each costs as measured, and what to do.
 
 mod access;
 mod copies;

@@ -13,6 +13,8 @@ pub(crate) struct Granted {
     pub(crate) refresh: RefreshChange,
     /// The refresh token that was sent.
     pub(crate) sent: Option<RefreshDigest>,
+    /// One that was sent before it and turned out dead.
+    pub(crate) dead: Option<RefreshDigest>,
     /// A store had the token, or has it now.
     pub(crate) from_store: bool,
 }

@@ -21,6 +21,8 @@ struct Reported {
     /// It was sent and there is no answer yet.
     unanswered: bool,
     fate: RefreshFate,
+    /// One that the server said is dead, whatever was sent after it.
+    dead: Option<RefreshDigest>,
     /// A store has the token that is returned, and with it a refresh token of this number.
     stored: Option<Stored>,
 }
@@ -57,6 +59,9 @@ impl RefreshReport {
         let mut reported = self.lock();
         reported.unanswered = false;
         reported.fate = reported.fate.max(fate);
+        if fate == RefreshFate::Dead {
+            reported.dead = reported.sent;
+        }
     }
 
     /// The result is as a store has it. Its refresh token, if it comes with one, is a copy.
@@ -87,7 +92,7 @@ impl RefreshReport {
                 RefreshChange::Replaced(HeldRefreshToken { secret, number, owner })
             }
         };
-        Ok(Granted { token, refresh, sent, from_store: reported.stored.is_some() })
+        Ok(Granted { token, refresh, sent, dead: reported.dead, from_store: reported.stored.is_some() })
     }
 
     /// The request ended without a result: its deadline passed, it panicked, or its runtime ended.

@@ -1,8 +1,8 @@
-//! Names of events; the only file that knows them all. Nothing here takes a value that could be a secret.
+//! Names of events; the only file that knows them all. What could be a secret is masked before it comes here.
 
 use std::fmt;
 
-use super::TokenError;
+use super::{ErrorCode, TokenError};
 
 const TARGET: &str = "tower_oauth2_client";
 
@@ -26,6 +26,13 @@ pub(crate) fn token_request_failed(error: &TokenError) {
         code = error.code().map(|code| code.as_str()),
         "token request failed"
     );
+}
+
+/// What the server says of its refusal, such as the numbers of Entra (`AADSTS…`). The one event with a foreign text in it;
+/// `description` is masked.
+pub(crate) fn described_refusal(code: Option<&ErrorCode>, description: &str) {
+    let code = code.map(ErrorCode::as_str);
+    tracing::debug!(target: TARGET, code, error_description = ?description, "the server says why");
 }
 
 pub(crate) fn token_request_superseded() {

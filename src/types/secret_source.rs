@@ -84,6 +84,11 @@ impl SecretSource {
         }
     }
 
+    /// Whether nothing but the function itself knows whose secret it gives.
+    pub(crate) fn is_provider(&self) -> bool {
+        matches!(self.0, Kind::Provider(_))
+    }
+
     /// What tells it from another source: its value if that is fixed, else its place.
     pub(crate) fn describe(&self, digest: &mut Digest) {
         match &self.0 {

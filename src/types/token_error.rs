@@ -66,6 +66,8 @@ pub enum TokenErrorKind {
     BadMetadata,
     /// Its metadata are those of another issuer than the configured one (RFC 8414 §3.3).
     WrongIssuer,
+    /// There is no such endpoint at the URL (404, 405, 410): most likely it is the wrong one.
+    EndpointNotFound,
     /// It answered with a redirect, which is never followed: credentials would go elsewhere.
     Redirected,
     /// The token had expired on arrival and the provider forbids using it: one of the clocks is wrong.
@@ -122,6 +124,7 @@ impl TokenErrorKind {
             Self::WrongIssuer => {
                 "the authorization server is not the configured issuer; write the issuer exactly as the server does"
             }
+            Self::EndpointNotFound => "nothing answers token requests at this URL; check it",
             Self::Redirected => {
                 "the token endpoint answered with a redirect, which is never followed; configure the URL it points to"
             }
@@ -214,6 +217,7 @@ impl TokenError {
             | Timeout
             | Unavailable
             | Malformed
+            | EndpointNotFound
             | BadMetadata
             | ClockSkew
             | Overloaded

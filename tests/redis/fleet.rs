@@ -11,7 +11,7 @@ use crate::server::{Redis, wait_until};
 use crate::worker::{Done, LEASE, Setup, Worker};
 
 /// One fleet at a time: their times are compared with those of leases.
-static ALONE: Mutex<()> = Mutex::const_new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
 
 struct World {
     auth: AuthServer,
@@ -31,7 +31,7 @@ impl World {
     }
 
     fn setup(&self) -> Setup {
-        Setup { redis: self.redis.url(), token_url: self.served.uri("/token"), ..Setup::default() }
+        Setup { store: self.redis.url(), token_url: self.served.uri("/token"), ..Setup::default() }
     }
 
     fn long_lived(&self) {

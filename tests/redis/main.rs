@@ -3,6 +3,7 @@
 mod conformance;
 mod failover;
 mod fleet;
+mod rounds;
 mod server;
 mod store;
 mod trouble;

@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, stdi
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Notify;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_oauth2_client::store::{RedisStore, StoreLayer};
+use tower_oauth2_client::store::{FileStore, RedisStore, StoreLayer};
 use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth};
 
 use crate::store::keys;
@@ -34,7 +34,8 @@ const MARK: &str = "worker: ";
 /// What a process of the fleet is to do.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
-    pub(crate) redis: String,
+    /// Where the store is: the URL of a Redis, or a directory.
+    pub(crate) store: String,
     pub(crate) token_url: String,
     /// The refresh token that everybody is configured with; empty: client credentials.
     pub(crate) refresh_token: String,
@@ -63,7 +64,7 @@ impl Worker {
     pub(crate) async fn spawn(setup: &Setup) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["worker::process", "--exact", "--nocapture", "--ignored"]);
-        command.env("WORKER_REDIS", &setup.redis).env("WORKER_TOKEN_URL", &setup.token_url);
+        command.env("WORKER_STORE", &setup.store).env("WORKER_TOKEN_URL", &setup.token_url);
         command.env("WORKER_REFRESH_TOKEN", &setup.refresh_token).env("WORKER_PAUSE", setup.pause);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
@@ -117,7 +118,7 @@ impl Worker {
 #[tokio::test]
 #[ignore = "is run by the tests of the fleet"]
 async fn process() {
-    let Ok(redis) = env::var("WORKER_REDIS") else { return };
+    let Ok(place) = env::var("WORKER_STORE") else { return };
     let set = |name: &str| env::var(name).unwrap();
     let (token_url, refresh_token) = (set("WORKER_TOKEN_URL"), set("WORKER_REFRESH_TOKEN"));
     let auth = ClientAuth::basic("id", "secret");
@@ -132,12 +133,14 @@ async fn process() {
         pause: Arc::new(Mutex::new(set("WORKER_PAUSE"))),
         go: go.clone(),
     };
-    let store = RedisStore::new(&redis, keys(1)).unwrap();
-    let layer = AuthLayer::builder(config)
-        .http_client(client)
-        .store_with(|identity| StoreLayer::new(store, identity).lease(LEASE))
-        .build()
-        .unwrap();
+    let builder = AuthLayer::builder(config).http_client(client);
+    let layer = if place.starts_with("redis://") {
+        let store = RedisStore::new(&place, keys(1)).unwrap();
+        builder.store_with(|identity| StoreLayer::new(store, identity).lease(LEASE)).build().unwrap()
+    } else {
+        let store = FileStore::new(place);
+        builder.store_with(|identity| StoreLayer::new(store, identity).lease(LEASE)).build().unwrap()
+    };
     let tokens = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = tokens.clone();
     let api = service_fn(move |request: Request<Full<Bytes>>| {

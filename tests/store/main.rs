@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "here a panic is the report")]
 
+mod accounts;
 mod conformance;
 mod failures;
 mod files;

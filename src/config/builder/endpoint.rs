@@ -151,6 +151,31 @@ impl AuthConfigBuilder {
         self
     }
 
+    /// Whose tokens these are, for a store: the account of who signs in, or of whom a function makes assertions. It is not
+    /// sent; tokens of two accounts are kept apart.
+    ///
+    /// Where people sign in ([`authorization_code`](crate::AuthConfig::authorization_code),
+    /// [`device`](crate::AuthConfig::device)) or a function makes assertions
+    /// ([`SecretSource::provider`](crate::SecretSource::provider)), nothing else in a configuration says whose its tokens are,
+    /// and the next person would get the last one's. With a store it is needed there, unless each tenant has its own tokens.
+    /// Without a store it means nothing.
+    ///
+    /// ```
+    /// use tower_oauth2_client::{AuthConfig, ClientAuth};
+    ///
+    /// # let signed_in_here = "anna";
+    /// let cfg = AuthConfig::device("https://auth.example.com/token", ClientAuth::none("my-tool"))
+    ///     .device_authorization_url("https://auth.example.com/device")
+    ///     .account(signed_in_here)
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.endpoint.settings.account = Some(account.into());
+        self
+    }
+
     /// A further parameter of the token request. Repeatable; treated as a secret.
     ///
     /// The name of one that is sent anyway (`grant_type`, `client_secret`, `refresh_token`, `scope`) is an error: a
@@ -354,6 +379,7 @@ impl AuthConfigBuilder {
                 .iter()
                 .map(|(name, value)| token_header(name, value))
                 .collect::<Result<_, _>>()?,
+            per_tenant: tenant.is_some_and(TenantPolicy::has_own_tokens),
             tenant_header: tenant.and_then(TenantPolicy::token_header).cloned(),
             tenant_param: tenant.and_then(TenantPolicy::token_param).map(str::to_owned),
             #[cfg(feature = "dpop")]
@@ -408,6 +434,18 @@ impl AuthConfigBuilder {
             return Err(ConfigError::new(
                 "a person cannot sign in for a client without an id",
                 "name the client, for example with `ClientAuth::none(id)` if it has no secret",
+            ));
+        }
+        if self.endpoint.client_auth.is_public() && !code.has_pkce() {
+            return Err(ConfigError::new(
+                "a client without a secret signs people in without PKCE (RFC 9700 §2.1.1)",
+                "leave `without_pkce` out, or register a client with a secret",
+            ));
+        }
+        if code.authorize_url().is_none() && !self.endpoint.token_url.is_discovered() {
+            return Err(ConfigError::new(
+                "the authorization endpoint is to be found, and the token endpoint is not",
+                "give a `Discovery` in the place of the token URL, or use `AuthorizationCode::new`",
             ));
         }
         code.browser_urls().try_for_each(|url| parse_endpoint_url(url, self.allow_http).map(drop))

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use http::Uri;
+
 use super::exchange::Answer;
 use super::grant::GrantKind;
 use crate::token::{Failed, RefreshToken, Token};
@@ -20,7 +22,7 @@ mod tests;
 pub(crate) use device::DeviceCodes;
 pub(crate) use redactor::Redactor;
 
-use members::{Member, Members};
+use members::{Class, Member, Members};
 
 /// How the answers of one authorization server differ from RFC 6749 §5.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) require_granted: bool,
     /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
     pub(crate) require_issued_type: bool,
+    /// Where the exchange went.
+    pub(crate) url: &'a Uri,
     pub(crate) sent: Redactor<'a>,
     pub(crate) now: SystemTime,
     pub(crate) warned: &'a AtomicBool,
@@ -95,7 +99,9 @@ impl Reader<'_> {
         if !answer.status.is_success() {
             return Err(self.bare_status(answer.status, members.err()));
         }
+        let is_page = matches!(&members, Err(unreadable) if unreadable.class == Class::Page);
         take(members.as_ref().map_err(|unreadable| unreadable.detail.clone())).map_err(|detail| {
+            let detail = if is_page { format!("{detail}; {}", self.suspect()) } else { detail };
             // It was answered: a refresh token may have been spent for nothing.
             Failed::maybe_spent(TokenError::new(TokenErrorKind::Malformed).with_detail(detail))
         })

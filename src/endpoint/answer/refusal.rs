@@ -1,15 +1,16 @@
 //! Answers that are no token: which class of error they are (RFC 6749 §5.2, and what is seen besides).
 
 use http::header::LOCATION;
-use http::uri::Uri;
+use http::uri::{Authority, Uri};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::members::{Class, Member, Members, Unreadable};
 use super::redactor::Redactor;
 use super::{GrantKind, Reader};
 use crate::token::Failed;
-use crate::types::{ErrorCode, TokenError, TokenErrorKind};
+use crate::types::{TokenError, TokenErrorKind, events};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.
@@ -18,13 +19,17 @@ impl Reader<'_> {
         let dead = self.asking == GrantKind::RefreshToken && self.is_dead_refresh_code(&named.code);
         let kind = if dead { TokenErrorKind::SignInAgain } else { kind(status, &named.code) };
         let mut error = TokenError::new(kind);
-        if let Some(code) =
-            ErrorCode::new(&named.code).filter(|code| is_registered(code.as_str()) || !self.sent.is_in(code.as_str()))
-        {
+        let is_known = is_registered(&named.code) || self.dead_refresh_codes.contains(&named.code);
+        if let Some(code) = self.sent.code(&named.code, is_known) {
             error = error.with_code(code);
         }
-        if let Some(description) = named.description {
-            error = error.with_description(self.sent.mask(&description));
+        if let Some(description) = &named.description {
+            let description = self.sent.mask(description);
+            events::described_refusal(error.code(), &description);
+            error = error.with_description(description);
+        }
+        if kind == TokenErrorKind::EndpointNotFound {
+            error = error.with_detail(self.suspect());
         }
         // A server error may have come after the refresh token was spent; a named refusal came instead.
         let maybe_spent = kind == TokenErrorKind::Unavailable && self.may_have_spent(status);
@@ -39,6 +44,7 @@ impl Reader<'_> {
     pub(super) fn bare_status(&self, status: StatusCode, unreadable: Option<Unreadable>) -> Failed {
         let class = unreadable.as_ref().map(|unreadable| unreadable.class);
         let kind = match (kind(status, ""), class) {
+            (TokenErrorKind::EndpointNotFound, _) => TokenErrorKind::EndpointNotFound,
             // A page in between: of a proxy, a firewall, a login. The server itself has refused nothing.
             (_, Some(Class::Page)) => TokenErrorKind::Unavailable,
             (TokenErrorKind::Refused, Some(Class::AuxiliaryEndpoint)) => TokenErrorKind::Unavailable,
@@ -46,10 +52,26 @@ impl Reader<'_> {
         };
         let error = TokenError::new(kind);
         let error = match unreadable {
+            Some(unreadable) if class == Some(Class::Page) || kind == TokenErrorKind::EndpointNotFound => {
+                error.with_detail(format!("{}; {}", unreadable.detail, self.suspect()))
+            }
+            None if kind == TokenErrorKind::EndpointNotFound => error.with_detail(self.suspect()),
             Some(unreadable) if class != Some(Class::Empty) => error.with_detail(unreadable.detail),
             _ => error,
         };
         if self.may_have_spent(status) { Failed::maybe_spent(error) } else { error.into() }
+    }
+
+    /// The URL that was asked, without its query, where it may be the wrong one.
+    pub(super) fn suspect(&self) -> String {
+        let scheme = self.url.scheme_str().unwrap_or_default();
+        let authority = self.url.authority().map_or("", Authority::as_str);
+        let url = format!("{scheme}://{authority}{}", self.url.path());
+        // A part of the path may be a key that goes elsewhere too.
+        match self.sent.is_in(&url) {
+            true => "check the URL".to_owned(),
+            false => format!("is {url} the right URL?"),
+        }
     }
 
     fn is_dead_refresh_code(&self, code: &str) -> bool {
@@ -76,19 +98,20 @@ pub(super) fn redirected(headers: &HeaderMap, sent: &Redactor<'_>) -> TokenError
 
 struct Named {
     code: String,
-    description: Option<String>,
+    /// It may hold what was sent.
+    description: Option<Zeroizing<String>>,
 }
 
 fn named(members: &Members<'_>) -> Option<Named> {
     if let Some(code) = members.text("error") {
-        let description = members.text("error_description").map(str::to_owned);
+        let description = members.text("error_description").map(|text| Zeroizing::new(text.to_owned()));
         return Some(Named { code: code.to_owned(), description });
     }
     let Some(Member::AuxiliaryEndpoint(raw)) = members.get("errors") else { return None };
     let errors = serde_json::from_str::<Value>(raw).ok()?;
     let first = errors.get(0)?;
     let text = |name: &str| first.get(name).and_then(Value::as_str).map(str::to_owned);
-    Some(Named { code: text("errorType")?, description: text("message") })
+    Some(Named { code: text("errorType")?, description: text("message").map(Zeroizing::new) })
 }
 
 /// The code decides where it is one of the known ones, the status otherwise. A server that says "slow down" by status is
@@ -103,6 +126,7 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
             Unavailable
         }
         (_, code) if is_registered(code) => Refused,
+        (404 | 405 | 410, _) => EndpointNotFound,
         (408 | 425 | 500..=599, _) => Unavailable,
         (401, _) => BadCredentials,
         _ => Refused,

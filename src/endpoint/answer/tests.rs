@@ -53,6 +53,7 @@ impl Setup {
             asked_scopes: self.required.as_ref(),
             require_granted: self.required.is_some(),
             require_issued_type: false,
+            url: &Uri::from_static("https://auth.example.com/token?key=canary"),
             sent,
             now: UNIX_EPOCH + Duration::from_secs(NOW),
             warned: &AtomicBool::new(false),
@@ -269,8 +270,13 @@ fn answers_without_a_usable_token() {
         (200, JSON, r#"["T"]"#, "Malformed: the body is neither a JSON object nor a form, sent as application/json"),
         (200, JSON, r#""T""#, "Malformed: the body is neither a JSON object nor a form, sent as application/json"),
         (200, "x/canary", "T", "Malformed: the body is neither a JSON object nor a form"),
-        (200, HTML, "<html>Sign in", "Malformed: the body is an HTML or XML page, sent as text/html"),
-        (200, JSON, "\n <!doctype html>", "Malformed: the body is an HTML or XML page, sent as application/json"),
+        (200, HTML, "<html>Sign in", &page("Malformed")),
+        (
+            200,
+            JSON,
+            "\n <!doctype html>",
+            &format!("Malformed: the body is an HTML or XML page, sent as application/json; {SUSPECT}"),
+        ),
         (200, JSON, r#"{"ok":true}"#, "Malformed: there is no `access_token`"),
         (200, JSON, r#"{"access_token":"a","access_token":"b"}"#, "Malformed: `access_token` occurs more than once"),
         (
@@ -321,7 +327,7 @@ fn encodings_of_the_answer() {
         let result = Setup::default().read(200, &[("content-encoding", encoding)], b"\x1f\x8b");
         assert_eq!(
             summary(&result),
-            format!("Malformed: the body is encoded ({encoding}) though `identity` was asked for")
+            format!("Malformed: the body is encoded ({encoding}) though `identity` was asked for; {SUSPECT}")
         );
     }
     assert_eq!(
@@ -411,22 +417,64 @@ fn errors_by_code() {
 #[test]
 fn a_page_in_between_is_no_refusal() {
     check(&[
-        (403, HTML, "<html>blocked", "Unavailable: the body is an HTML or XML page, sent as text/html"),
-        (401, HTML, "<html>sign in", "Unavailable: the body is an HTML or XML page, sent as text/html"),
-        (
-            404,
-            "text/plain",
-            "404 page not found",
-            "Unavailable: the body is neither a JSON object nor a form, sent as text/plain",
-        ),
+        (403, HTML, "<html>blocked", &page("Unavailable")),
+        (401, HTML, "<html>sign in", &page("Unavailable")),
         (
             400,
             JSON,
             r#"{"error":"#,
             "Unavailable: the JSON ends too early at line 1 column 9, sent as application/json",
         ),
-        (502, HTML, "<html>bad gateway", "Unavailable: the body is an HTML or XML page, sent as text/html"),
+        (502, HTML, "<html>bad gateway", &page("Unavailable")),
     ]);
+}
+
+fn page(kind: &str) -> String {
+    format!("{kind}: the body is an HTML or XML page, sent as text/html; {SUSPECT}")
+}
+
+/// Without its query.
+const SUSPECT: &str = "is https://auth.example.com/token the right URL?";
+
+/// Behaviour 157.
+#[test]
+fn a_url_that_is_likely_to_be_the_wrong_one_is_named() {
+    for status in [404, 405, 410] {
+        let other = "the body is neither a JSON object nor a form, sent as text/plain";
+        check(&[
+            (status, "", "", &format!("EndpointNotFound: the body is empty; {SUSPECT}")),
+            (status, HTML, "<html>no such page", &page("EndpointNotFound")),
+            (status, "text/plain", "404 page not found", &format!("EndpointNotFound: {other}; {SUSPECT}")),
+            (status, JSON, r#"{"message":"no route"}"#, &format!("EndpointNotFound: {SUSPECT}")),
+            (status, JSON, r#"{"error":"not_found"}"#, &format!("EndpointNotFound not_found: {SUSPECT}")),
+            (status, JSON, r#"{"error":"invalid_client"}"#, "BadCredentials invalid_client"),
+        ]);
+    }
+    check(&[(200, HTML, "<html>welcome", &page("Malformed"))]);
+    let told = Setup::default().read(404, &[], b"").unwrap_err();
+    assert!(told.is_transient(), "a deployment passes");
+    assert_eq!(
+        told.to_string(),
+        format!("nothing answers token requests at this URL; check it (status 404): the body is empty; {SUSPECT}")
+    );
+    let with_a_key_in_the_path = Setup { sent: vec!["com/token"], ..Default::default() };
+    assert_eq!(
+        with_a_key_in_the_path.read(404, &[], b"").unwrap_err().detail(),
+        Some("the body is empty; check the URL")
+    );
+}
+
+/// Behaviours 150 and 157.
+#[test]
+fn why_a_server_refuses_is_one_event_without_what_was_sent() {
+    let log = crate::endpoint::tests::Log::default();
+    let guard = log.start();
+    let body = br#"{"error":"invalid_client","error_description":"AADSTS7000215: s3cret value+ is no secret"}"#;
+    let setup = Setup { sent: vec!["s3cret value+"], ..Default::default() };
+    setup.read(401, &[("content-type", JSON)], body).unwrap_err();
+    drop(guard);
+    assert_eq!(log.text().matches("AADSTS7000215: [redacted] is no secret").count(), 1, "{}", log.text());
+    assert!(!log.text().contains("s3cret"));
 }
 
 #[test]
@@ -442,7 +490,7 @@ fn errors_by_status() {
         (401, JSON, r#"{"message":"Unauthorised"}"#, "BadCredentials"),
         (400, JSON, r#"{"message":"Bad request"}"#, "Refused"),
         (403, "", "", "Refused"),
-        (404, "", "", "Refused"),
+        (402, "", "", "Refused"),
         (408, "", "", "Unavailable"),
         (425, "", "", "Unavailable"),
         (429, "", "", "Unavailable"),
@@ -529,6 +577,7 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
             asked_scopes: None,
             require_granted: false,
             require_issued_type: false,
+            url: &Uri::from_static("https://auth.example.com/token"),
             sent: Redactor::default(),
             now: UNIX_EPOCH,
             warned: &warned,

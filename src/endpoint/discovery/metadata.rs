@@ -20,6 +20,10 @@ pub(crate) struct Metadata {
     auth_algorithms: Option<Vec<String>>,
     /// Of proofs (RFC 9449 §5.1).
     dpop_algorithms: Option<Vec<String>>,
+    /// Where people sign in (RFC 6749 §3.1).
+    pub(crate) authorization: Option<Uri>,
+    /// Each answer to a person's browser says who it is from (RFC 9207 §3).
+    pub(crate) names_itself: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,6 +60,12 @@ impl Metadata {
             auth_methods: document.token_endpoint_auth_methods_supported,
             auth_algorithms: document.token_endpoint_auth_signing_alg_values_supported,
             dpop_algorithms: document.dpop_signing_alg_values_supported,
+            authorization: document
+                .authorization_endpoint
+                .map(|url| directory.parse(&url))
+                .transpose()
+                .map_err(|_| bad("`authorization_endpoint` is no secure URL".to_owned()))?,
+            names_itself: document.authorization_response_iss_parameter_supported.unwrap_or_default(),
         })
     }
 
@@ -118,6 +128,8 @@ struct Document {
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
     dpop_signing_alg_values_supported: Option<Vec<String>>,
+    authorization_endpoint: Option<String>,
+    authorization_response_iss_parameter_supported: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

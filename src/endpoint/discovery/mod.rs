@@ -21,12 +21,18 @@ pub(crate) use metadata::Metadata;
 /// and if there is nothing (404) at `https://auth.example.com/a/.well-known/openid-configuration`. Redirects are not
 /// followed.
 ///
-/// What is believed: the endpoints for tokens, revocation and device authorization, if they are secure (`http` only where
+/// What is believed: the endpoints for tokens, authorization, revocation and device authorization, if they are secure (`http` only where
 /// the issuer is); those of `mtls_endpoint_aliases` (RFC 8705 §5) for a client of [`ClientAuth::mtls`](crate::ClientAuth::mtls);
 /// and which ways to authenticate there are: one that is not among them is an error before a secret is sent. So is an
 /// algorithm of assertions or proofs that is not on the server's list of these. URLs of the
-/// configuration come first. Assertions of the client are addressed to the issuer. Nothing that an API says
+/// configuration come first. Where the metadata promise that the server names itself to browsers
+/// (`authorization_response_iss_parameter_supported`, RFC 9207 §3), an answer that does not is refused. Assertions of the
+/// client are addressed to the issuer. Nothing that an API says
 /// (`resource_metadata`, RFC 9728) is ever followed.
+///
+/// Endpoints may be addresses of a private network or of this machine's own (`169.254.169.254`), since issuers of many
+/// companies are: where issuers come from your users, check them against a list, or let token requests go through an HTTP
+/// client that connects to public addresses only.
 ///
 /// An `issuer` in the metadata that is not the configured one, byte for byte (§3.3), is
 /// [`WrongIssuer`](crate::TokenErrorKind::WrongIssuer).
@@ -88,6 +94,10 @@ enum Kind {
 }
 
 impl TokenUrl {
+    pub(crate) fn is_discovered(&self) -> bool {
+        matches!(self.0, Kind::Discovered(_))
+    }
+
     pub(crate) fn parse(&self, allow_http: bool) -> Result<TokenAt, ConfigError> {
         match &self.0 {
             Kind::Url(url) => parse_endpoint_url(url, allow_http).map(TokenAt::Url),

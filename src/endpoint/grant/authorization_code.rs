@@ -32,7 +32,8 @@ use crate::types::{ConfigError, Secret, check_line, is_absolute_uri};
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct AuthorizationCode {
-    authorize_url: String,
+    /// `None`: it is to be found.
+    authorize_url: Option<String>,
     redirect_uri: String,
     pkce: bool,
     issuer: Issuer,
@@ -56,7 +57,7 @@ impl AuthorizationCode {
     /// §7.3), or a scheme of your application's own (§7.1).
     pub fn new(authorize_url: impl Into<String>, redirect_uri: impl Into<String>) -> Self {
         Self {
-            authorize_url: authorize_url.into(),
+            authorize_url: Some(authorize_url.into()),
             redirect_uri: redirect_uri.into(),
             pkce: true,
             issuer: Issuer::Unknown,
@@ -64,8 +65,15 @@ impl AuthorizationCode {
         }
     }
 
+    /// The same with the authorization endpoint that [`Discovery`](crate::Discovery) finds, in a configuration with one.
+    /// [`AuthHandle::discover_sign_in`](crate::AuthHandle::discover_sign_in) begins the sign-in.
+    pub fn discovered(redirect_uri: impl Into<String>) -> Self {
+        Self { authorize_url: None, ..Self::new("", redirect_uri) }
+    }
+
     /// The authorization server's issuer identifier (RFC 9207 §2): an answer that names another one (`iss`) is refused,
     /// one that names none is not. Default: the issuer of [`Discovery`](crate::Discovery); without it `iss` is not looked at.
+    /// Where metadata promise that the server always names itself, an answer without `iss` is refused too.
     ///
     /// It protects whoever signs in with more than one server from having one's code sent to another (RFC 9700 §4.4).
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
@@ -102,7 +110,7 @@ impl AuthorizationCode {
         let is_http = |uri: &&str| {
             uri.split(':').next().is_some_and(|scheme| ["http", "https"].iter().any(|s| scheme.eq_ignore_ascii_case(s)))
         };
-        [self.authorize_url.as_str()].into_iter().chain(redirect_uri.filter(is_http))
+        self.authorize_url.as_deref().into_iter().chain(redirect_uri.filter(is_http))
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
@@ -124,17 +132,33 @@ impl AuthorizationCode {
         Ok(())
     }
 
-    /// Who must have sent the browser back; `discovered` where nothing else is said.
-    pub(crate) fn expected_issuer(&self, discovered: Option<&str>) -> Issuer {
-        match (&self.issuer, discovered) {
+    /// Where the person signs in, if it need not be found.
+    pub(crate) fn authorize_url(&self) -> Option<&str> {
+        self.authorize_url.as_deref()
+    }
+
+    /// Whether a code is good only together with a secret of ours.
+    pub(crate) fn has_pkce(&self) -> bool {
+        self.pkce
+    }
+
+    /// Who must have sent the browser back; `discovered` where nothing else is said. `promised`: its metadata say that it
+    /// always names itself, and an answer that does not is another's (RFC 9207 §2.4).
+    pub(crate) fn expected_issuer(&self, discovered: Option<&str>, promised: bool) -> Issuer {
+        let issuer = match (&self.issuer, discovered) {
             (Issuer::Unknown, Some(issuer)) => Issuer::Known(issuer.to_owned()),
             (issuer, _) => issuer.clone(),
+        };
+        match issuer {
+            Issuer::Known(issuer) if promised => Issuer::Required(issuer),
+            issuer => issuer,
         }
     }
 
     /// The authorization URL (RFC 6749 §4.1.1, RFC 7636 §4.3, RFC 8707 §2.1).
     pub(crate) fn url(
         &self,
+        authorize_url: &str,
         settings: &EndpointSettings,
         client_id: &str,
         state: &Secret<String>,
@@ -156,12 +180,12 @@ impl AuthorizationCode {
         self.params.iter().for_each(|(name, value)| params.push(name, value));
 
         let query = BodyEncoding::Form.encode(&params);
-        let separator = match self.authorize_url.split_once('?') {
+        let separator = match authorize_url.split_once('?') {
             None => "?",
             Some((_, "")) => "",
             Some(_) => "&",
         };
-        Secret::new([&self.authorize_url, separator, &String::from_utf8_lossy(&query)].concat())
+        Secret::new([authorize_url, separator, &String::from_utf8_lossy(&query)].concat())
     }
 
     /// What the code is sent with (RFC 6749 §4.1.3, RFC 7636 §4.5).

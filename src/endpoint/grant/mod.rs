@@ -109,6 +109,18 @@ impl Grant {
         }
     }
 
+    /// Whether nothing in it says whose tokens it brings: a person who signs in, or whoever a function makes an assertion of.
+    pub(crate) fn is_nameless(&self) -> bool {
+        match self {
+            // Each request says on behalf of whom.
+            Grant::ClientCredentials | Grant::RefreshToken | Grant::OnBehalfOf(_) => false,
+            Grant::AuthorizationCode(_) | Grant::Device => true,
+            Grant::JwtBearer(assertion) => assertion.is_provider(),
+            Grant::TokenExchange(exchange) => exchange.is_provided(),
+            Grant::IdentityAssertion(first_leg) => first_leg.settings.grant.is_nameless(),
+        }
+    }
+
     /// Whether each request must say on whose behalf it is made.
     pub(crate) fn needs_subject(&self) -> bool {
         match self {

@@ -93,6 +93,10 @@ impl TokenExchange {
         self.tokens().any(|typed| typed.token.fixed().is_none())
     }
 
+    pub(super) fn is_provided(&self) -> bool {
+        self.tokens().any(|typed| typed.token.is_provider())
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         self.subject.token.validate(SUBJECT_TOKEN)?;
         if let Some(actor) = &self.actor {

@@ -40,6 +40,24 @@ async fn a_token_request_differs_by_its_proof_only() {
     assert!(claims.get("ath").is_none(), "there is no token yet");
 }
 
+/// Behaviour 155.
+#[tokio::test]
+async fn the_url_of_a_proof_is_normalised() {
+    let normalised = [
+        ("https://AUTH.Example.com:443/oauth/token?x=1", "https://auth.example.com/oauth/token"),
+        ("https://auth.example.com", "https://auth.example.com/"),
+        ("https://[2001:DB8:0::1]:8443/T", "https://[2001:db8::1]:8443/T"),
+    ];
+    for (written, expected) in normalised {
+        let server = Server::default().answers(200, TOKEN);
+        server
+            .ask(&bound(settings(written)), &ClientAuth::body("id", "secret"), TokenRequest::default())
+            .await
+            .unwrap();
+        assert_eq!(split(&server.seen()[0]).0["htu"], json!(expected), "{written}");
+    }
+}
+
 /// Behaviours 110 and 112.
 #[tokio::test]
 async fn a_nonce_is_answered_at_once_with_a_new_proof_and_a_new_assertion() {

@@ -46,7 +46,7 @@ async fn a_refusal_is_typed_and_quotes_nothing() {
         (401, r#"{"error":"invalid_client"}"#, TokenErrorKind::BadCredentials),
         (503, "", TokenErrorKind::Unavailable),
         (200, r#"{"error":"invalid_request"}"#, TokenErrorKind::Refused),
-        (404, "<html>canary-token", TokenErrorKind::Unavailable),
+        (404, "<html>canary-token", TokenErrorKind::EndpointNotFound),
         (302, "", TokenErrorKind::Redirected),
     ];
     for (status, body, kind) in table {

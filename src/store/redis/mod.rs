@@ -44,12 +44,14 @@ use crate::types::{ConfigError, Secret};
 /// +del +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`; in a cluster `+cluster|slots` too. This is for
 /// Redis 6.2 and newer and Valkey; Redis 6.0 has no permissions for channels, so leave out `resetchannels` and `&…`.
 ///
-/// Set `maxmemory-policy` to `noeviction` (the default) where refresh tokens are stored: one that was evicted is a
-/// sign-in that is gone. Redis replicates asynchronously: a failover may forget the last lease or save, and then two
-/// processes may refresh, or a rotated refresh token be lost. `appendonly yes` is what survives a restart of Redis.
+/// Set `maxmemory-policy` to `noeviction` (the default) where refresh tokens are stored. Redis replicates asynchronously:
+/// a failover may forget the last lease or save. Processes that live bring back the newest copy (over the channel
+/// `oauth2-client:{recall}`); where none lives, it is gone. `appendonly yes` with `appendfsync always` is what survives a
+/// restart of Redis, `WAIT` is not used; a reuse leeway of the authorization server that is longer than the lease helps most.
 ///
 /// # Connection
-/// One for each store and its clones, opened when it is first needed and again when it broke. An operation takes at most
+/// One for each store and its clones, opened when it is first needed and again when it broke; at once where refresh tokens
+/// are in play, since Redis may have lost what this process has a copy of. An operation takes at most
 /// the [timeout](RedisStoreBuilder::timeout) with everything it needs, and is repeated once if the connection it met was
 /// dead. It must be used within a tokio runtime.
 ///
