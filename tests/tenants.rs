@@ -351,7 +351,8 @@ fn counters_never_fall() {
         })
         .collect();
     let (mut requests, mut failures, mut looks) = (0, 0, 0);
-    while churn.iter().any(|task| !task.is_finished()) {
+    // At least once, however busy the machine is.
+    while looks == 0 || churn.iter().any(|task| !task.is_finished()) {
         let stats = auth.stats();
         assert!(stats.token_requests >= requests, "token requests fell from {requests} to {}", stats.token_requests);
         assert!(stats.token_failures >= failures, "failures fell from {failures} to {}", stats.token_failures);
@@ -362,5 +363,6 @@ fn counters_never_fall() {
     let tenants: BTreeSet<_> = (0..2).flat_map(|task| (0..5_000).map(move |number| task * 10_000 + number)).collect();
     let refused = tenants.iter().filter(|number| *number % 10 == 7).count() as u64;
     let stats = auth.stats();
-    assert!(looks > 1 && stats.token_failures <= refused && stats.token_requests <= tenants.len() as u64);
+    assert!(looks > 0 && stats.token_failures <= refused, "{looks} looks, {} failures", stats.token_failures);
+    assert!(stats.token_requests <= tenants.len() as u64, "{} token requests", stats.token_requests);
 }
