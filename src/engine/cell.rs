@@ -894,6 +894,9 @@ impl State {
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
     fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
+        if failed.error.is_held_back() {
+            return self.hold_back(env, failed.error, now);
+        }
         let in_a_row = self.failures_in_a_row();
         let pause = env.policy.pause_after(&failed.error, in_a_row, env.draw());
         self.refused_for(failed, pause, now)
@@ -906,9 +909,6 @@ impl State {
 
     /// Remembers a failure for as long as its class says.
     fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
-        if error.is_held_back() {
-            return self.hold_back(env, error, now);
-        }
         let pause = env.policy.pause_after(&error, self.failures_in_a_row(), env.draw());
         self.fail_for(error, pause, now)
     }
@@ -938,8 +938,7 @@ impl State {
         let trouble = self.trouble();
         trouble.last_error = Some(error.clone());
         if let Some(pause) = pause {
-            let until = now.monotonic.checked_add(pause).unwrap_or(now.monotonic);
-            trouble.failure = Some(Failure { error: error.clone(), until, in_a_row });
+            trouble.failure = Some(Failure { error: error.clone(), until: later(now.monotonic, pause), in_a_row });
         }
         error
     }
