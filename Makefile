@@ -6,7 +6,7 @@
 test: setup redis
 	cargo test
 	$(MAKE) guards
-	SIMULATE_SECONDS=60 cargo test --release --test simulation every_seed -- --nocapture
+	SIMULATE_SEEDS=2000 cargo test --release --test simulation every_seed -- --nocapture
 
 lint:
 	cargo fmt --check

@@ -49,13 +49,9 @@ impl Visits {
         }
     }
 
-    pub(crate) fn least(&self) -> (u64, usize, usize) {
-        let cells = self
-            .0
-            .iter()
-            .enumerate()
-            .flat_map(|(fault, row)| row.iter().enumerate().map(move |(state, visits)| (*visits, fault, state)));
-        cells.min().unwrap_or_default()
+    /// How many cells were visited less than a hundred times.
+    pub(crate) fn rare(&self) -> usize {
+        self.0.iter().flatten().filter(|visits| **visits < 100).count()
     }
 
     pub(crate) fn table(&self) -> String {
@@ -109,6 +105,8 @@ pub(crate) struct RefreshToken {
     pub(crate) in_flight: Vec<usize>,
     /// Who was given what came of it, and when.
     pub(crate) answered: Vec<(usize, Duration)>,
+    /// The machine slept while it was with the server: leases ended meanwhile.
+    pub(crate) slept: bool,
     /// Its answer may be lost.
     pub(crate) lost: bool,
     pub(crate) redeemed: bool,
@@ -141,6 +139,8 @@ pub(crate) struct Books {
     pub(crate) refresh: BTreeMap<String, RefreshToken>,
     pub(crate) requests: Vec<Request>,
     pub(crate) issued: usize,
+    /// How often each process was started; what an earlier one still does is not done.
+    pub(crate) starts: BTreeMap<usize, usize>,
     pub(crate) visits: Visits,
     /// The first promise that was broken.
     pub(crate) violation: Option<String>,
@@ -152,6 +152,10 @@ impl Books {
         if self.violation.is_none() {
             self.violation = Some(format!("{promise}: {how}"));
         }
+    }
+
+    pub(crate) fn is_alive(&self, process: usize, start: usize) -> bool {
+        self.starts.get(&process).copied().unwrap_or_default() == start
     }
 
     pub(crate) fn view(&mut self, process: usize, tenant: usize) -> &mut View {

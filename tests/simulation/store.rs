@@ -19,6 +19,7 @@ use crate::server::World;
 pub(crate) struct SimStore {
     world: World,
     process: usize,
+    start: usize,
     entries: Entries,
 }
 
@@ -39,8 +40,8 @@ impl Entry {
 }
 
 impl SimStore {
-    pub(crate) fn new(world: &World, process: usize, entries: &Entries) -> Self {
-        Self { world: world.clone(), process, entries: entries.clone() }
+    pub(crate) fn new(world: &World, (process, start): (usize, usize), entries: &Entries) -> Self {
+        Self { world: world.clone(), process, start, entries: entries.clone() }
     }
 
     async fn play<T>(
@@ -49,6 +50,9 @@ impl SimStore {
         work: impl FnOnce(&mut BTreeMap<StoreKey, Entry>) -> T,
     ) -> Result<T, StoreError> {
         sleep(Duration::from_millis(1)).await;
+        if !self.world.books.lock().unwrap().is_alive(self.process, self.start) {
+            return pending().await;
+        }
         let weather = self.world.weather.lock().unwrap().store;
         let now = self.world.clock.passed();
         let met = |what| self.world.books.lock().unwrap().met(what, self.process, 0, now);

@@ -130,7 +130,7 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
-    /// Another clock, for tests. Default: [`SystemClock`].
+    /// Another clock, for tests. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
