@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[cfg(feature = "dpop")]
 use crate::dpop::Prover;
 use crate::endpoint::Direct;
-use crate::engine::Table;
+use crate::engine::{EndpointLimits, Table};
 use crate::request::RequestPolicy;
 use crate::response::{HeldResponses, RejectionPolicy};
 use crate::store::StoreAccess;
@@ -13,6 +13,7 @@ use crate::store::StoreAccess;
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
     pub(crate) table: Arc<Table>,
+    pub(crate) limits: Arc<EndpointLimits>,
     pub(crate) requests: RequestPolicy,
     pub(crate) rejection: RejectionPolicy,
     pub(crate) held: HeldResponses,
