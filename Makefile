@@ -33,6 +33,11 @@ features:
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --all-features -- -D warnings
 
+# The oldest dependencies that Cargo.toml allows; needs a nightly toolchain, and says so where there is none.
+.PHONY: minimal-versions
+minimal-versions:
+	.ci/minimal-versions
+
 # Everything that must hold before a change is merged.
 ci:
 	.ci/run

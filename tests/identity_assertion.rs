@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tower::{ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthHandle, AuthLayer, BoxError, ClientAuth, IdentityAssertion, TokenErrorKind, TokenExchange,
+    AuthConfig, AuthHandle, AuthLayer, ClientAuth, IdentityAssertion, TokenErrorKind, TokenExchange,
 };
 
 /// The identity provider, the API's authorization server, and a handle to the tokens of the latter.
@@ -30,7 +30,7 @@ fn world(exchange: TokenExchange) -> (AuthServer, AuthServer, AuthHandle) {
     let http = service_fn(move |request: Request<Full<Bytes>>| {
         let server = if request.uri().host() == Some("idp.example.com") { &servers.0 } else { &servers.1 };
         let server = server.clone();
-        async move { server.oneshot(request).await.map_err(BoxError::from) }
+        async move { server.oneshot(request).await }
     });
     (idp, auth, AuthLayer::builder(cfg).http_client(http).build().unwrap().handle())
 }

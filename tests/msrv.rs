@@ -22,6 +22,33 @@ fn no_dependency_asks_for_a_newer_compiler() {
     assert!(too_new.is_empty(), "{too_new:#?}");
 }
 
+/// Behaviour 170. Older ones were seen not to compile; all of them at once are compiled by `make minimal-versions`.
+#[test]
+fn no_dependency_may_be_older_than_what_compiles() {
+    let needed = [
+        ("http", "1.4.1"),
+        ("http-body", "1.1"),
+        ("hyper", "1.8"),
+        ("percent-encoding", "2.3.1"),
+        ("rustls", "0.23.27"),
+        ("serde", "1.0.228"),
+        ("serde_json", "1.0.145"),
+        ("sha2", "0.10.7"),
+        ("tokio", "1.51"),
+        ("zeroize", "1.8.2"),
+    ];
+    let metadata = metadata();
+    let root = text(&metadata["resolve"]["root"]);
+    let package = list(&metadata["packages"]).iter().find(|package| text(&package["id"]) == root).unwrap();
+    for (name, least) in needed {
+        let of_the_library = |dep: &&Value| text(&dep["name"]) == name && dep["kind"].is_null();
+        for dep in list(&package["dependencies"]).iter().filter(of_the_library) {
+            let stated = version(&Value::from(text(&dep["req"]).trim_start_matches('^'))).unwrap();
+            assert!(stated >= version(&Value::from(least)).unwrap(), "{name} {}", dep["req"]);
+        }
+    }
+}
+
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--all-features", "--filter-platform=host-tuple"])

@@ -20,11 +20,11 @@ use crate::endpoint::{
     AuthorizationCode, ClientAuth, Credentials, Direct, Directory, EndpointSettings, Grant, IdentityAssertion,
     OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
-use crate::engine::{EnginePolicy, Table};
+use crate::engine::{EndpointLimits, EnginePolicy, Table};
 use crate::request::{Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, TenantPolicy};
 #[cfg(feature = "dpop")]
 use crate::request::{Origin, ProofOrigin};
-use crate::response::RejectionPolicy;
+use crate::response::{HeldResponses, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
 use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
@@ -408,6 +408,10 @@ impl<E> AuthConfig<E> {
         self.engine.clone()
     }
 
+    pub(crate) fn endpoint_limits(&self) -> Arc<EndpointLimits> {
+        Arc::new(EndpointLimits::new(self.engine_policy(), self.clock()))
+    }
+
     pub(crate) fn fixed_token_tenant(&self) -> Option<&TenantId> {
         self.tenant.as_ref()?.fixed_token_tenant()
     }
@@ -415,11 +419,13 @@ impl<E> AuthConfig<E> {
     pub(crate) fn into_setup(
         self,
         table: Arc<Table>,
+        limits: Arc<EndpointLimits>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Setup {
         Setup {
             table,
+            limits,
             #[cfg(feature = "dpop")]
             prover: self.binding.as_ref().map(|binding| Prover::new(binding.key.clone())),
             requests: RequestPolicy {
@@ -432,6 +438,7 @@ impl<E> AuthConfig<E> {
                 proof_origin: self.binding.map(|binding| ProofOrigin { assumed: binding.assumed }),
             },
             rejection: self.rejection,
+            held: HeldResponses::default(),
             endpoint,
             store,
         }

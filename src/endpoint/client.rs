@@ -17,7 +17,7 @@ use super::tls::{self, ExtraRoots};
 use crate::types::{BoxError, ConfigError, Secret, TokenError, TokenErrorKind};
 
 /// What the built-in client can be told.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct BuiltInClientSettings {
     /// A URL, which may hold a user and a password. `None`: as the environment says (`HTTPS_PROXY`), or none for this machine.
     pub(crate) proxy: Option<Secret<String>>,
@@ -45,7 +45,7 @@ impl BuiltInClientSettings {
     pub(crate) fn build(&self, is_local: bool) -> Result<BuiltInClient, ConfigError> {
         let proxy = match &self.proxy {
             // The errors below quote what they were given; a proxy's URL may hold a password.
-            Some(proxy) => Proxy::Configured(reqwest::Proxy::all(proxy.expose()).map_err(|_| {
+            Some(proxy) => Proxy::Configured(reqwest::Proxy::all(proxy.expose()).map(Box::new).map_err(|_| {
                 ConfigError::new(
                     "the proxy is not a URL",
                     "write it as http://host:port or http://user:password@host:port",
@@ -58,12 +58,6 @@ impl BuiltInClientSettings {
         let roots = ExtraRoots::from_pem(&self.ca_pem)?;
         let plan = Plan { proxy, roots, connect_timeout, clients: Mutex::default() };
         Ok(BuiltInClient { plan: Arc::new(plan), ready: None })
-    }
-}
-
-impl Default for BuiltInClientSettings {
-    fn default() -> Self {
-        Self { proxy: None, ca_pem: Vec::new(), connect_timeout: None }
     }
 }
 
@@ -101,7 +95,7 @@ struct Plan {
 }
 
 enum Proxy {
-    Configured(reqwest::Proxy),
+    Configured(Box<reqwest::Proxy>),
     FromEnvironment,
     Off,
 }
@@ -159,7 +153,7 @@ impl Plan {
             .connect_timeout(self.connect_timeout)
             .tls_backend_preconfigured(tls::client_config(&self.roots).map_err(|_| cannot_be_made())?);
         let builder = match &self.proxy {
-            Proxy::Configured(proxy) => builder.proxy(proxy.clone()),
+            Proxy::Configured(proxy) => builder.proxy(reqwest::Proxy::clone(proxy)),
             Proxy::FromEnvironment => builder,
             Proxy::Off => builder.no_proxy(),
         };

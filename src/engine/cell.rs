@@ -28,8 +28,8 @@ use super::rejection_limiter::RejectionLimiter;
 use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
-    Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest, RefreshFate,
-    RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
+    Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
+    RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -81,7 +81,10 @@ struct State {
     last_start: Option<Instant>,
     known_invalid: bool,
     refresh_token: RefreshTokenState,
-    token_requests: u64,
+    /// How many refreshes began.
+    refreshes: u32,
+    /// Of those that have ended, how many were not held back by the bounds of the token endpoint.
+    token_requests: u32,
     trouble: Option<Box<Trouble>>,
 }
 
@@ -102,7 +105,7 @@ struct Trouble {
 /// Which refresh: its number, and the family of refresh tokens that it continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefreshId {
-    number: u64,
+    number: u32,
     family: Family,
 }
 
@@ -111,6 +114,8 @@ struct Refresh {
     started: Instant,
     waiters: Waiters,
     sender: ResultSender,
+    /// It is not held back.
+    sent: Arc<std::sync::atomic::AtomicBool>,
     /// Started by a rejection: its end arms the rejection limiter.
     after_rejection: bool,
     /// The refresh token that it went out with.
@@ -218,6 +223,7 @@ impl Cell {
                 last_start: None,
                 known_invalid: false,
                 refresh_token: RefreshTokenState::new(refresh_token),
+                refreshes: 0,
                 token_requests: 0,
                 trouble: None,
             }),
@@ -412,6 +418,9 @@ impl Cell {
             return self.finish_superseded(state, id, end);
         };
         state.known_invalid = false;
+        if !matches!(&end, TaskEnd::Finished(Err(failed)) if failed.error.is_held_back()) {
+            state.token_requests = state.token_requests.saturating_add(1);
+        }
         let mut runtime_ended = false;
         let result = match end {
             TaskEnd::Finished(Ok(granted)) => {
@@ -607,7 +616,7 @@ impl Cell {
         let state = self.lock();
         CellStats {
             current: self.current.load_full(),
-            token_requests: state.token_requests,
+            token_requests: state.token_requests(),
             failures: state.trouble.as_ref().map_or(0, |trouble| trouble.failures),
             suppressed: state.trouble.as_ref().map_or(0, |trouble| trouble.suppressed),
             last_error: state.trouble.as_ref().and_then(|trouble| trouble.last_error.clone()),
@@ -624,7 +633,7 @@ impl Cell {
         let state = self.lock();
         let (failures, suppressed) =
             state.trouble.as_ref().map_or((0, 0), |trouble| (trouble.failures, trouble.suppressed));
-        (state.token_requests, failures, suppressed)
+        (state.token_requests(), failures, suppressed)
     }
 
     /// Notes for the eviction when the cell was used. Writes only when that is news.
@@ -761,14 +770,19 @@ impl Cell {
             refresh_answer_lost: state.refresh_token.maybe_spent(),
             refresh_number: held.map_or(0, |held| held.number),
             refresh_owner: held.map_or(RefreshOwner::Cell, |held| held.owner),
+            asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
             previous_from_store: previous.as_ref().is_some_and(|former| former.from_store),
             previous: previous.map(|former| former.token.clone()),
             ..env.request(&self.partition.whole())
         };
-        let id = RefreshId { number: state.token_requests.saturating_add(1), family: state.refresh_token.family() };
+        let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
         let complete = {
             let (cell, env) = (self.clone(), env.clone());
-            move |end, asked| cell.finish(&env, id, end, asked)
+            move |end, asked| {
+                cell.finish(&env, id, end, asked);
+                drop(cell);
+                env.coarse_clock.refresh_ended();
+            }
         };
         let (sender, waiters) = refresh::channel(runtime.id());
         let waiter = waiters.join();
@@ -777,13 +791,14 @@ impl Cell {
             started: now.monotonic,
             waiters,
             sender,
+            sent: request.sent.clone(),
             after_rejection,
             carries: carried.map(HeldRefreshToken::digest),
             grace: None,
             watched: Vec::new(),
         };
         after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, Box::new(complete)));
-        state.token_requests = id.number;
+        state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
         state.refresh = Some(Box::new(refresh));
         Ok(waiter)
@@ -858,6 +873,16 @@ impl State {
         self.trouble.as_ref()?.failure.as_ref()
     }
 
+    /// The one under way among them once it is certain that it is sent.
+    fn token_requests(&self) -> u64 {
+        let sent = self.refresh.as_ref().is_some_and(|refresh| refresh.sent.load(Ordering::Relaxed));
+        u64::from(self.token_requests.saturating_add(u32::from(sent)))
+    }
+
+    fn last_timed_out(&self) -> bool {
+        self.failure().is_some_and(|failure| failure.error.kind() == TokenErrorKind::Timeout)
+    }
+
     fn is_watching(&self, now: Instant) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
@@ -869,6 +894,9 @@ impl State {
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
     fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
+        if failed.error.is_held_back() {
+            return self.hold_back(env, failed.error, now);
+        }
         let in_a_row = self.failures_in_a_row();
         let pause = env.policy.pause_after(&failed.error, in_a_row, env.draw());
         self.refused_for(failed, pause, now)
@@ -902,6 +930,19 @@ impl State {
         error
     }
 
+    /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
+    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
+        let error = Arc::new(error);
+        let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
+        let pause = env.policy.pause_after(&error, 0, 0.0);
+        let trouble = self.trouble();
+        trouble.last_error = Some(error.clone());
+        if let Some(pause) = pause {
+            trouble.failure = Some(Failure { error: error.clone(), until: later(now.monotonic, pause), in_a_row });
+        }
+        error
+    }
+
     fn failures_in_a_row(&self) -> u32 {
         self.failure().map_or(0, |failure| failure.in_a_row)
     }
@@ -916,6 +957,7 @@ impl State {
     fn supersede_refresh(&mut self, env: &Env, now: Option<&Now>) -> Option<Box<Refresh>> {
         self.known_invalid = false;
         let mut refresh = self.refresh.take()?;
+        self.token_requests = self.token_requests.saturating_add(1);
         let Some(carries) = refresh.carries.filter(|carries| self.refresh_token.is_held(carries)) else {
             return Some(refresh);
         };

@@ -7,7 +7,7 @@
 //! a second however many cells there are, and an engine that nobody uses has no timer.
 
 use std::sync::atomic::Ordering;
-use std::sync::{OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::os_clock::{LastLook, OsClock};
@@ -28,6 +28,9 @@ pub(crate) trait OnTimer: Send + Sync {
 
     /// The clock has stopped: whoever relies on it must look.
     fn stopped(&self);
+
+    /// A refresh has ended, and its cell is in nobody's hands on account of it.
+    fn refresh_ended(self: Arc<Self>);
 }
 
 pub(crate) struct CoarseClock {
@@ -63,6 +66,13 @@ impl CoarseClock {
     /// Whose timer it is; said once.
     pub(crate) fn tells(&self, on_timer: Weak<dyn OnTimer>) {
         let _ = self.on_timer.set(on_timer);
+    }
+
+    /// Tells whoever is told of the timer that a refresh has ended.
+    pub(crate) fn refresh_ended(&self) {
+        if let Some(cells) = self.on_timer.get().and_then(Weak::upgrade) {
+            cells.refresh_ended();
+        }
     }
 
     /// Whether `moment` (of [`millis`]) is still ahead, as far as is known without a clock. Coarse time is at most

@@ -32,6 +32,10 @@ pub(crate) struct EnginePolicy {
     pub(crate) wait_out_pause: Duration,
     /// How many requests may wait for a token while there is none.
     pub(crate) max_waiters: Option<usize>,
+    /// How many token requests there may be at a time for each token endpoint.
+    pub(crate) max_concurrent_token_requests: usize,
+    /// How long one of them waits for its turn.
+    pub(crate) permit_timeout: Duration,
     /// How many cells there may be beside the main one.
     pub(crate) max_partitions: usize,
     /// For how long one of them is kept that nobody uses.
@@ -50,6 +54,8 @@ impl Default for EnginePolicy {
             // The pauses after the first and second failure in a row, which most failures that pass are.
             wait_out_pause: Duration::from_secs(1),
             max_waiters: None,
+            max_concurrent_token_requests: 64,
+            permit_timeout: Duration::from_secs(10),
             max_partitions: 1024,
             partition_idle: Duration::from_secs(3600),
         }
@@ -67,10 +73,18 @@ impl EnginePolicy {
         if self.max_partitions == 0 || self.max_waiters == Some(0) {
             return Err(ConfigError::new("no partition or no waiter is allowed", "1024 partitions are the default"));
         }
+        if self.max_concurrent_token_requests == 0 {
+            return Err(ConfigError::new("no token request is allowed", "64 at a time are the default"));
+        }
         if self.partition_idle < MAX_AGE {
             return Err(ConfigError::new("partitions are idle after less than a second", "an hour is the default"));
         }
         Ok(())
+    }
+
+    /// After so long a refresh has ended, or it is on a runtime that nobody drives.
+    pub(crate) fn longest_refresh(&self) -> Duration {
+        self.refresh_deadline.saturating_add(MIN_INTERVAL)
     }
 
     /// For how long a failure is remembered; `None`: not at all, since it is no word of the authorization server.

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 /// be of an older generation: the new one may be revoked before anybody could use it.) A mistaken run still costs a token
 /// request, so runs are paid from a bucket of two, refilled one every 15 s.
 ///
-/// Together at most 13 token requests a minute with the very first, and one more for each genuine revocation.
+/// Together at most 13 token requests a minute with the very first, and one more for each genuine revocation. That is for one
+/// partition; over all of them the permits of the [endpoint](super::endpoint_limits) are the bound.
 #[derive(Debug, Default)]
 pub(crate) struct RejectionLimiter {
     limits: Limits,

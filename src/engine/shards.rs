@@ -1,7 +1,7 @@
 //! `Shards`: all cells but the default one, bounded.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub(crate) struct Shards {
     /// In milliseconds.
     idle: u64,
     count: AtomicUsize,
-    evicted_totals: EvictedTotals,
+    /// Which shard is trimmed next.
+    trimmed: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -36,14 +37,16 @@ struct Shard {
     cursor: usize,
     /// How many cells were made here; wraps.
     insertions: u32,
+    evicted_totals: EvictedTotals,
 }
 
-/// The figures of the cells that went, so that sums over all cells never fall.
-#[derive(Default)]
+/// The figures of the cells that went, so that sums over all cells never fall. Each shard has its own, under its lock: who
+/// looks finds a cell either there or here.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EvictedTotals {
-    pub(crate) token_requests: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) suppressed: AtomicU64,
+    pub(crate) token_requests: u64,
+    pub(crate) failures: u64,
+    pub(crate) suppressed: u64,
 }
 
 /// So many that of a million cells a table that grows, for which it must look at each, stops the others for half a
@@ -58,6 +61,8 @@ const CANDIDATES: usize = 16;
 const MOST_DROPPED: usize = 2;
 /// How many buckets of a table it passes for that at most: a table is never that empty for long.
 const BUCKETS: usize = 16 * CANDIDATES;
+/// In how many ticks the cursor goes round where there are too many cells.
+const TICKS_OVER_BOUND: usize = 4;
 /// How many buckets of each shard the cursor passes in a second: a million cells in some minutes, for a thousandth of a core.
 const BUCKETS_PER_TICK: usize = 16;
 
@@ -70,7 +75,7 @@ impl Shards {
             max,
             idle: millis(idle),
             count: AtomicUsize::new(0),
-            evicted_totals: EvictedTotals::default(),
+            trimmed: AtomicUsize::new(0),
         }
     }
 
@@ -88,7 +93,7 @@ impl Shards {
         shard.insertions = shard.insertions.wrapping_add(1);
         cell.touch(shard.stamp(time));
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.evict_some(&mut shard, CANDIDATES, BUCKETS, time);
+        self.evict_some(&mut shard, Pass::NEW_CELL, time);
         shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
         cell
     }
@@ -98,24 +103,39 @@ impl Shards {
         self.found(self.hasher.hash_one(partition), partition, time)
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Cell>> {
+    /// All cells, and the figures of those that are gone.
+    pub(crate) fn all(&self) -> (Vec<Arc<Cell>>, EvictedTotals) {
         let mut all = Vec::with_capacity(self.count.load(Ordering::Relaxed));
+        let mut evicted_totals = EvictedTotals::default();
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             all.extend(shard.table.iter().cloned());
+            evicted_totals.add(shard.evicted_totals);
         }
-        all
+        (all, evicted_totals)
     }
 
-    pub(crate) fn evicted_totals(&self) -> &EvictedTotals {
-        &self.evicted_totals
+    /// Whether there are more cells than there should be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.max
+    }
+
+    /// A cell may have become one that can go: over the bound, lets two go. So a crowd of cells that had to stay while
+    /// their tokens were asked for shrinks as fast as their requests end.
+    pub(crate) fn trim(&self, time: u64) {
+        if self.is_over()
+            && let Some(shard) = self.shards.get(self.trimmed.fetch_add(1, Ordering::Relaxed) % self.shards.len())
+        {
+            self.evict_some(&mut shard.write().unwrap_or_else(PoisonError::into_inner), Pass::NEW_CELL, time);
+        }
     }
 
     /// Lets some of the cells go that have been idle for too long. To be called now and then.
     pub(crate) fn sweep(&self, time: u64) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            self.evict_some(&mut shard, BUCKETS_PER_TICK, BUCKETS_PER_TICK, time);
+            let pass = if self.is_over() { Pass::all_in_some_ticks(&shard) } else { Pass::TICK };
+            self.evict_some(&mut shard, pass, time);
             shard.shrink(&self.hasher);
         }
     }
@@ -132,24 +152,34 @@ impl Shards {
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 
-    fn evict_some(&self, shard: &mut Shard, candidates: usize, buckets: usize, time: u64) {
+    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64) {
         let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
         let idle_since = stamp(time.saturating_sub(self.idle), 0);
-        for cell in shard.evict_some(Eviction { candidates, buckets, over, idle_since }) {
+        for cell in shard.evict_some(pass, over, idle_since) {
             self.count.fetch_sub(1, Ordering::Relaxed);
-            self.evicted_totals.count(&cell);
+            shard.evicted_totals.count(&cell);
         }
     }
 }
 
 /// How far the cursor goes, and what it takes.
-struct Eviction {
+#[derive(Clone, Copy)]
+struct Pass {
     candidates: usize,
     buckets: usize,
-    /// How many cells there are too many.
-    over: usize,
-    /// Cells last used before this stamp have been idle for too long.
-    idle_since: u64,
+    /// How many it drops that are not idle, if there are too many.
+    most_dropped: usize,
+}
+
+impl Pass {
+    const NEW_CELL: Self = Self { candidates: CANDIDATES, buckets: BUCKETS, most_dropped: MOST_DROPPED };
+    const TICK: Self = Self { candidates: BUCKETS_PER_TICK, buckets: BUCKETS_PER_TICK, most_dropped: MOST_DROPPED };
+
+    /// Over the bound.
+    fn all_in_some_ticks(shard: &Shard) -> Self {
+        let buckets = (shard.table.num_buckets() / TICKS_OVER_BOUND).max(BUCKETS_PER_TICK);
+        Self { candidates: buckets, buckets, most_dropped: buckets }
+    }
 }
 
 impl Shard {
@@ -161,10 +191,11 @@ impl Shard {
         stamp(time, self.insertions)
     }
 
-    fn evict_some(&mut self, evict_some: Eviction) -> Vec<Arc<Cell>> {
+    /// `over`: how many cells there are too many. Those last used before `idle_since` have been idle for too long.
+    fn evict_some(&mut self, pass: Pass, over: usize, idle_since: u64) -> Vec<Arc<Cell>> {
         let mut unused = Vec::with_capacity(CANDIDATES);
         let mut candidates = 0;
-        for _ in 0..self.table.num_buckets().min(evict_some.buckets) {
+        for _ in 0..self.table.num_buckets().min(pass.buckets) {
             self.cursor = (self.cursor + 1) % self.table.num_buckets();
             let Some(cell) = self.table.get_bucket(self.cursor) else { continue };
             // The table's is the only reference, and nobody gets another while this shard is locked.
@@ -172,13 +203,13 @@ impl Shard {
                 unused.push((cell.last_used(), self.cursor));
             }
             candidates += 1;
-            if candidates == evict_some.candidates {
+            if candidates == pass.candidates {
                 break;
             }
         }
         unused.sort_unstable();
-        let idle = unused.partition_point(|(used, _)| *used < evict_some.idle_since);
-        unused.truncate(idle.max(evict_some.over.min(MOST_DROPPED)));
+        let idle = unused.partition_point(|(used, _)| *used < idle_since);
+        unused.truncate(idle.max(over.min(pass.most_dropped)));
         let buckets = unused.into_iter().map(|(_, place)| place);
         buckets.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0)).collect()
     }
@@ -197,11 +228,15 @@ fn stamp(time: u64, insertions: u32) -> u64 {
 }
 
 impl EvictedTotals {
-    fn count(&self, cell: &Cell) {
+    fn count(&mut self, cell: &Cell) {
         let (token_requests, failures, suppressed) = cell.counts();
-        self.token_requests.fetch_add(token_requests, Ordering::Relaxed);
-        self.failures.fetch_add(failures, Ordering::Relaxed);
-        self.suppressed.fetch_add(suppressed, Ordering::Relaxed);
+        self.add(Self { token_requests, failures, suppressed });
+    }
+
+    fn add(&mut self, more: Self) {
+        self.token_requests = self.token_requests.saturating_add(more.token_requests);
+        self.failures = self.failures.saturating_add(more.failures);
+        self.suppressed = self.suppressed.saturating_add(more.suppressed);
     }
 }
 
@@ -236,7 +271,7 @@ mod tests {
                 assert!(cells.count.load(Ordering::Relaxed) <= max.max(2));
             }
             assert_eq!(busy.upgrade().is_some(), max > 1);
-            assert_eq!(cells.all().len(), cells.count.load(Ordering::Relaxed));
+            assert_eq!(cells.all().0.len(), cells.count.load(Ordering::Relaxed));
             let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
             assert!(buckets <= 4 * max.max(64), "{buckets} buckets for {max} cells");
         }
@@ -260,7 +295,7 @@ mod tests {
     fn a_cell_in_use_is_not_dropped_and_the_table_grows_meanwhile_only() {
         let cells = Shards::new(100, HOUR);
         let held: Vec<_> = (0..500).map(|n| cells.cell(partition(n), 0)).collect();
-        assert_eq!(cells.all().len(), 500);
+        assert_eq!(cells.all().0.len(), 500);
         for (n, held) in held.iter().enumerate() {
             assert!(Arc::ptr_eq(held, &cells.cell(partition(n), 0)));
         }
@@ -268,7 +303,7 @@ mod tests {
         for n in 500..2000 {
             cells.cell(partition(n), 0);
         }
-        assert_eq!(cells.all().len(), 100);
+        assert_eq!(cells.all().0.len(), 100);
     }
 
     #[test]
@@ -298,17 +333,17 @@ mod tests {
         for second in 0..100 {
             cells.sweep(hour - 100_000 + second * 1000);
         }
-        assert_eq!(cells.all().len(), 50_000, "not yet");
+        assert_eq!(cells.all().0.len(), 50_000, "not yet");
         for second in 1..100 {
             cells.sweep(hour + second * 1000);
         }
-        assert_eq!(cells.all().len(), 1);
+        assert_eq!(cells.all().0.len(), 1);
         assert!(cells.existing(&partition(7), hour).is_some());
         let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
         assert!(buckets <= MOST_SHARDS * 2 * CELLS_A_SHARD, "{buckets} buckets");
         for _ in 0..100 {
             cells.sweep(3 * hour);
         }
-        assert!(cells.all().is_empty());
+        assert!(cells.all().0.is_empty());
     }
 }

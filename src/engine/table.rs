@@ -1,12 +1,14 @@
 //! `Table`: one configuration's cells, that of the default partition and all others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::cell::{Cell, Read};
-use super::coarse_clock::{CoarseClock, OnTimer};
+use super::coarse_clock::{CoarseClock, MAX_AGE, OnTimer};
 use super::current::Current;
 use super::env::Env;
 use super::key::Partition;
+use super::rt;
 use super::shards::{EvictedTotals, Shards};
 use crate::token::Token;
 use crate::types::{Secret, TokenError};
@@ -16,6 +18,8 @@ pub(crate) struct Table {
     env: Arc<Env>,
     default_cell: Arc<Cell>,
     others: Shards,
+    /// A task sees to it that there are no more cells than there should be.
+    sweeping: AtomicBool,
 }
 
 impl Table {
@@ -24,7 +28,7 @@ impl Table {
             env.coarse_clock.tells(table.clone());
             let default_cell = Arc::new(Cell::new(&Partition::default(), refresh_token));
             let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle);
-            Self { env: Arc::new(env), default_cell, others }
+            Self { env: Arc::new(env), default_cell, others, sweeping: AtomicBool::new(false) }
         })
     }
 
@@ -54,14 +58,14 @@ impl Table {
     }
 
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
-        let mut cells = self.others.all();
+        let mut cells = self.others.all().0;
         cells.push(self.default_cell.clone());
         cells
     }
 
-    /// The figures of the cells that were dropped.
-    pub(crate) fn evicted_totals(&self) -> &EvictedTotals {
-        self.others.evicted_totals()
+    /// All cells but the default one, and the figures of those that were dropped: no cell is in neither.
+    pub(crate) fn others_and_evicted_totals(&self) -> (Vec<Arc<Cell>>, EvictedTotals) {
+        self.others.all()
     }
 
     /// The token, waiting for it if need be.
@@ -96,6 +100,49 @@ impl OnTimer for Table {
 
     fn stopped(&self) {
         self.default_cell.set_check_clock();
+    }
+
+    fn refresh_ended(self: Arc<Self>) {
+        if !self.others.is_over() {
+            return;
+        }
+        self.others.trim(self.time());
+        // What is in somebody's hands now goes later, though nobody asks any more.
+        if self.others.is_over()
+            && let Some(runtime) = rt::Runtime::current()
+            && !self.sweeping.swap(true, Ordering::Relaxed)
+        {
+            let sweep = Sweep(Arc::downgrade(&self));
+            runtime.spawn(async move { sweep.run().await });
+        }
+    }
+}
+
+/// Sweeps for some seconds, until there are no more cells than there should be: not for ever, since cells with the only
+/// refresh token stay.
+struct Sweep(Weak<Table>);
+
+impl Sweep {
+    const SECONDS: usize = 8;
+
+    async fn run(self) {
+        for _ in 0..Self::SECONDS {
+            rt::sleep(MAX_AGE).await;
+            let Some(table) = self.0.upgrade() else { return };
+            table.others.sweep(table.time());
+            if !table.others.is_over() {
+                return;
+            }
+        }
+    }
+}
+
+/// Also where its runtime ends.
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        if let Some(table) = self.0.upgrade() {
+            table.sweeping.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -175,8 +222,9 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), table.env().policy.refresh_deadline.as_secs());
         assert!(table.all_cells().len() <= 1 + 1000);
         assert!(asked.lock().unwrap().values().all(|times| *times == 1));
-        let alive: u64 = table.all_cells().iter().map(|cell| cell.counts().0).sum();
-        assert_eq!(alive + table.evicted_totals().token_requests.load(std::sync::atomic::Ordering::Relaxed), 5_000);
+        let (cells, evicted_totals) = table.others_and_evicted_totals();
+        let alive: u64 = cells.iter().map(|cell| cell.counts().0).sum();
+        assert_eq!(alive + evicted_totals.token_requests, 5_000);
     }
 
     /// Behaviour 94.

@@ -4,7 +4,6 @@ mod stats;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 
@@ -140,6 +139,7 @@ impl AuthHandle {
         if self.is_narrowed() {
             self.existing_cell().iter().for_each(|cell| cell.invalidate());
         } else {
+            self.setup.limits.probe_now();
             self.setup.table.all_cells().iter().for_each(|cell| cell.invalidate());
         }
     }
@@ -197,7 +197,7 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`], whose credentials are the source's.
+    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`](crate::AuthLayer::with_source), whose credentials are the source's.
     pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
         let Some(endpoint) = &self.setup.endpoint else {
             return Err(ConfigError::new(
@@ -206,6 +206,7 @@ impl AuthHandle {
             ));
         };
         let same_client = endpoint.credentials().replace(client_auth)?;
+        self.setup.limits.credentials_replaced();
         self.setup.table.all_cells().iter().for_each(|cell| cell.new_epoch(self.setup.table.env(), same_client));
         Ok(())
     }
@@ -377,18 +378,16 @@ impl AuthHandle {
             return self.existing_cell().map_or_else(Stats::default, |cell| Stats::of(&cell, table.env()));
         }
         let mut stats = Stats::of(table.default_cell(), table.env());
-        let evicted_totals = table.evicted_totals();
-        stats.token_requests += evicted_totals.token_requests.load(Ordering::Relaxed);
-        stats.token_failures += evicted_totals.failures.load(Ordering::Relaxed);
-        stats.suppressed_refreshes += evicted_totals.suppressed.load(Ordering::Relaxed);
-        for cell in table.all_cells() {
-            if !Arc::ptr_eq(&cell, table.default_cell()) {
-                let other = cell.stats(table.env());
-                stats.partitions += 1;
-                stats.token_requests += other.token_requests;
-                stats.token_failures += other.failures;
-                stats.suppressed_refreshes += other.suppressed;
-            }
+        let (others, evicted_totals) = table.others_and_evicted_totals();
+        stats.token_requests += evicted_totals.token_requests;
+        stats.token_failures += evicted_totals.failures;
+        stats.suppressed_refreshes += evicted_totals.suppressed;
+        for cell in others {
+            let other = cell.stats(table.env());
+            stats.partitions += 1;
+            stats.token_requests += other.token_requests;
+            stats.token_failures += other.failures;
+            stats.suppressed_refreshes += other.suppressed;
         }
         stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats

@@ -13,11 +13,12 @@ use crate::types::TokenError;
 pub struct Stats {
     /// Partitions with a cell: one, plus one for each tenant or set of scopes with tokens of its own.
     pub partitions: usize,
-    /// Token requests made; with a store, those that it answered among them.
+    /// Token requests made; with a store, those that it answered among them. Not among them are those that the bounds of the
+    /// token endpoint held back ([`Overloaded`](crate::TokenErrorKind::Overloaded), an endpoint that is down).
     pub token_requests: u64,
     /// Token requests that brought no token.
     pub token_failures: u64,
-    /// Refreshes that the rejection limiter forbade.
+    /// Refreshes that the rejection limiter forbade; its bound, 13 a minute, is for each partition.
     pub suppressed_refreshes: u64,
     /// The generation of the current token; `None` if there is none.
     pub generation: Option<u64>,

@@ -15,6 +15,7 @@ use crate::config::AuthConfig;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::TokenEndpoint;
+use crate::engine::Limited;
 use crate::store::{StoreIdentity, StoreLayer, TokenStore};
 use crate::token::{DynTokenSource, TokenSource, erase};
 use crate::types::{BoxError, ConfigError};
@@ -216,12 +217,14 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
         St: StoreChoice,
     {
         let endpoint = TokenEndpoint::new(&self.cfg, client);
-        let source = self.store.around(self.token_layer.layer(endpoint.clone()), endpoint.identity());
+        let limits = self.cfg.endpoint_limits();
+        let limited = Limited::new(self.token_layer.layer(endpoint.clone()), limits.clone());
+        let source = self.store.around(limited, endpoint.identity());
         let source = endpoint.in_directory(source);
         // Wherever it is: a store in one of the token layers is found too.
         let store = endpoint.store();
         let refresh_token = self.cfg.initial_refresh_token();
-        AuthLayer::assemble(self.cfg, source, refresh_token, Some(Arc::new(endpoint)), store)
+        AuthLayer::assemble(self.cfg, source, limits, refresh_token, Some(Arc::new(endpoint)), store)
     }
 }
 

@@ -11,7 +11,7 @@ use super::builder::AuthLayerBuilder;
 use super::service::Auth;
 use crate::config::{AuthConfig, External};
 use crate::endpoint::Direct;
-use crate::engine::{Env, Table};
+use crate::engine::{EndpointLimits, Env, Limited, Table};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
@@ -109,7 +109,8 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig<External>, source: impl TokenSource) -> Self {
-        Self::assemble(cfg, erase(source), None, None, None)
+        let limits = cfg.endpoint_limits();
+        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None, None)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -173,13 +174,14 @@ impl AuthLayer {
     pub(super) fn assemble<E>(
         cfg: AuthConfig<E>,
         source: Arc<dyn DynTokenSource>,
+        limits: Arc<EndpointLimits>,
         refresh_token: Option<Secret<String>>,
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
         let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned());
         let table = Table::new(env, refresh_token);
-        let setup = cfg.into_setup(table, endpoint, store);
+        let setup = cfg.into_setup(table, limits, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }
     }
 }

@@ -12,7 +12,7 @@ use super::prove::Prove;
 use super::shared::{BodySupport, Shared, SharedHandle};
 use crate::engine::{Cell, Current, Partition, Read};
 use crate::request::{HttpRequest, HttpResponse, Own, Prepared, Registry, Resending};
-use crate::response::trailer_watch_of;
+use crate::response::{discard_of, trailer_watch_of};
 use crate::setup::Setup;
 use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 
@@ -168,6 +168,7 @@ where
         self.start(request, |registry| BodySupport {
             vtable: registry.vtable_of::<B>(),
             watch: trailer_watch_of::<RB>(),
+            discard: discard_of::<RB>(),
         })
     }
 }
@@ -187,7 +188,7 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, |registry| BodySupport { vtable: registry.vtable_of(), watch: None })
+        self.start(request, |registry| BodySupport { vtable: registry.vtable_of(), watch: None, discard: None })
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::header_cache::HeaderCache;
 use super::prove::Prove;
-use crate::engine::Cell;
-use crate::request::{HttpRequest, HttpResponse, Registry};
-use crate::response::{TrailerWatch, Verdict, judge};
+use crate::engine::{Cell, Env};
+use crate::request::{HttpRequest, HttpResponse, Registry, is_known_by_name};
+use crate::response::{Discard, TrailerWatch, Verdict, ends_in_headers, judge};
 use crate::setup::Setup;
 use crate::types::{Error, TokenError, events};
 
@@ -47,7 +47,11 @@ impl<S> Shared<S> {
     /// Says once that requests with bodies of this type are never sent twice.
     pub(crate) fn warn_of_body(&self, name: &'static str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            events::body_not_replayable(name);
+            if is_known_by_name(name) {
+                events::body_of_another_version(name)
+            } else {
+                events::body_not_replayable(name)
+            }
         }
     }
 
@@ -65,18 +69,31 @@ impl<S> Shared<S> {
         })
     }
 
-    /// A gRPC call may reject its token in its trailers: too late to send it again, but the next call gets another token.
-    /// `None` where nobody is to watch for that.
-    #[inline]
-    pub(crate) fn watcher<T>(
+    /// Hands out a response that was `accepted`, or not, by its head. A gRPC call may yet reject its token in its trailers: too
+    /// late to send it again, but the next call gets another token. So it is accepted when they are there.
+    pub(crate) fn watched<T: HttpResponse>(
         &self,
+        response: T,
         watch: Option<TrailerWatch<T>>,
         cell: &Arc<Cell>,
         generation: u64,
-    ) -> Option<impl FnOnce(T) -> T + use<S, T>> {
-        let watch = watch.filter(|_| self.setup.rejection.grpc && self.setup.rejection.on_unauthorized)?;
-        let (env, cell) = (self.setup.table.env().clone(), cell.clone());
-        Some(move |response| watch(response, Box::new(move || drop(cell.reject(&env, generation, false)))))
+        accepted: impl FnOnce(&Env, &Cell) + Send + 'static,
+    ) -> T {
+        let env = self.setup.table.env();
+        let is_watching = self.setup.rejection.grpc && self.setup.rejection.on_unauthorized;
+        match watch.filter(|_| is_watching && !ends_in_headers(response.headers())) {
+            Some(watch) => {
+                let (env, cell) = (env.clone(), cell.clone());
+                let on_end = move |rejected| {
+                    if rejected { drop(cell.reject(&env, generation, false)) } else { accepted(&env, &cell) }
+                };
+                watch(response, Box::new(on_end))
+            }
+            None => {
+                accepted(env, cell);
+                response
+            }
+        }
     }
 }
 
@@ -88,6 +105,8 @@ pub(crate) struct BodySupport<R: HttpRequest, T> {
     pub(crate) vtable: R::ReplayVtable,
     /// How the response's trailers are watched; `None` where they cannot be.
     pub(crate) watch: Option<TrailerWatch<T>>,
+    /// How the response's body is read while it waits; `None` where it cannot be.
+    pub(crate) discard: Option<Discard<T>>,
 }
 
 impl<R: HttpRequest, T> Copy for BodySupport<R, T> {}

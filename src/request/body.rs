@@ -78,6 +78,20 @@ pub(crate) fn record_vtable<B: Body<Data = Bytes> + Unpin>(erase: fn(Recorded<B>
     ReplayVtable::Record { record: record::<B>, erase }
 }
 
+/// Whether a type that is not known has the name of one that is: it comes from another version of its crate, or the feature
+/// that makes it known is off.
+pub(crate) fn is_known_by_name(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "tonic::body::Body",
+        "axum_core::body::Body",
+        "reqwest::async_impl::body::Body",
+        "http_body_util::full::Full<bytes::bytes::Bytes>",
+        "http_body_util::combinators::box_body::BoxBody<bytes::bytes::Bytes,",
+        "http_body_util::combinators::box_body::UnsyncBoxBody<bytes::bytes::Bytes,",
+    ];
+    NAMES.iter().any(|known| name == *known || known.ends_with(',') && name.starts_with(known))
+}
+
 #[inline]
 fn same_type<A: Body + 'static, B: Body + 'static>(vtable: ReplayVtable<A>) -> Option<ReplayVtable<B>> {
     (&vtable as &dyn Any).downcast_ref::<ReplayVtable<B>>().copied()
@@ -116,6 +130,14 @@ pub(crate) enum BodyCopy<B: Body> {
 }
 
 impl<B: Body> BodyCopy<B> {
+    /// Whether [`rebuild`](BodyCopy::rebuild) gives a body by now.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            BodyCopy::Ready(_) | BodyCopy::Empty(_) => true,
+            BodyCopy::Tape(tape) => matches!(lock(tape).other_half, OtherHalf::Returned(_) | OtherHalf::Ended),
+        }
+    }
+
     /// `None` if the first sending still reads the body, or was not recorded to its end.
     pub(crate) fn rebuild(self) -> Option<B> {
         match self {
@@ -555,6 +577,21 @@ mod tests {
 
     fn bounds(hint: SizeHint) -> (u64, Option<u64>) {
         (hint.lower(), hint.upper())
+    }
+
+    /// The names are those that the compiler gives, as long as the types stay where they are.
+    #[test]
+    fn types_of_another_version_are_told_by_their_name() {
+        use std::any::type_name;
+        assert!(is_known_by_name(type_name::<BoxBody<Bytes, std::io::Error>>()));
+        assert!(is_known_by_name(type_name::<UnsyncBoxBody<Bytes, std::io::Error>>()));
+        #[cfg(feature = "tonic")]
+        assert!(is_known_by_name(type_name::<tonic::body::Body>()));
+        #[cfg(feature = "axum")]
+        assert!(is_known_by_name(type_name::<axum_core::body::Body>()));
+        #[cfg(feature = "reqwest")]
+        assert!(is_known_by_name(type_name::<reqwest::Body>()));
+        assert!(!is_known_by_name(type_name::<BoxBody<std::collections::VecDeque<u8>, std::io::Error>>()));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) mod sealed {
         /// Splits into what is sent and what is kept.
         fn record(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>);
         fn rebuild(copy: Self::ReplayCopy) -> Option<Self>;
+        /// Whether that can be done by now.
+        fn can_rebuild(copy: &Self::ReplayCopy) -> bool;
         /// Both: what is sent, and what is kept if it can be sent twice.
         #[cfg(feature = "dpop")]
         fn copy(self, vtable: Self::ReplayVtable, cap: usize) -> (Self, Option<Self::ReplayCopy>) {
@@ -70,6 +72,7 @@ pub(crate) mod sealed {
 
         fn status(&self) -> StatusCode;
         fn headers(&self) -> &HeaderMap;
+        fn headers_mut(&mut self) -> &mut HeaderMap;
         fn extensions(&self) -> &Extensions;
         fn extensions_mut(&mut self) -> &mut Extensions;
         fn into_body(self) -> Self::Body;
@@ -129,6 +132,10 @@ impl<B: Body> sealed::Request for http::Request<B> {
         copy.rebuild()
     }
 
+    fn can_rebuild(copy: &Self::ReplayCopy) -> bool {
+        copy.is_complete()
+    }
+
     fn is_body_unknown(vtable: &Self::ReplayVtable) -> bool {
         vtable.is_none()
     }
@@ -147,6 +154,10 @@ impl<B: Body> sealed::Response for http::Response<B> {
 
     fn headers(&self) -> &HeaderMap {
         self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
     }
 
     fn extensions(&self) -> &Extensions {
@@ -231,6 +242,10 @@ impl sealed::Request for reqwest::Request {
         Some(request)
     }
 
+    fn can_rebuild((_, body): &Self::ReplayCopy) -> bool {
+        body.as_ref().is_none_or(BodyCopy::is_complete)
+    }
+
     fn is_body_unknown(_: &Self::ReplayVtable) -> bool {
         false
     }
@@ -250,6 +265,10 @@ impl sealed::Response for reqwest::Response {
 
     fn headers(&self) -> &HeaderMap {
         self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
     }
 
     fn extensions(&self) -> &Extensions {

@@ -21,7 +21,7 @@ pub use message::{HttpRequest, HttpResponse};
 pub use origin::Foreign;
 pub use tenant::Tenant;
 
-pub(crate) use body::{Registry, ReplayVtable, clone_vtable, record_vtable};
+pub(crate) use body::{Registry, ReplayVtable, clone_vtable, is_known_by_name, record_vtable};
 pub(crate) use inject::{Injection, own_header_name};
 #[cfg(feature = "dpop")]
 pub(crate) use origin::Origin;

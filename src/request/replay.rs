@@ -79,6 +79,11 @@ pub(crate) fn record<B: Body>(
 }
 
 impl<B: Body> ReplayCopy<B> {
+    /// Whether [`rebuild`](ReplayCopy::rebuild) gives a request by now.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.body.is_complete()
+    }
+
     /// The request once more, as it was when it was copied. `None` if its body was too large to record, failed, or is
     /// still in the hands of the transport.
     pub(crate) fn rebuild(self) -> Option<Request<B>> {

@@ -15,6 +15,12 @@ pub(crate) fn trailers_only_status(headers: &HeaderMap) -> Option<u32> {
     headers.get(&GRPC_STATUS).map(|value| number(value.as_bytes()).unwrap_or(UNKNOWN))
 }
 
+/// Whether a gRPC call ended in its headers, so that no trailers say more about it.
+#[cold]
+pub(crate) fn ends_in_headers(headers: &HeaderMap) -> bool {
+    headers.contains_key(&GRPC_STATUS)
+}
+
 fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

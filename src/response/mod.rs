@@ -4,11 +4,14 @@ mod auth_challenge;
 mod challenge;
 mod drain;
 mod grpc;
+mod held;
 mod trailers;
 mod verdict;
 
 pub use auth_challenge::AuthChallenge;
 pub(crate) use drain::Drain;
+pub(crate) use grpc::ends_in_headers;
+pub(crate) use held::{Discard, HeldResponses, discard_of};
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
 #[cfg(feature = "dpop")]

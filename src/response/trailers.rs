@@ -5,26 +5,27 @@
 
 use http::Response;
 
-/// Makes a response call back when its trailers say `UNAUTHENTICATED`.
-pub(crate) type TrailerWatch<T> = fn(T, OnRejected) -> T;
+/// Makes a response call back when its trailers or its end are there.
+pub(crate) type TrailerWatch<T> = fn(T, OnEnd) -> T;
 
-pub(crate) type OnRejected = Box<dyn FnOnce() + Send>;
+/// Told whether the trailers say `UNAUTHENTICATED`. Never called where the caller drops the response before its end.
+pub(crate) type OnEnd = Box<dyn FnOnce(bool) + Send>;
 
 /// How responses with bodies of this type are watched; `None` if they cannot be.
 #[inline]
 pub(crate) fn trailer_watch_of<B: 'static>() -> Option<TrailerWatch<Response<B>>> {
     #[cfg(feature = "tonic")]
     if std::any::TypeId::of::<B>() == std::any::TypeId::of::<tonic::body::Body>() {
-        return Some(|response, on_rejected| response.map(|body| watch(body, on_rejected)));
+        return Some(|response, on_end| response.map(|body| watch(body, on_end)));
     }
     None
 }
 
 #[cfg(feature = "tonic")]
-fn watch<B: 'static>(mut body: B, on_rejected: OnRejected) -> B {
+fn watch<B: 'static>(mut body: B, on_end: OnEnd) -> B {
     if let Some(body) = (&mut body as &mut dyn std::any::Any).downcast_mut::<tonic::body::Body>() {
         let inner = std::mem::take(body);
-        *body = tonic::body::Body::new(watched::Watched { inner, on_rejected: Some(on_rejected) });
+        *body = tonic::body::Body::new(watched::Watched { inner, on_end: Some(on_end) });
     }
     body
 }
@@ -37,12 +38,12 @@ mod watched {
     use bytes::Bytes;
     use http_body::{Body, Frame, SizeHint};
 
-    use super::OnRejected;
+    use super::OnEnd;
     use crate::response::grpc;
 
     pub(super) struct Watched<B> {
         pub(super) inner: B,
-        pub(super) on_rejected: Option<OnRejected>,
+        pub(super) on_end: Option<OnEnd>,
     }
 
     impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
@@ -51,12 +52,15 @@ mod watched {
 
         fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
             let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-            if let Some(Ok(frame)) = &frame
-                && let Some(trailers) = frame.trailers_ref()
-                && grpc::trailers_only_status(trailers) == Some(grpc::UNAUTHENTICATED)
-                && let Some(on_rejected) = self.on_rejected.take()
+            let trailers = match &frame {
+                Some(Ok(frame)) => frame.trailers_ref().map(grpc::trailers_only_status),
+                Some(Err(_)) => None,
+                None => Some(None),
+            };
+            if let Some(status) = trailers
+                && let Some(on_end) = self.on_end.take()
             {
-                on_rejected();
+                on_end(status == Some(grpc::UNAUTHENTICATED));
             }
             Poll::Ready(frame)
         }
@@ -90,21 +94,22 @@ mod tests {
         let body = tonic::body::Body::new(StreamBody::new(futures_util::stream::iter(frames)));
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
-        let on_rejected = Box::new(move || {
-            counter.fetch_add(1, Ordering::Relaxed);
+        let on_end = Box::new(move |rejected| {
+            counter.fetch_add(if rejected { 1 } else { 100 }, Ordering::Relaxed);
         });
-        let response = trailer_watch_of().unwrap()(Response::new(body), on_rejected);
+        let response = trailer_watch_of().unwrap()(Response::new(body), on_end);
         let collected = response.into_body().collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], status);
         assert_eq!(collected.to_bytes(), "x");
         count.load(Ordering::Relaxed)
     }
 
+    /// Behaviour 145 (status 16 in trailers): what is accepted by its head counts when its trailers are there.
     #[tokio::test]
     async fn only_unauthenticated_counts_and_the_body_is_unchanged() {
         assert_eq!(calls("16").await, 1);
-        assert_eq!(calls("7").await, 0);
-        assert_eq!(calls("0").await, 0);
+        assert_eq!(calls("7").await, 100);
+        assert_eq!(calls("0").await, 100);
     }
 
     #[test]

@@ -5,16 +5,18 @@ use std::sync::Arc;
 #[cfg(feature = "dpop")]
 use crate::dpop::Prover;
 use crate::endpoint::Direct;
-use crate::engine::Table;
+use crate::engine::{EndpointLimits, Table};
 use crate::request::RequestPolicy;
-use crate::response::RejectionPolicy;
+use crate::response::{HeldResponses, RejectionPolicy};
 use crate::store::StoreAccess;
 
 /// A configuration at work: the engine and the policies of both halves.
 pub(crate) struct Setup {
     pub(crate) table: Arc<Table>,
+    pub(crate) limits: Arc<EndpointLimits>,
     pub(crate) requests: RequestPolicy,
     pub(crate) rejection: RejectionPolicy,
+    pub(crate) held: HeldResponses,
     /// Makes the proofs of requests, where tokens are bound to a key.
     #[cfg(feature = "dpop")]
     pub(crate) prover: Option<Prover>,

@@ -57,7 +57,8 @@ impl Failure {
         now: SystemTime,
         backoff: &Backoff,
     ) -> Option<Self> {
-        let kind = name(error.kind())?;
+        // What was not sent says nothing new.
+        let kind = name(error.kind()).filter(|_| !error.is_held_back())?;
         let of_credentials = !error.is_transient();
         if of_credentials && who.has_unknown_credentials {
             return None;

@@ -38,6 +38,7 @@ pub(super) struct LeaseGuard<St: TokenStore> {
 }
 
 /// What became of a record that was to be stored.
+#[expect(clippy::large_enum_variant, reason = "there is one for a token request, and it is taken apart at once")]
 pub(super) enum Settled {
     Stored,
     /// The store has a newer one, or one that is as new.

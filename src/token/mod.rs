@@ -19,4 +19,4 @@ pub(crate) use lifetime::{
     Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, YEAR, elapsed, jwt_exp, lifetime_of, useful_for,
 };
 pub(crate) use refresh_report::{Asked, RefreshReport};
-pub(crate) use source::{BoxFetch, DynTokenSource, RefreshContext, erase, fetch};
+pub(crate) use source::{Asker, BoxFetch, DynTokenSource, RefreshContext, erase, fetch};

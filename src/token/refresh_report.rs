@@ -39,6 +39,11 @@ impl RefreshReport {
         self.lock().told = true;
     }
 
+    /// What is sent is up to the source again, which may tell or not.
+    pub(crate) fn passed_on(&self) {
+        self.lock().told = false;
+    }
+
     /// This refresh token goes out now.
     pub(crate) fn sending(&self, refresh_token: &Secret<String>) {
         let mut reported = self.lock();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,8 +42,12 @@ pub struct TokenRequest {
     pub(crate) previous: Option<Token>,
     /// A store had that token.
     pub(crate) previous_from_store: bool,
+    /// What the bounds of the token endpoint must know of who asks.
+    pub(crate) asker: Asker,
     /// The token endpoint, where that is not the one of the configuration.
     pub(crate) endpoint: Option<Arc<str>>,
+    /// Set once it is certain that the request is not held back.
+    pub(crate) sent: Arc<AtomicBool>,
     /// The tenant's own authorization server, found in a directory: known to the endpoint only.
     pub(crate) authority: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: no engine asks.
@@ -110,6 +115,15 @@ impl Default for RefreshContext {
             may_send: None,
         }
     }
+}
+
+/// What a partition's past says about its token request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// The partition never had a token.
+    pub(crate) first: bool,
+    /// Its last request timed out.
+    pub(crate) slow: bool,
 }
 
 impl fmt::Debug for TokenRequest {

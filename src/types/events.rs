@@ -60,6 +60,15 @@ pub(crate) fn body_not_replayable(body: &'static str) {
     );
 }
 
+pub(crate) fn body_of_another_version(body: &'static str) {
+    tracing::warn!(
+        target: TARGET,
+        body,
+        "bodies of this type are sent once only: it comes from another version of its crate than the one known here, or this \
+         crate's feature for it is off; align them, or register the type with `replay_clone` or `replay_recorded`"
+    );
+}
+
 pub(crate) fn store_failed(call: &'static str, key: impl fmt::Display, kind: impl fmt::Debug) {
     tracing::warn!(target: TARGET, call, %key, ?kind, "the token store failed; tokens are fetched without it");
 }

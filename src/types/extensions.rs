@@ -297,6 +297,10 @@ pub struct AuthOutcome {
     pub suppressed: bool,
     /// The request could not be sent twice: its method, its body or the policy forbids it.
     pub not_replayable: bool,
+    /// The body of this response was read and dropped while the request waited for a token that did not come: it is empty,
+    /// and `Content-Length` and `Content-Encoding` are removed. So many were held that they would have filled their
+    /// connection.
+    pub body_discarded: bool,
 }
 
 /// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,

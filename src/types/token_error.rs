@@ -31,6 +31,7 @@ pub struct TokenError {
     detail: Option<Box<str>>,
     description: Option<Box<str>>,
     retry_after: Option<Duration>,
+    held_back: bool,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -71,7 +72,12 @@ pub enum TokenErrorKind {
     Redirected,
     /// The token had expired on arrival and the provider forbids using it: one of the clocks is wrong.
     ClockSkew,
-    /// Too many requests wait for a token already.
+    /// Too many requests wait for a token already
+    /// ([`max_waiters`](crate::AuthConfigBuilder::max_waiters)); the token request did not get its turn within
+    /// [`token_timeout`](crate::AuthConfigBuilder::token_timeout), since too many others are under way
+    /// ([`max_concurrent_token_requests`](crate::AuthConfigBuilder::max_concurrent_token_requests)); or too many tenants
+    /// that never had a token were refused one ([`max_partitions`](crate::AuthConfigBuilder::max_partitions)). Nothing was
+    /// sent.
     Overloaded,
     /// The request was made outside a tokio runtime, where no token can be fetched.
     NoRuntime,
@@ -125,7 +131,7 @@ impl TokenErrorKind {
             Self::ClockSkew => {
                 "the token had expired when it arrived; check the clocks of this machine and of the authorization server"
             }
-            Self::Overloaded => "too many requests wait for a token already; try again later",
+            Self::Overloaded => "too many requests or tenants want a token now; try again later",
             Self::NoRuntime => "no tokio runtime is running here; call the service inside one",
             Self::Aborted => "the token request ended without a result: its source panicked or its runtime shut down",
             Self::CredentialsUnavailable => {
@@ -225,13 +231,42 @@ impl TokenError {
     }
 
     pub(crate) fn new(kind: TokenErrorKind) -> Self {
-        Self { kind, status: None, code: None, detail: None, description: None, retry_after: None, cause: None }
+        Self {
+            kind,
+            status: None,
+            code: None,
+            detail: None,
+            description: None,
+            retry_after: None,
+            held_back: false,
+            cause: None,
+        }
     }
 
     /// The same failure, of another class by what is known besides.
     pub(crate) fn of_kind(mut self, kind: TokenErrorKind) -> Self {
         self.kind = kind;
         self
+    }
+
+    /// Nothing was sent: the bounds of the token endpoint did not let the request through.
+    pub(crate) fn held_back(mut self) -> Self {
+        self.held_back = true;
+        self
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back
+    }
+
+    /// The error as others are told it who did not ask themselves: without the server's words, which are not for them.
+    pub(crate) fn for_others(&self, pause: Duration) -> Self {
+        let mut error = Self::new(self.kind).held_back();
+        error.status = self.status;
+        error.code.clone_from(&self.code);
+        error.detail.clone_from(&self.detail);
+        error.retry_after = Some(pause);
+        error
     }
 
     pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {

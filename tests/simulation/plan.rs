@@ -223,6 +223,6 @@ pub(crate) fn is_on(plan: &Plan, action: &Action) -> bool {
     all_on() || !off
 }
 
-fn all_on() -> bool {
+pub(crate) fn all_on() -> bool {
     std::env::var_os("SIMULATE_ALL").is_some()
 }

@@ -134,6 +134,7 @@ impl AuthConfigBuilder {
                 if endpoint.settings.grant.needs_subject() { SubjectPolicy::Required } else { SubjectPolicy::Unused };
             Ok((endpoint, subject))
         })?;
+        cfg.engine.permit_timeout = cfg.endpoint.settings.timeout;
         cfg.engine.has_primary_grant = cfg.endpoint.settings.grant.is_primary();
         Ok(cfg)
     }

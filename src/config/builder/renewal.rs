@@ -94,13 +94,32 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
+    /// How many token requests there may be at a time for each token endpoint. Default: 64, which is more than a server
+    /// answers well and far fewer than the tenants of a gateway that starts; zero is an error.
+    ///
+    /// Further ones wait, first come, first served, no longer than
+    /// [`token_timeout`](crate::AuthConfigBuilder::token_timeout) each, then they fail with
+    /// [`Overloaded`](crate::TokenErrorKind::Overloaded). Partitions whose last token request timed out share one permit in
+    /// four, so that tenants that hang leave the rest to the others. A source of yours counts as one endpoint.
+    ///
+    /// Token requests are held back too while the endpoint is down: after failures of three different tenants (or sets of
+    /// scopes) with no success between, all requests without a token get the last of these errors, and one token request
+    /// at a time finds out whether it is back, after the [`backoff`](Self::backoff). The same goes for credentials that are
+    /// refused.
+    pub fn max_concurrent_token_requests(mut self, max: usize) -> Self {
+        self.engine.max_concurrent_token_requests = max;
+        self
+    }
+
     /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024, which is half a
     /// megabyte and the tokens; zero is an error.
     ///
     /// Over it, each new partition takes the place of one that has gone unused for long: that one's next request fetches a
     /// token anew. Never dropped is one whose token request is under way, that a request or response in hand belongs to,
     /// or that holds a refresh token kept nowhere else. Where nearly all are such, there are more than `max` for a while.
-    /// A remembered failure goes with its partition.
+    /// A remembered failure goes with its partition; so tenants that never had a token, which may be invented, are refused
+    /// one at most `max` times in a minute, all of them together, and then fail with
+    /// [`Overloaded`](crate::TokenErrorKind::Overloaded).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -130,7 +149,7 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
-    /// Another clock, for tests. Default: [`SystemClock`].
+    /// Another clock, for tests. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

@@ -71,7 +71,7 @@ fn read<T>(value: Option<T>) -> Read<T> {
 fn number(member: &Member<'_>) -> Option<f64> {
     let text = match member {
         Member::Text(text) => text.trim(),
-        Member::AuxiliaryEndpoint(raw) => raw,
+        Member::Other(raw) => raw,
     };
     // `parse` also knows words such as `inf`.
     let numeric = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));

@@ -26,7 +26,7 @@ pub(super) struct Members<'a> {
 pub(super) enum Member<'a> {
     Text(Zeroizing<String>),
     /// Any other JSON value, as it was written; never `null`.
-    AuxiliaryEndpoint(&'a str),
+    Other(&'a str),
 }
 
 /// An answer without members.
@@ -41,7 +41,7 @@ pub(super) enum Class {
     Empty,
     /// Something else than the authorization server is likely to have answered.
     Page,
-    AuxiliaryEndpoint,
+    Other,
 }
 
 impl<'a> Members<'a> {
@@ -59,14 +59,14 @@ impl<'a> Members<'a> {
         let list = match text.trim_start().chars().next() {
             None => return Err(Unreadable { class: Class::Empty, detail: "the body is empty".into() }),
             Some('<') => return Err(unreadable(Class::Page, "the body is an HTML or XML page", headers)),
-            Some('{') => json(text).map_err(|what| unreadable(Class::AuxiliaryEndpoint, what, headers))?,
+            Some('{') => json(text).map_err(|what| unreadable(Class::Other, what, headers))?,
             Some(_) => form(text),
         };
         let members = Self { list, aliases };
         if text.trim_start().starts_with('{') || members.looks_like_an_answer() {
             return Ok(members);
         }
-        let class = if content_type(headers) == Some("text/html") { Class::Page } else { Class::AuxiliaryEndpoint };
+        let class = if content_type(headers) == Some("text/html") { Class::Page } else { Class::Other };
         Err(unreadable(class, "the body is neither a JSON object nor a form", headers))
     }
 
@@ -110,7 +110,7 @@ impl<'a> Members<'a> {
     pub(super) fn scopes(&self) -> Option<Scopes> {
         let scopes = match self.get("scope")? {
             Member::Text(text) => Scopes::new(text.split_ascii_whitespace()),
-            Member::AuxiliaryEndpoint(raw) => Scopes::new(serde_json::from_str::<Vec<String>>(raw).ok()?),
+            Member::Other(raw) => Scopes::new(serde_json::from_str::<Vec<String>>(raw).ok()?),
         };
         scopes.ok().filter(|scopes| !scopes.is_empty())
     }
@@ -134,19 +134,19 @@ impl<'a> Member<'a> {
     fn from_raw(raw: &'a str) -> Self {
         match serde_json::from_str::<String>(raw) {
             Ok(text) => Member::Text(Zeroizing::new(text)),
-            Err(_) => Member::AuxiliaryEndpoint(raw),
+            Err(_) => Member::Other(raw),
         }
     }
 
     fn is_null(&self) -> bool {
-        matches!(self, Member::AuxiliaryEndpoint("null"))
+        matches!(self, Member::Other("null"))
     }
 
     fn value(&self) -> Option<Value> {
         match self {
             Member::Text(text) => Some(Value::from(text.as_str())),
             // Refuses what is nested too deep, or a number beyond f64; the token does not depend on it.
-            Member::AuxiliaryEndpoint(raw) => serde_json::from_str(raw).ok(),
+            Member::Other(raw) => serde_json::from_str(raw).ok(),
         }
     }
 }

@@ -146,7 +146,7 @@ impl Reader<'_> {
     fn scheme(&self, members: &Members<'_>) -> Result<&'static str, String> {
         let text = match members.get("token_type") {
             Some(Member::Text(text)) => text.trim(),
-            Some(Member::AuxiliaryEndpoint(_)) => return Err("`token_type` is not a string".into()),
+            Some(Member::Other(_)) => return Err("`token_type` is not a string".into()),
             None => "",
         };
         let means_bearer = |alias: &String| alias.eq_ignore_ascii_case(text);

@@ -47,7 +47,7 @@ impl Reader<'_> {
             (TokenErrorKind::EndpointNotFound, _) => TokenErrorKind::EndpointNotFound,
             // A page in between: of a proxy, a firewall, a login. The server itself has refused nothing.
             (_, Some(Class::Page)) => TokenErrorKind::Unavailable,
-            (TokenErrorKind::Refused, Some(Class::AuxiliaryEndpoint)) => TokenErrorKind::Unavailable,
+            (TokenErrorKind::Refused, Some(Class::Other)) => TokenErrorKind::Unavailable,
             (kind, _) => kind,
         };
         let error = TokenError::new(kind);
@@ -107,7 +107,7 @@ fn named(members: &Members<'_>) -> Option<Named> {
         let description = members.text("error_description").map(|text| Zeroizing::new(text.to_owned()));
         return Some(Named { code: code.to_owned(), description });
     }
-    let Some(Member::AuxiliaryEndpoint(raw)) = members.get("errors") else { return None };
+    let Some(Member::Other(raw)) = members.get("errors") else { return None };
     let errors = serde_json::from_str::<Value>(raw).ok()?;
     let first = errors.get(0)?;
     let text = |name: &str| first.get(name).and_then(Value::as_str).map(str::to_owned);

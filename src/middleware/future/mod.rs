@@ -120,19 +120,25 @@ where
             };
             let polled = future.as_mut().poll(cx);
             let Poll::Ready(Ok(response)) = &polled else { return polled };
-            match first.judge(response, future.scheme()) {
-                Verdict::Accepted => first.cell().accepted(first.generation),
-                // Neither accepted nor rejected, such as a 403: no hot path.
-                Verdict::Unknown if response.headers().contains_key(WWW_AUTHENTICATE) => {
-                    return polled.map_ok(|response| with_challenge(first.watched(response)));
-                }
-                Verdict::Unknown => {}
-                Verdict::Rejected { says_invalid } => match state.as_mut().rejected(polled, says_invalid) {
+            let verdict = first.judge(response, future.scheme());
+            if let Verdict::Rejected { says_invalid } = verdict {
+                match state.as_mut().rejected(polled, says_invalid) {
                     Some(polled) => return polled,
                     None => continue,
-                },
+                }
             }
-            return if first.is_watched() { polled.map_ok(|response| first.watched(response)) } else { polled };
+            let accepted = verdict == Verdict::Accepted;
+            // Neither accepted nor rejected, such as a 403: no hot path.
+            if !accepted && response.headers().contains_key(WWW_AUTHENTICATE) {
+                return polled.map_ok(|response| with_challenge(first.watched(response, false)));
+            }
+            if first.body_support.watch.is_some() {
+                return polled.map_ok(|response| first.watched(response, accepted));
+            }
+            if accepted {
+                first.cell().accepted(first.generation);
+            }
+            return polled;
         }
     }
 }
@@ -224,18 +230,14 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
         self.shared.judge(response, self.cell(), self.generation, scheme)
     }
 
-    /// Whether the trailers of responses can be watched.
-    #[inline]
-    fn is_watched(&self) -> bool {
-        self.body_support.watch.is_some()
-    }
-
     #[cold]
-    fn watched(&self, response: T) -> T {
-        match self.shared.watcher(self.body_support.watch, self.cell(), self.generation) {
-            Some(watch) => watch(response),
-            None => response,
-        }
+    fn watched(&self, response: T, accepted: bool) -> T {
+        let generation = self.generation;
+        self.shared.watched(response, self.body_support.watch, self.cell(), generation, move |_, cell| {
+            if accepted {
+                cell.accepted(generation);
+            }
+        })
     }
 }
 

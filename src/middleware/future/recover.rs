@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use tower_service::Service;
 
 use super::{FirstAttempt, with_outcome};
@@ -11,7 +12,8 @@ use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection
 use crate::middleware::prove::{Prove, ProveFuture};
 use crate::middleware::shared::{BodySupport, SharedHandle};
 use crate::request::{HttpRequest, HttpResponse};
-use crate::response::{Drain, Verdict};
+use crate::response::{Discard, Drain, Verdict};
+use crate::setup::Setup;
 use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
 
 /// A request whose token was rejected and that can be sent again.
@@ -36,11 +38,13 @@ enum Step<S, R, T: HttpResponse> {
     Refreshing {
         waiter: RefreshWaiter,
         response: T,
+        held: Held,
     },
     /// A newer token is there.
     Renewed {
         current: Arc<Current>,
         response: T,
+        held: Held,
     },
     Draining {
         drain: Pin<Box<Drain<T::Body>>>,
@@ -111,9 +115,10 @@ where
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
+        let held = Held::begin(&first);
         let (starter, step) = match rejection {
-            Rejection::Wait { waiter, starter } => (starter, Step::Refreshing { waiter, response }),
-            Rejection::Newer(current) => (false, Step::Renewed { current, response }),
+            Rejection::Wait { waiter, starter } => (starter, Step::Refreshing { waiter, response, held }),
+            Rejection::Newer(current) => (false, Step::Renewed { current, response, held: Held::Unread(None) }),
             Rejection::Suppressed | Rejection::Failed(_) => return Err(response),
         };
         Ok(Box::new(Self {
@@ -135,22 +140,30 @@ where
             match &mut self.step {
                 Step::Draining { drain, .. } => ready!(drain.as_mut().poll(cx)),
                 Step::Readying { spare, .. } => ready!(spare.poll_ready(cx))?,
-                Step::Refreshing { waiter, .. } | Step::RefreshingAgain { waiter, .. } => {
+                Step::Refreshing { waiter, response, held } => {
+                    let Poll::Ready(result) = Pin::new(waiter).poll(cx) else {
+                        held.poll(response, self.body_support.discard, cx);
+                        return Poll::Pending;
+                    };
+                    if let Step::Refreshing { response, held, .. } = std::mem::replace(&mut self.step, Step::Done) {
+                        match self.look(result) {
+                            Look::Newer(current) => self.step = Step::Renewed { current, response, held },
+                            Look::Wait(waiter) => self.step = Step::Refreshing { waiter, response, held },
+                            Look::Nothing(failure) => return Poll::Ready(Ok(self.original(response, &held, failure))),
+                        }
+                    }
+                    continue;
+                }
+                Step::RefreshingAgain { waiter, .. } => {
                     let result = ready!(Pin::new(waiter).poll(cx));
-                    match std::mem::replace(&mut self.step, Step::Done) {
-                        Step::Refreshing { response, .. } => match self.look(result) {
-                            Look::Newer(current) => self.step = Step::Renewed { current, response },
-                            Look::Wait(waiter) => self.step = Step::Refreshing { waiter, response },
-                            Look::Nothing(failure) => return Poll::Ready(Ok(self.original(response, failure))),
-                        },
-                        Step::RefreshingAgain { request, .. } => match self.look(result) {
+                    if let Step::RefreshingAgain { request, .. } = std::mem::replace(&mut self.step, Step::Done) {
+                        match self.look(result) {
                             Look::Newer(current) => {
                                 self.step = Step::Readying { spare: self.shared.fresh_clone(), request, current };
                             }
                             Look::Wait(waiter) => self.step = Step::RefreshingAgain { waiter, request },
                             Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
-                        },
-                        step => self.step = step,
+                        }
                     }
                     continue;
                 }
@@ -158,10 +171,10 @@ where
                 Step::Done => return Poll::Pending,
             }
             self.step = match std::mem::replace(&mut self.step, Step::Done) {
-                Step::Renewed { current, response } => {
+                Step::Renewed { current, response, held } => {
                     let Some(mut request) = self.replay_copy.take().and_then(R::rebuild) else {
                         self.outcome.not_replayable = true;
-                        return Poll::Ready(Ok(self.original(response, None)));
+                        return Poll::Ready(Ok(self.original(response, &held, None)));
                     };
                     request.mark_resend();
                     Step::Draining { drain: Box::pin(Drain::new(response.into_body())), request, current }
@@ -235,9 +248,56 @@ where
         self.body_support.no_token(failure.unwrap_or_else(|| Arc::new(TokenError::new(TokenErrorKind::Aborted))))
     }
 
-    /// Nothing better can be had: the rejected response, whole, with what happened.
-    fn original(&mut self, response: T, failure: Option<Arc<TokenError>>) -> Recovered<S, R> {
-        Recovered::Original(with_outcome(response, std::mem::take(&mut self.outcome), failure))
+    /// Nothing better can be had: the rejected response with what happened. It is whole, unless it had to be read.
+    fn original(&mut self, mut response: T, held: &Held, failure: Option<Arc<TokenError>>) -> Recovered<S, R> {
+        let mut outcome = std::mem::take(&mut self.outcome);
+        if let Held::Discarding { .. } = held {
+            outcome.body_discarded = true;
+            for name in [CONTENT_LENGTH, CONTENT_ENCODING] {
+                response.headers_mut().remove(name);
+            }
+        }
+        Recovered::Original(with_outcome(response, outcome, failure))
+    }
+}
+
+/// What becomes of a response's body while we wait for a token.
+enum Held {
+    /// Nothing. It takes one of the places that the layer has for such.
+    Unread(Option<Place>),
+    /// It is read, since its place in its connection's window may be needed.
+    Discarding { done: bool },
+}
+
+/// A place among the responses that a layer holds unread.
+struct Place(Arc<Setup>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.held.release();
+    }
+}
+
+impl Held {
+    fn begin<S, R: HttpRequest, T>(first: &FirstAttempt<S, R, T>) -> Self {
+        let setup = &first.shared.setup;
+        if setup.held.acquire() {
+            return Self::Unread(Some(Place(setup.clone())));
+        }
+        // Only for a request that can be sent again: another one's response is all that its caller will get.
+        let can_resend = first.replay_copy.as_ref().is_some_and(R::can_rebuild);
+        match first.body_support.discard {
+            Some(_) if can_resend => Self::Discarding { done: false },
+            _ => Self::Unread(None),
+        }
+    }
+
+    fn poll<T>(&mut self, response: &mut T, discard: Option<Discard<T>>, cx: &mut Context<'_>) {
+        if let (Self::Discarding { done }, Some(discard)) = (self, discard)
+            && !*done
+        {
+            *done = discard(response, cx).is_ready();
+        }
     }
 }
 
@@ -259,18 +319,17 @@ pub(super) struct Resent<S, R: HttpRequest, T> {
 
 impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
     /// Whatever the second response is, it goes out.
-    pub(super) fn finish(&mut self, mut response: T, scheme: &[u8]) -> T {
-        let generation = self.outcome.generation;
-        if let Some(watch) = self.shared.watcher(self.body_support.watch, &self.cell, generation) {
-            response = watch(response);
-        }
-        if matches!(self.shared.judge(&response, &self.cell, generation, scheme), Verdict::Accepted) {
-            if self.starter {
-                self.cell.resend_accepted(self.shared.setup.table.env(), generation);
-            } else {
-                self.cell.accepted(generation);
-            }
-        }
+    pub(super) fn finish(&mut self, response: T, scheme: &[u8]) -> T {
+        let (generation, starter) = (self.outcome.generation, self.starter);
+        let verdict = self.shared.judge(&response, &self.cell, generation, scheme);
+        let response =
+            self.shared.watched(response, self.body_support.watch, &self.cell, generation, move |env, cell| {
+                match verdict {
+                    Verdict::Accepted if starter => cell.resend_accepted(env, generation),
+                    Verdict::Accepted => cell.accepted(generation),
+                    _ => {}
+                }
+            });
         with_outcome(response, std::mem::take(&mut self.outcome), None)
     }
 }

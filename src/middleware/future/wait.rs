@@ -38,6 +38,9 @@ enum Step<S> {
     },
 }
 
+/// A service that is ready, and the token to send with.
+type Ready<S> = Result<(Prove<S>, Arc<Current>), Error>;
+
 /// A first sending on its way.
 type Sending<S, R> = (
     ProveFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>,
@@ -63,7 +66,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     }
 
     /// A clone of the inner service that is ready, and the token to send with.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Prove<S>, Arc<Current>), Error>>
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ready<S>>
     where
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
@@ -106,7 +109,12 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                 Some(current) if cell.word() == current.word() => Read::Ready(current),
                 _ => cell.read(table.env()),
             };
-            match (read, fallback.take()) {
+            // A token that the refresh did not replace is good until its end, and while nobody takes it back.
+            let usable = |current: &Arc<Current>| {
+                Current::generation_of(cell.word()) == current.generation
+                    && current.lifetime.is_alive(&table.env().clock.now())
+            };
+            match (read, fallback.take().filter(usable)) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
                 (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
@@ -114,6 +122,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         }
     }
 
+    #[expect(clippy::boxed_local, reason = "taken apart where it is: out of the box it would be copied once more")]
     pub(super) fn send(self: Box<Self>, mut spare: Prove<S>, current: &Current) -> Sending<S, R>
     where
         S: Service<R, Response = T> + Clone,
