@@ -149,7 +149,7 @@ async fn many_tenants(subject: Arc<dyn Subject>) -> Offered {
 }
 
 async fn no_eviction_in_flight(subject: Arc<dyn Subject>) -> Offered {
-    let world = World::with(|auth| auth.tenant_header(TENANT).latency(Duration::from_secs(5)))
+    let world = World::with(|auth| auth.tenant_header(TENANT).latency(Duration::from_secs(2)))
         .api(|api| api.tenant_header(TENANT));
     let client = world.subject(&subject, token_per_tenant(vec![Setting::MaxPartitions(1)]))?.client;
     // Gives up at once: nobody holds on to the refresh any more, only the client itself.
