@@ -14,6 +14,7 @@ mod source;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ pub(crate) struct EndpointLimits {
 struct Env {
     policy: EnginePolicy,
     clock: Arc<dyn Clock>,
+    /// What it said last.
+    last: Mutex<Option<Instant>>,
     draw: Draw,
     /// One for the layer: invented tenants could name any endpoint.
     first_requests: Mutex<FirstRequests>,
@@ -135,7 +138,7 @@ impl EndpointLimits {
         // What is under way has drawn too.
         let room = policy.max_partitions.max(policy.max_concurrent_token_requests);
         let first_requests = Mutex::new(FirstRequests::new(room));
-        let env = Arc::new(Env { policy, clock, draw: Draw::default(), first_requests });
+        let env = Arc::new(Env { policy, clock, last: Mutex::default(), draw: Draw::default(), first_requests });
         let configured = Endpoint::new(env.clone());
         Self { env, configured, others: Mutex::default(), origins: RandomState::new() }
     }
@@ -228,8 +231,12 @@ impl EndpointLimits {
 }
 
 impl Env {
+    /// The time, or what it was last if the clock panics: whoever waits for a token must not be left without for it.
     fn now(&self) -> Instant {
-        self.clock.now().monotonic
+        let read = catch_unwind(AssertUnwindSafe(|| self.clock.now().monotonic)).ok();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = read.or(*last);
+        last.unwrap_or_else(Instant::now)
     }
 
     /// How long nobody asks after such a failure.
