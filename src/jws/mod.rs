@@ -12,5 +12,8 @@ pub use key::SigningAlgorithm;
 pub use signer::{Signer, SigningKey};
 
 pub(crate) use assertion::{AssertionOptions, Statement};
+#[cfg(feature = "dpop")]
 pub(crate) use encode::{complete, encode};
-pub(crate) use key::{LocalKey, backend};
+#[cfg(feature = "dpop")]
+pub(crate) use key::LocalKey;
+pub(crate) use key::backend;
