@@ -150,7 +150,7 @@ fn a_rejection_gets_something_newer() {
             let world = world.clone();
             thread::spawn(move || {
                 world.runtime.enter();
-                world.cell().new_epoch(true);
+                world.cell().new_epoch(world.env(), true);
             })
         };
         world.runtime.enter();
@@ -226,7 +226,7 @@ fn a_refresh_token_is_with_the_server_once() {
         let first = world.take_task();
         let runner = thread::spawn(move || block_on(first));
         // As a secret watcher does, with the same credentials.
-        world.cell().new_epoch(true);
+        world.cell().new_epoch(world.env(), true);
         let _ = world.cell().read(world.env());
         if let Some(task) = world.runtime.take() {
             block_on(task);

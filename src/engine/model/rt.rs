@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use loom::sync::{Mutex, MutexGuard};
 
 pub(crate) use tokio::time::Instant;
+
+pub(crate) type RuntimeId = usize;
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -22,12 +24,13 @@ pub(crate) struct Runtime(Arc<Mutex<VecDeque<Task>>>);
 pub(crate) struct RuntimeId(usize);
 
 loom::thread_local! {
-    static CURRENT: std::cell::RefCell<Option<Runtime>> = std::cell::RefCell::new(None);
+    /// Weak, since what a thread of the model leaves behind is dropped outside of it, where no lock of loom's may be taken.
+    static CURRENT: std::cell::RefCell<Weak<Mutex<VecDeque<Task>>>> = std::cell::RefCell::new(Weak::new());
 }
 
 impl Runtime {
     pub(crate) fn current() -> Option<Self> {
-        CURRENT.with(|current| current.borrow().clone())
+        CURRENT.with(|current| current.borrow().upgrade().map(Self))
     }
 
     pub(crate) fn id(&self) -> RuntimeId {
@@ -38,9 +41,17 @@ impl Runtime {
         false
     }
 
+    pub(crate) fn id(&self) -> RuntimeId {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    pub(crate) fn is_current_thread(&self) -> bool {
+        false
+    }
+
     /// From now on this thread of the model is inside of this runtime.
     pub(crate) fn enter(&self) {
-        CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
+        CURRENT.with(|current| *current.borrow_mut() = Arc::downgrade(&self.0));
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
