@@ -1475,7 +1475,7 @@ mod tests {
     /// Behaviour 129.
     #[test]
     fn a_clock_that_was_not_read_for_a_second_is_read_whoever_drives_the_timer() {
-        let (os, clock) = (Arc::new(AtomicU64::new(0)), TestClock::new());
+        let (os, clock) = (Arc::new(std::sync::atomic::AtomicU64::new(0)), TestClock::new());
         let source = erase(tower::service_fn(|_: TokenRequest| async { Ok::<_, TokenError>(token("new")) }));
         let mut env = Env::new(source, Arc::new(clock.clone()), EnginePolicy::default(), None);
         env.coarse_clock = CoarseClock::new(OsClock::Set(os.clone()));

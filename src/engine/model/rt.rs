@@ -11,8 +11,6 @@ use loom::sync::{Mutex, MutexGuard};
 
 pub(crate) use tokio::time::Instant;
 
-pub(crate) type RuntimeId = usize;
-
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A runtime that nobody drives but the model.
@@ -35,14 +33,6 @@ impl Runtime {
 
     pub(crate) fn id(&self) -> RuntimeId {
         RuntimeId(Arc::as_ptr(&self.0).addr())
-    }
-
-    pub(crate) fn is_current_thread(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn id(&self) -> RuntimeId {
-        Arc::as_ptr(&self.0) as usize
     }
 
     pub(crate) fn is_current_thread(&self) -> bool {
