@@ -119,13 +119,14 @@ impl Env {
         policy: EnginePolicy,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
+        let coarse_clock = CoarseClock::new(OsClock::of(&clock));
         Self {
             source,
             clock,
             policy,
             draw: Draw::default(),
             fixed_tenant,
-            coarse_clock: CoarseClock::new(OsClock::default()),
+            coarse_clock,
             is_closing: AtomicBool::new(false),
         }
     }

@@ -6,7 +6,7 @@
 //! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -72,6 +72,20 @@ struct Candidate {
     answer_lost: bool,
 }
 
+/// What the store had when we looked first. A failure that is saved later changes its version, not its token.
+#[derive(Clone, Copy)]
+struct FirstLook {
+    version: Version,
+    asked_at: Option<SystemTime>,
+}
+
+impl FirstLook {
+    fn at(found: &StoredEntry) -> Self {
+        let token = found.record.as_ref().and_then(|record| record.token.as_ref());
+        Self { version: found.version, asked_at: token.and_then(|token| token.asked_at) }
+    }
+}
+
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
@@ -130,7 +144,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
-            let first = *first.get_or_insert(found.version);
+            let first = *first.get_or_insert_with(|| FirstLook::at(&found));
             if let Some(token) = self.usable(&found, first) {
                 return Ok(Lookup::Token(token));
             }
@@ -209,7 +223,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             lease_guard.told();
             let found = self.access.load(self.clock(), &self.key).await;
             if let Ok(found) = found
-                && self.usable(&found, found.version).is_none()
+                && self.usable(&found, FirstLook::at(&found)).is_none()
                 && self.candidates(&found, None).is_empty()
             {
                 let token = Some(token.clone());
@@ -222,7 +236,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
-    fn usable(&self, found: &StoredEntry, first: Version) -> Option<Token> {
+    fn usable(&self, found: &StoredEntry, first: FirstLook) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
         if self.is_signed_in_anew(record) {
@@ -235,7 +249,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
-            let asked_again = found.version != first;
+            let asked_again = found.version != first.version && token.asked_at != first.asked_at;
             let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
@@ -513,7 +527,9 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
             return Some(self.stored(ours.clone(), record));
         }
-        self.usable(found, Version::default())
+        // Not the very token that a newer one was wanted for.
+        let asked_at = self.request.previous.as_ref().and_then(|previous| previous.asked_at);
+        self.usable(found, FirstLook { version: Version::default(), asked_at })
     }
 
     /// The newest refresh token is dead, and nobody has another.

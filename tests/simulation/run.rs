@@ -301,11 +301,9 @@ impl Simulation {
     fn excuse(&self, what: &str, process: usize, tenant: Option<usize>, now: Duration) {
         let mut books = self.world.books.lock().unwrap();
         books.met(what, process, tenant.unwrap_or(0), now);
-        for ((own, of), view) in &mut books.views {
-            if *own == process && tenant.is_none_or(|tenant| tenant == *of) {
-                view.excuses.push(now);
-            }
-        }
+        // Also of tenants whose first token request is still on its way.
+        let tenants = tenant.map_or(0..self.world.plan.tenants, |tenant| tenant..tenant + 1);
+        tenants.for_each(|tenant| books.view(process, tenant).excuses.push(now));
     }
 
     fn revoke(&self, now: Duration, tenant: Option<usize>) {
@@ -363,7 +361,11 @@ impl Simulation {
             (weather.server, weather.api, weather.store) = (ServerWeather::Fine, ApiWeather::Fine, StoreWeather::Fine);
         }
         self.drive(0, Duration::from_millis(10), |_| ());
-        // In turns: one may hold a permit that the other waits for.
+        // In turns: one may hold a permit that the other waits for, with a token that does not live long.
+        for _ in 0..100 {
+            self.drive(0, Duration::from_millis(50), |_| ());
+            self.drive(1, Duration::from_millis(50), |_| ());
+        }
         for _ in 0..4 {
             self.drive(0, DEADLINE * 2, |_| ());
             self.drive(1, DEADLINE * 2, |_| ());
