@@ -249,7 +249,9 @@ impl Simulation {
                 this.excuse("credentials replaced", process, None, now);
             }),
             Action::SetToken { process } if plan.tenants == 1 => self.drive(0, pause, |this| {
-                let token = Token::bearer("canary-handed").unwrap().expires_in(Duration::from_secs(5));
+                // Another one each time: what is handed in again is sent again.
+                let token = format!("canary-handed-{}", now.as_nanos());
+                let token = Token::bearer(&token).unwrap().expires_in(Duration::from_secs(5));
                 let handle = this.processes[process].handle.clone();
                 this.runtimes[0].spawn(async move { handle.set_token(token).await.map(drop) });
                 this.excuse_all(process, now);
@@ -287,8 +289,10 @@ impl Simulation {
         for token in self.world.books.lock().unwrap().refresh.values_mut() {
             token.slept |= !token.in_flight.is_empty();
         }
+        let after = self.world.clock.passed();
         for process in 0..self.processes.len() {
             self.excuse(what, process, None, now);
+            self.excuse_all(process, after);
         }
     }
 

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 use tower_oauth2_client::test_util::Fault;
 use tower_oauth2_client::{ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
 
-use crate::world::{Call, HOUR, SECOND, World};
+use crate::world::{Call, HOUR, SECOND, Trouble, World};
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_that_starts_at_once_makes_one_token_request() {
@@ -119,6 +119,24 @@ async fn a_failure_that_is_saved_makes_no_news_of_a_rejected_token() {
         process.handle.replace_credentials(ClientAuth::basic("id", "secret")).unwrap();
     });
     assert_eq!((status, world.api.unauthorized()), (401, 1));
+}
+
+/// Behaviour 133 (a token that was set and not stored is newer than what the store has).
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_is_older_than_a_token_that_was_set() {
+    let world = World::new();
+    let process = world.process(world.config());
+    assert_eq!(process.get().await, 200);
+    world.auth.revoke_all();
+    world.store.trouble(Call::Save, Trouble::Fail);
+    sleep(SECOND).await;
+    let set = Token::bearer("set").unwrap().expires_in(HOUR);
+    assert_eq!(process.handle.set_token(set).await.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(10 * SECOND).await;
+    process.handle.invalidate();
+    assert_eq!(process.get().await, 200);
+    assert_eq!((world.auth.token_requests(), world.api.unauthorized()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
