@@ -95,6 +95,8 @@ struct Trouble {
     carrier: Option<Box<Carrier>>,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
+    /// The next refresh is for a rejection that came where there is no runtime.
+    rejected: bool,
     limiter: RejectionLimiter,
     failure: Option<Failure>,
     failures: u64,
@@ -402,12 +404,29 @@ impl Cell {
         }
     }
 
-    /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
-    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
+    /// As [`reject`](Self::reject), by the token itself, for whoever used it without a request of ours.
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
-        self.reject(env, current.map_or(0, |current| current.generation), true)
+        let rejection = self.reject(env, current.as_ref().map_or(0, |current| current.generation), true);
+        if let (Rejection::Failed(error), Some(rejected)) = (&rejection, current)
+            && error.kind() == TokenErrorKind::NoRuntime
+        {
+            self.refresh_later(rejected.generation);
+        }
+        rejection
+    }
+
+    /// A rejection may refresh, and there is no runtime to do it on: whoever reads the token next refreshes instead.
+    fn refresh_later(&self, rejected: u64) {
+        let mut state = self.lock();
+        let former = self.current.load_full().filter(|current| current.generation == rejected);
+        if former.is_some() {
+            self.current.store(None);
+            let trouble = state.trouble();
+            (trouble.invalidated, trouble.rejected) = (former, true);
+            self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
+        }
     }
 
     /// Takes in how a refresh ended. Publishes before anybody is woken.
@@ -549,12 +568,6 @@ impl Cell {
     pub(crate) fn new_epoch(&self, env: &Env, keep_refresh_token: bool) {
         let now = env.clock.now();
         self.reset(self.lock(), env, &now, keep_refresh_token);
-    }
-
-    /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
-    #[allow(dead_code, reason = "for a handle that signs out")]
-    pub(crate) fn sign_out(&self, env: &Env) {
-        self.new_epoch(env, false);
     }
 
     /// What there is to revoke.
@@ -723,7 +736,7 @@ impl Cell {
         state.generation = state.generation.saturating_add(1);
         state.known_invalid = false;
         if let Some(trouble) = &mut state.trouble {
-            trouble.failure = None;
+            (trouble.failure, trouble.rejected) = (None, false);
             trouble.limiter.reset();
         }
         self.watching.store(false, Ordering::Relaxed);
@@ -767,6 +780,8 @@ impl Cell {
             withheld = true;
         }
         let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let rejected = state.trouble.as_mut().is_some_and(|trouble| std::mem::take(&mut trouble.rejected));
+        let after_rejection = after_rejection || rejected;
         let previous = self.current.load_full().or_else(|| state.trouble.as_ref()?.invalidated.clone());
         let held = state.refresh_token.held();
         let carried = held.filter(|_| !withheld);
