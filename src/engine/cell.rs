@@ -29,7 +29,7 @@ use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
-    RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
+    RefreshFate, RefreshOwner, RefreshToken, Spread, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -535,7 +535,7 @@ impl Cell {
     ) -> Result<(), TokenError> {
         let now = env.clock.now();
         // A token that is of no use changes nothing.
-        lifetime_of(&token, &env.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
+        lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
         let superseded = state.supersede_refresh(env, Some(&now));
         let refresh = match std::mem::take(&mut token.refresh_token) {
@@ -680,12 +680,17 @@ impl Cell {
         asked: Now,
         arrived: Now,
     ) -> RefreshResult {
-        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
-        // renew together, and once: there is no crowd to spread.
-        let crowd = !state.tokens_seen || state.failure().is_some();
-        let first = crowd && !from_store;
+        let former = self.current.load_full();
+        // Who waited out the same outage renewed together, as those that started together did, and those whose store
+        // failed.
+        let had_the_stores = former.as_ref().is_some_and(|former| former.from_store);
+        let spread = match () {
+            () if from_store => Spread::Shared,
+            () if !state.tokens_seen || state.failure().is_some() || had_the_stores => Spread::Wide,
+            () => Spread::Narrow,
+        };
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
-        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, first, env.draw()) {
+        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, spread, env.draw()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => {
                 return RefreshResult::Failed(state.fail(env, no_lifetime_error(no_lifetime), arrived));
@@ -695,7 +700,7 @@ impl Cell {
         if let Some(trouble) = &mut state.trouble {
             (trouble.failure, trouble.invalidated) = (None, None);
         }
-        let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
+        let same_as = former.filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
             Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.expires_at().is_some() => {

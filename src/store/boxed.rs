@@ -24,7 +24,8 @@ use super::{Fence, Lease, Recall, Saved, StoreError, StoreKey, Stored, TokenStor
 ///     })
 /// }
 ///
-/// # let (place, keys) = ("/var/lib/my-service/tokens", EncryptionKeys::new([Secret::new([7; 32])])?);
+/// # let keys = EncryptionKeys::new([Secret::new(std::array::from_fn(|n| n as u8))])?;
+/// # let place = "/var/lib/my-service/tokens";
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
