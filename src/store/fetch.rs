@@ -16,7 +16,7 @@ use super::copies::Copies;
 use super::failure::{Failure, Who};
 use super::lease_guard::{LeaseGuard, Settled};
 use super::record::Record;
-use super::{StoreError, StoreKey, TokenStore, Version};
+use super::{StoreError, StoreErrorKind, StoreKey, TokenStore, Version};
 use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
@@ -170,8 +170,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 lease_guard.end().await;
                 return Ok(look);
             }
-            // A little before the engine gives up, which would count the refresh token as spent.
-            let deadline = self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline);
+            // The engine would count the refresh token as spent.
+            let deadline = self.before_deadline();
             let alone_from = *alone_from.get_or_insert_with(|| Instant::now() + long_enough());
             let alone_from = Some(alone_from).filter(|_| self.candidates(&found, None).is_empty());
             let until = alone_from.map_or(deadline, |alone_from| alone_from.min(deadline));
@@ -472,11 +472,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
-        if settled.is_err() {
-            // Once more, as so much is at stake.
-            settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
-        }
+        let settling = async {
+            match lease_guard.settle(self.clock(), &record, lives_for, expected).await {
+                // Once more, as so much is at stake.
+                Err(_) => lease_guard.settle(self.clock(), &record, lives_for, expected).await,
+                settled => settled,
+            }
+        };
+        // What was granted is told before the engine gives up, whatever the store does: its refresh token is the only one.
+        let until = self.before_deadline();
+        let settled = timeout_at(until, settling).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
         let (token, problem) = match settled {
             Ok(Settled::Stored) => {
                 Figures::count(&self.access.figures().stored);
@@ -509,11 +514,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 (ours, Some(NotStored::StoreFailed))
             }
         };
-        lease_guard.end().await;
+        let _ = timeout_at(until, lease_guard.end()).await;
         if let Some(reason) = problem {
             self.not_stored(reason);
         }
         token
+    }
+
+    /// A little before the engine gives up.
+    fn before_deadline(&self) -> Instant {
+        self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline)
     }
 
     fn not_stored(&self, reason: NotStored) {
