@@ -472,6 +472,10 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
+        if used.is_some() && record.refresh_token.is_some() {
+            // At once: nobody may drive this task any more, and another one is not to send the former.
+            self.access.copies().note(&self.key, &record);
+        }
         let settling = async {
             match lease_guard.settle(self.clock(), &record, lives_for, expected).await {
                 // Once more, as so much is at stake.
@@ -498,7 +502,6 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             Ok(Settled::Busy) | Err(_) if used.is_some() && record.refresh_token.is_some() => {
                 // The others still have the refresh token that is spent.
-                self.access.copies().note(&self.key, &record);
                 let token = self.stored(ours, &record);
                 let (clock, unsaved) = (self.context.clock.clone(), self.access.copies().unsaved());
                 tokio::spawn(lease_guard.settle_later(clock, record, lives_for, expected, unsaved));

@@ -85,6 +85,9 @@ impl World {
         }
         let arrived = self.now();
         let weather = self.server_weather();
+        let sent = refresh_token.as_deref().unwrap_or("credentials");
+        let line = format!("{arrived:?} process {process}, tenant {tenant}: a token request with {sent}");
+        self.books.lock().unwrap().trace.push(line);
         let visit = Visit::begin(&self, process, tenant, refresh_token.clone(), arrived);
         if let Some(met) = name_of(weather) {
             self.books.lock().unwrap().met_before(met, process, tenant, arrived);
@@ -125,6 +128,9 @@ impl World {
             drop(visit);
             return pending().await;
         }
+        let (now, status) = (self.now(), answer.as_ref().map(|answer| answer.status()).ok());
+        let line = format!("{now:?} process {process}, tenant {tenant}: answered {status:?}");
+        self.books.lock().unwrap().trace.push(line);
         visit.end(&answer);
         answer
     }
@@ -285,8 +291,11 @@ impl Visit {
         }
         if let Some(token) = &refresh_token {
             let known = books.refresh.entry(token.clone()).or_default();
-            known.in_flight.push(process);
-            let (carriers, answered, lost) = (known.in_flight.clone(), known.answered.clone(), known.lost);
+            known.in_flight.push((process, now));
+            // One that nobody drives any more is given up at its deadline.
+            let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
+            let carriers: Vec<_> = carriers.map(|(process, _)| *process).collect();
+            let (answered, lost) = (known.answered.clone(), known.lost);
             if carriers.len() > 1 && !known.slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
             }
@@ -338,8 +347,8 @@ impl Drop for Visit {
             books.view(self.process, self.tenant).failed = true;
         }
         if let Some(known) = self.refresh_token.as_ref().and_then(|token| books.refresh.get_mut(token)) {
-            let process = self.process;
-            if let Some(at) = known.in_flight.iter().position(|own| *own == process) {
+            let own = (self.process, self.arrived);
+            if let Some(at) = known.in_flight.iter().position(|other| *other == own) {
                 known.in_flight.swap_remove(at);
             }
             known.lost |= given_up;
