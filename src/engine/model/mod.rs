@@ -93,6 +93,8 @@ fn a_reader_never_sees_a_word_without_its_token() {
             assert!(current.word() >= word & !0b11, "an older token under a newer word");
             assert_eq!(current.token.access_token(), format!("t{}", current.generation));
         });
+        // Inside of a runtime: without a timer nothing is handed out unlooked at.
+        world.runtime.enter();
         assert!(matches!(world.cell().read(world.env()), Read::Ready(_)));
         world.set_token("t2");
         reader.join().unwrap();
@@ -327,10 +329,8 @@ fn time_passes_though_nobody_drives_the_timer() {
         assert!(matches!(world.cell().read(world.env()), Read::Ready(_)));
         world.pass(7200);
         let other = world.thread(|world| token(&world, &world.elsewhere));
-        for _ in 0..2 {
-            let ready = world.cell().ready(world.env());
-            assert!(ready.is_none_or(|current| current.generation > 1), "two hours old");
-        }
+        let ready = world.cell().ready(world.env());
+        assert!(ready.is_none_or(|current| current.generation > 1), "two hours old");
         assert_eq!(other.join().unwrap(), Some(2));
         assert_eq!(world.token_requests(), 1);
     });
