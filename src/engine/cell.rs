@@ -29,7 +29,7 @@ use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
-    RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
+    RefreshFate, RefreshOwner, RefreshToken, Spread, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -95,6 +95,8 @@ struct Trouble {
     carrier: Option<Box<Carrier>>,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
+    /// The next refresh is for a rejection that came where there is no runtime.
+    rejected: bool,
     limiter: RejectionLimiter,
     failure: Option<Failure>,
     failures: u64,
@@ -402,12 +404,29 @@ impl Cell {
         }
     }
 
-    /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
-    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
+    /// As [`reject`](Self::reject), by the token itself, for whoever used it without a request of ours.
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
-        self.reject(env, current.map_or(0, |current| current.generation), true)
+        let rejection = self.reject(env, current.as_ref().map_or(0, |current| current.generation), true);
+        if let (Rejection::Failed(error), Some(rejected)) = (&rejection, current)
+            && error.kind() == TokenErrorKind::NoRuntime
+        {
+            self.refresh_later(rejected.generation);
+        }
+        rejection
+    }
+
+    /// A rejection may refresh, and there is no runtime to do it on: whoever reads the token next refreshes instead.
+    fn refresh_later(&self, rejected: u64) {
+        let mut state = self.lock();
+        let former = self.current.load_full().filter(|current| current.generation == rejected);
+        if former.is_some() {
+            self.current.store(None);
+            let trouble = state.trouble();
+            (trouble.invalidated, trouble.rejected) = (former, true);
+            self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
+        }
     }
 
     /// Takes in how a refresh ended. Publishes before anybody is woken.
@@ -516,7 +535,7 @@ impl Cell {
     ) -> Result<(), Arc<TokenError>> {
         let now = env.clock.now();
         // A token that is of no use changes nothing.
-        lifetime_of(&token, &env.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
+        lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
         let superseded = state.supersede_refresh(env, Some(&now));
         let refresh = match std::mem::take(&mut token.refresh_token) {
@@ -549,12 +568,6 @@ impl Cell {
     pub(crate) fn new_epoch(&self, env: &Env, keep_refresh_token: bool) {
         let now = env.clock.now();
         self.reset(self.lock(), env, &now, keep_refresh_token);
-    }
-
-    /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
-    #[allow(dead_code, reason = "for a handle that signs out")]
-    pub(crate) fn sign_out(&self, env: &Env) {
-        self.new_epoch(env, false);
     }
 
     /// What there is to revoke.
@@ -673,12 +686,17 @@ impl Cell {
         asked: Now,
         arrived: Now,
     ) -> RefreshResult {
-        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
-        // renew together, and once: there is no crowd to spread.
-        let crowd = !state.tokens_seen || state.failure().is_some();
-        let first = crowd && !from_store;
+        let former = self.current.load_full();
+        // Who waited out the same outage renewed together, as those that started together did, and those whose store
+        // failed.
+        let had_the_stores = former.as_ref().is_some_and(|former| former.from_store);
+        let spread = match () {
+            () if from_store => Spread::Shared,
+            () if !state.tokens_seen || state.failure().is_some() || had_the_stores => Spread::Wide,
+            () => Spread::Narrow,
+        };
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
-        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, first, env.draw()) {
+        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, spread, env.draw()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => {
                 return RefreshResult::Failed(state.fail(env, no_lifetime_error(no_lifetime), arrived));
@@ -688,7 +706,7 @@ impl Cell {
         if let Some(trouble) = &mut state.trouble {
             (trouble.failure, trouble.invalidated) = (None, None);
         }
-        let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
+        let same_as = former.filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
             Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.expires_at().is_some() => {
@@ -724,7 +742,7 @@ impl Cell {
         state.generation = state.generation.saturating_add(1);
         state.known_invalid = false;
         if let Some(trouble) = &mut state.trouble {
-            trouble.failure = None;
+            (trouble.failure, trouble.rejected) = (None, false);
             trouble.limiter.reset();
         }
         self.watching.store(false, Ordering::Relaxed);
@@ -768,6 +786,8 @@ impl Cell {
             withheld = true;
         }
         let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let rejected = state.trouble.as_mut().is_some_and(|trouble| std::mem::take(&mut trouble.rejected));
+        let after_rejection = after_rejection || rejected;
         let previous = self.current.load_full().or_else(|| state.trouble.as_ref()?.invalidated.clone());
         let held = state.refresh_token.held();
         let carried = held.filter(|_| !withheld);

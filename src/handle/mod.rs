@@ -171,11 +171,8 @@ impl AuthHandle {
     /// # Ok(()) }
     /// ```
     pub fn reject(&self, token: &Token) {
-        let Some(cell) = self.existing_cell() else { return };
-        if let Some(current) = cell.revocable().current
-            && current.token.is_same_as(token)
-        {
-            cell.reject(self.setup.table.env(), current.generation, true);
+        if let Some(cell) = self.existing_cell() {
+            drop(cell.reject_token(self.setup.table.env(), token));
         }
     }
 

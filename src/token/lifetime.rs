@@ -101,7 +101,7 @@ pub enum Renew {
     ///
     /// Up to 5 % less is drawn for each token, so that processes do not renew in step. A process's first token is renewed
     /// anywhere between 44 % of this fraction and all of it (35 % to 80 % of the token's life by default), so that
-    /// processes that started together part at once.
+    /// processes that started together part at once; one from a store up to 15 % earlier, in case the store fails.
     Fraction(f64),
     /// At expiry and not before: for servers that hand out the same token until then. Requests that come after expiry wait
     /// for the new token.
@@ -180,24 +180,36 @@ impl LifetimePolicy {
     }
 
     /// When the token is renewed, counted from when it was asked for.
-    fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, first: bool, draw: f64) -> Duration {
+    fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, spread: Spread, draw: f64) -> Duration {
         let hinted = |point: Duration| refresh_in.map_or(point, |hint| hint.min(point));
         match self.renew {
             Renew::AtExpiry => hinted(life),
-            Renew::Fraction(fraction) => jitter(hinted(share(life, fraction)), life, first, draw),
+            Renew::Fraction(fraction) => jitter(hinted(share(life, fraction)), life, spread, draw),
         }
     }
 }
 
-/// Processes that started together got their first tokens together. Spread over 35-80 % of the life (at the default
-/// fraction) they part at once; a few percent alone would take them hours. After that a little keeps them apart.
-fn jitter(point: Duration, life: Duration, first: bool, draw: f64) -> Duration {
-    const FIRST_FROM: f64 = 0.35 / 0.8;
-    const LATER: f64 = 0.05;
-    if first {
-        share(point, FIRST_FROM + (1.0 - FIRST_FROM) * draw)
-    } else {
-        point.saturating_sub(share(life, LATER * draw))
+/// With how many others a token is renewed at the same time, if nothing is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Processes that started together, or waited out the same outage, have tokens of the same age. Spread over 35-80 % of
+    /// the life (at the default fraction) they part at once; a few percent alone would take them hours.
+    Wide,
+    /// Processes with a store have the same token. One renews it for all, so that each that comes early costs token
+    /// requests; but if the store fails meanwhile all renew it: 65-80 %.
+    Shared,
+    /// They have parted: a little keeps them apart.
+    Narrow,
+}
+
+fn jitter(point: Duration, life: Duration, spread: Spread, draw: f64) -> Duration {
+    const WIDE_FROM: f64 = 0.35 / 0.8;
+    const SHARED: f64 = 0.15;
+    const NARROW: f64 = 0.05;
+    match spread {
+        Spread::Wide => share(point, WIDE_FROM + (1.0 - WIDE_FROM) * draw),
+        Spread::Shared => point.saturating_sub(share(life, SHARED * draw)),
+        Spread::Narrow => point.saturating_sub(share(life, NARROW * draw)),
     }
 }
 
@@ -291,13 +303,13 @@ pub(crate) enum NoLifetime {
 
 /// The lifetime of a token that was `asked` for (the request was sent) and `arrived` then.
 ///
-/// `first`: it is the first token of its cell in this process. `draw`: uniform in [0, 1), drawn once for this token.
+/// `draw`: uniform in [0, 1), drawn once for this token.
 pub(crate) fn lifetime_of(
     token: &Token,
     policy: &LifetimePolicy,
     asked: Now,
     arrived: Now,
-    first: bool,
+    spread: Spread,
     draw: f64,
 ) -> Result<Lifetime, NoLifetime> {
     let age = elapsed(asked, arrived);
@@ -312,7 +324,7 @@ pub(crate) fn lifetime_of(
         (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
         (None, UnknownExpiry::UntilRejected) if cap.is_some() => Stated::Lasts(policy.max),
         (None, UnknownExpiry::UntilRejected) => {
-            let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
+            let refresh = token.refresh_in.map(|after| jitter(after, after, spread, draw).saturating_sub(age));
             return until_rejected(refresh.map(|after| after.max(MIN_INTERVAL)));
         }
         (None, UnknownExpiry::Error) => return Err(NoLifetime::Unknown),
@@ -331,7 +343,7 @@ pub(crate) fn lifetime_of(
     let life = life.min(policy.max).min(cap.unwrap_or(Duration::MAX));
     let left = life.saturating_sub(age).max(MIN_INTERVAL);
     let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
-    let refresh = policy.refresh_point(life, token.refresh_in, first, draw);
+    let refresh = policy.refresh_point(life, token.refresh_in, spread, draw);
     let refresh = refresh.saturating_sub(age).max(MIN_INTERVAL).min(margin);
     Ok(Lifetime { arrived, refresh: Span::of(refresh), margin: Span::of(margin), expiry: Span::of(left) })
 }
@@ -450,7 +462,7 @@ mod tests {
 
     /// The lifetime of a token that is not the first and of which no jitter is taken.
     fn plain(token: &Token, policy: &LifetimePolicy, asked: Now, arrived: Now) -> Result<Lifetime, NoLifetime> {
-        lifetime_of(token, policy, asked, arrived, false, 0.0)
+        lifetime_of(token, policy, asked, arrived, Spread::Narrow, 0.0)
     }
 
     /// Refresh point, margin and expiry, in seconds after `start`.
@@ -653,34 +665,35 @@ mod tests {
     fn jitter_spreads_first_tokens_widely_and_later_ones_a_little() {
         let (now, default) = (start(), LifetimePolicy::default());
         let token = opaque().expires_in(secs(1000));
-        let refresh = |policy: &LifetimePolicy, token: &Token, first, draw| {
-            points(&lifetime_of(token, policy, now, now, first, draw).unwrap(), now)[0].unwrap()
+        let refresh = |policy: &LifetimePolicy, token: &Token, spread, draw| {
+            points(&lifetime_of(token, policy, now, now, spread, draw).unwrap(), now)[0].unwrap()
         };
         let half = LifetimePolicy { renew: Renew::Fraction(0.5), ..default.clone() };
         let rows = [
-            (&default, true, [350.0, 575.0, 800.0]),
-            (&default, false, [800.0, 775.0, 750.0]),
-            (&half, false, [500.0, 475.0, 450.0]),
-            (&vip(), true, [3600.0, 3600.0, 3600.0]),
+            (&default, Spread::Wide, [350.0, 575.0, 800.0]),
+            (&default, Spread::Shared, [800.0, 725.0, 650.0]),
+            (&default, Spread::Narrow, [800.0, 775.0, 750.0]),
+            (&half, Spread::Narrow, [500.0, 475.0, 450.0]),
+            (&vip(), Spread::Wide, [3600.0, 3600.0, 3600.0]),
         ];
-        for (policy, first, expected) in rows {
+        for (policy, spread, expected) in rows {
             for (draw, expected) in [0.0, 0.5, 0.999_999_9].into_iter().zip(expected) {
-                let refresh = refresh(policy, &token, first, draw);
-                assert!((refresh - expected).abs() < 0.01, "{first} {draw}: {refresh}, not {expected}");
+                let refresh = refresh(policy, &token, spread, draw);
+                assert!((refresh - expected).abs() < 0.01, "{spread:?} {draw}: {refresh}, not {expected}");
             }
         }
         let hinted = token.clone().refresh_in(secs(100));
-        assert!((refresh(&default, &hinted, true, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
+        assert!((refresh(&default, &hinted, Spread::Wide, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
 
         let mut rng = fastrand::Rng::with_seed(7);
-        let fleet: Vec<f64> = (0..1_000).map(|_| refresh(&default, &token, true, rng.f64())).collect();
+        let fleet: Vec<f64> = (0..1_000).map(|_| refresh(&default, &token, Spread::Wide, rng.f64())).collect();
         for tenth in 0..9 {
             let from = 350.0 + 50.0 * f64::from(tenth);
             let within = fleet.iter().filter(|at| (from..from + 50.0).contains(*at)).count();
             assert!((70..160).contains(&within), "{within} of 1000 processes in the 50 s from {from}");
         }
 
-        let lifetime = lifetime_of(&token, &default, now, now, true, 0.3).unwrap();
+        let lifetime = lifetime_of(&token, &default, now, now, Spread::Wide, 0.3).unwrap();
         let boundary = now.after(lifetime.next_boundary(&now).unwrap());
         let changes = (0..10_000u32)
             .map(|tick| now.after(SECOND * tick / 20))
@@ -848,7 +861,7 @@ mod tests {
             fraction in 0.001f64..=1.0,
             margin in any::<Duration>(),
             at_expiry: bool,
-            first: bool,
+            spread in prop_oneof![Just(Spread::Wide), Just(Spread::Shared), Just(Spread::Narrow)],
             draw in 0.0f64..1.0,
         ) {
             let asked = start();
@@ -861,7 +874,7 @@ mod tests {
             token.refresh_in = refresh_in;
             let renew = if at_expiry { Renew::AtExpiry } else { Renew::Fraction(fraction) };
             let policy = LifetimePolicy { renew, margin: Some(margin), ..LifetimePolicy::default() };
-            let lifetime = lifetime_of(&token, &policy, asked, arrived, first, draw).unwrap();
+            let lifetime = lifetime_of(&token, &policy, asked, arrived, spread, draw).unwrap();
             prop_assert_eq!(lifetime.freshness(&arrived.after(SECOND - Duration::from_nanos(1))), Freshness::Fresh);
             let [refresh, margin, expiry] = points(&lifetime, arrived);
             if let (Some(margin), Some(expiry)) = (margin, expiry) {

@@ -16,7 +16,8 @@ pub use value::{Extra, RefreshToken, Token};
 pub(crate) use backoff::{Backoff, Jitter};
 pub(crate) use granted::{Failed, Granted, HeldRefreshToken, RefreshChange, RefreshDigest, RefreshFate, RefreshOwner};
 pub(crate) use lifetime::{
-    Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, YEAR, elapsed, jwt_exp, lifetime_of, useful_for,
+    Freshness, Lifetime, LifetimePolicy, MIN_INTERVAL, NoLifetime, Spread, YEAR, elapsed, jwt_exp, lifetime_of,
+    useful_for,
 };
 pub(crate) use refresh_report::{Asked, RefreshReport};
 pub(crate) use source::{Asker, BoxFetch, DynTokenSource, RefreshContext, erase, fetch};
