@@ -416,7 +416,8 @@ async fn a_rejected_proof_is_told_whether_it_was_repeated_or_not() {
         let layer = world.layer(world.config().replay(replay));
         layer.handle().warm_up().await.unwrap();
         let refused = |challenge: &str| {
-            let answer = Response::builder().status(401).header("www-authenticate", challenge).header("dpop-nonce", "n");
+            let answer =
+                Response::builder().status(401).header("www-authenticate", challenge).header("dpop-nonce", "n");
             Fault::Respond(answer.body(Bytes::new()).unwrap())
         };
         world.api.script(is_repeated.then(|| refused(nonce)).into_iter().chain([refused(last)]));
