@@ -242,7 +242,7 @@ async fn a_token_is_not_used_after_its_subjects_end_and_no_other_is_asked_for() 
     let until = clock.now().wall + Duration::from_secs(600);
     let of = |end: SystemTime| {
         let mut request = request("anna", "orders");
-        let subject = SubjectToken::access_token("anna").unwrap().expires_at(end);
+        let subject = SubjectToken::access_token("anna").unwrap().with_expires_at(end);
         request.extensions_mut().insert(TokenParams::new().subject(subject).audience("orders").unwrap());
         request
     };

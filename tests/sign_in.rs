@@ -493,7 +493,7 @@ async fn no_error_of_the_exchange_tells_a_secret() {
     server.script([Fault::Respond(Response::builder().status(400).body(Bytes::from(echo)).unwrap())]);
     let shown = format!("{sign_in:?} {session:?}");
     let error = sign_in.finish(&redirect).await.unwrap_err();
-    assert_eq!(error.description(), Some("[redacted] [redacted] [redacted]"));
+    assert_eq!(error.error_description(), Some("[redacted] [redacted] [redacted]"));
     let said = format!("{shown} {error} {error:?} {:?}", error.token_error());
     for secret in [state, verifier, &code] {
         assert!(!said.contains(secret), "{said}");

@@ -169,7 +169,7 @@ mod tests {
 
     fn refused(redirect: &str, issuer: &Issuer) -> SignInError {
         let error = code_of(redirect, issuer).expect_err(redirect);
-        let said = format!("{error} {error:?} {:?}", error.description());
+        let said = format!("{error} {error:?} {:?}", error.error_description());
         assert!(!said.contains("canary"), "{said}");
         error
     }
@@ -221,7 +221,7 @@ mod tests {
         for redirect in others {
             let error = refused(&redirect, &Issuer::Known(ISSUER.into()));
             assert_eq!(error.kind(), SignInErrorKind::WrongState, "{redirect}");
-            assert_eq!((error.code(), error.description()), (None, None));
+            assert_eq!((error.code(), error.error_description()), (None, None));
         }
     }
 
@@ -265,7 +265,7 @@ mod tests {
         }
         let latin1 =
             refused(&format!("error=access_denied&error_description=abgelehnt%21+%FC&state={STATE}"), &Issuer::Unknown);
-        assert_eq!((latin1.kind(), latin1.description()), (Denied, Some("abgelehnt! \u{fffd}")));
+        assert_eq!((latin1.kind(), latin1.error_description()), (Denied, Some("abgelehnt! \u{fffd}")));
     }
 
     /// Behaviours 103 and 104.
@@ -275,9 +275,9 @@ mod tests {
             format!("error={CODE}&error_description=no%0A{CODE}+{STATE}+canary-verifier-3&state={STATE}&code={CODE}");
         let error = refused(&echo, &Issuer::Unknown);
         assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None));
-        assert_eq!(error.description(), Some("no[redacted] [redacted] [redacted]"));
+        assert_eq!(error.error_description(), Some("no[redacted] [redacted] [redacted]"));
         let long = format!("error=x&error_description={}&state={STATE}", "a".repeat(1000));
-        assert_eq!(refused(&long, &Issuer::Unknown).description().map(str::len), Some(256));
+        assert_eq!(refused(&long, &Issuer::Unknown).error_description().map(str::len), Some(256));
     }
 
     /// Behaviour 150 (a browser's redirect).
@@ -287,7 +287,7 @@ mod tests {
             let echo = format!("error={code}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
             let error = refused(&echo, &Issuer::Unknown);
             assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None), "{code}");
-            assert_eq!(error.description(), Some("it is [redacted]"));
+            assert_eq!(error.error_description(), Some("it is [redacted]"));
         }
     }
 

@@ -9,7 +9,7 @@ mod static_token;
 mod value;
 
 pub use lifetime::{ExpirySource, Renew, UnknownExpiry};
-pub use source::{TokenRequest, TokenSource};
+pub use source::{BoxTokenSource, TokenRequest, TokenSource};
 pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
 

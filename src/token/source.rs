@@ -206,6 +206,54 @@ pub(crate) trait DynTokenSource: Send + Sync + 'static {
     fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_>;
 }
 
+/// A [`TokenSource`] whose type is not known before the program runs, as where a setting chooses it. Clones share the source.
+///
+/// ```
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxTokenSource, Secret, StaticToken, Token, TokenError, TokenRequest};
+///
+/// fn source(given: Option<Secret>) -> BoxTokenSource {
+///     match given {
+///         Some(token) => BoxTokenSource::new(StaticToken::new(token)),
+///         None => BoxTokenSource::new(tower::service_fn(|_: TokenRequest| async {
+///             Token::bearer("from-a-vault").map_err(TokenError::permanent)
+///         })),
+///     }
+/// }
+///
+/// # tokio_test::block_on(async {
+/// let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+/// let layer = AuthLayer::with_source(cfg, source(None));
+/// assert_eq!(layer.handle().token().await?.access_token(), "from-a-vault");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct BoxTokenSource(Arc<AnySource>);
+
+type AnySource = dyn Fn(TokenRequest) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>> + Send + Sync;
+
+impl BoxTokenSource {
+    /// Hides the type of a source.
+    pub fn new(source: impl TokenSource) -> Self {
+        let source = Arc::new(source);
+        Self(Arc::new(move |request| {
+            let source = source.clone();
+            Box::pin(async move { source.fetch(request).await })
+        }))
+    }
+}
+
+impl TokenSource for BoxTokenSource {
+    fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send {
+        (self.0)(request)
+    }
+}
+
+impl fmt::Debug for BoxTokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxTokenSource").finish_non_exhaustive()
+    }
+}
+
 pub(crate) fn erase(source: impl TokenSource) -> Arc<dyn DynTokenSource> {
     struct Erased<T>(T);
 

@@ -307,7 +307,7 @@ pub struct AuthOutcome {
 /// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,
 /// with its body; an [`AuthOutcome`] stands beside this.
 #[derive(Clone, Debug)]
-pub struct RefreshFailed(pub Arc<TokenError>);
+pub struct RefreshFailed(pub TokenError);
 
 /// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a
 /// third.

@@ -98,7 +98,7 @@ struct Attempt {
 #[derive(Clone)]
 enum Refused {
     /// The endpoint is down, or the credentials are refused: the error that others were told, and for how long.
-    Shared(Arc<TokenError>, Duration),
+    Shared(TokenError, Duration),
     /// Too many partitions that never had a token ask for one: when there may be room.
     TooManyFirst(Duration),
 }
@@ -370,7 +370,7 @@ impl Endpoint {
         match &outcome {
             Outcome::Token | Outcome::Refused | Outcome::BadCredentials(_) => state.outage.succeeded(),
             Outcome::Unavailable(error) => {
-                state.outage.failed(attempt, outage_probe, Arc::new(error.clone()), now, pause(error));
+                state.outage.failed(attempt, outage_probe, error.clone(), now, pause(error));
             }
             Outcome::Unclear => {
                 let error = TokenError::new(TokenErrorKind::Malformed);
@@ -406,7 +406,7 @@ impl Endpoint {
             // Of credentials that have worked it says less than of a tenant that may be invented.
             Outcome::BadCredentials(_) if credentials.worked && attempt.first => {}
             Outcome::BadCredentials(error) => {
-                credentials.refused.failed(attempt, credentials_probe, Arc::new(error.clone()), now, pause(error));
+                credentials.refused.failed(attempt, credentials_probe, error.clone(), now, pause(error));
             }
             _ => credentials.refused.nothing_learned(credentials_probe, now, |_| Duration::ZERO),
         }

@@ -262,7 +262,7 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
 
 /// Tells the caller what happened.
 #[cold]
-fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<Arc<TokenError>>) -> T {
+fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<TokenError>) -> T {
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));
