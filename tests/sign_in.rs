@@ -600,6 +600,10 @@ async fn a_server_that_lists_no_s256_is_shown_nobody_and_no_code() {
     }
 }
 
+fn no_vault() -> Result<Secret<String>, std::io::Error> {
+    panic!("there is no vault")
+}
+
 /// Behaviour 150 (a browser's redirect, and a secret that is read).
 #[tokio::test(start_paused = true)]
 async fn an_error_of_a_redirect_is_held_against_a_secret_that_is_read() {
@@ -608,10 +612,7 @@ async fn an_error_of_a_redirect_is_held_against_a_secret_that_is_read() {
     std::fs::write(&path, SECRET).unwrap();
     let provider = SecretSource::provider(|| async { Ok::<_, std::io::Error>(Secret::from(SECRET)) });
     let away = SecretSource::provider(|| async { Err::<Secret<String>, _>("the vault is away") });
-    let panicking = SecretSource::provider(|| async {
-        let no_vault: Option<Secret<String>> = None;
-        Ok::<_, std::io::Error>(no_vault.expect("a vault"))
-    });
+    let panicking = SecretSource::provider(|| async { no_vault() });
     let hanging = SecretSource::provider(std::future::pending::<Result<Secret<String>, std::io::Error>>);
     let sources =
         [(SecretSource::file(&path), true), (provider, true), (away, false), (panicking, false), (hanging, false)];
@@ -624,7 +625,7 @@ async fn an_error_of_a_redirect_is_held_against_a_secret_that_is_read() {
             let state = url_param(sign_in.url(), "state").to_owned();
             let said = format!("error={error}&error_description=it+is+{SECRET}&state={state}");
             let error = sign_in.finish(&said).await.unwrap_err();
-            assert!(!format!("{error} {error:?} {:?}", error.description()).contains("canary"), "{error:?}");
+            assert!(!format!("{error} {error:?} {:?}", error.error_description()).contains("canary"), "{error:?}");
             error
         };
         for echo in [SECRET, &SECRET[1..], &SECRET[..12]] {
@@ -633,7 +634,7 @@ async fn an_error_of_a_redirect_is_held_against_a_secret_that_is_read() {
         }
         let error = finish("invalid_scope").await;
         assert_eq!(error.code().map(|code| code.as_str()), Some("invalid_scope"));
-        assert_eq!(error.description(), is_known.then_some("it is [redacted]"));
+        assert_eq!(error.error_description(), is_known.then_some("it is [redacted]"));
         assert_eq!(finish("consent_required").await.code().is_some(), is_known);
     }
     std::fs::remove_file(path).unwrap();

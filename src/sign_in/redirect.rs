@@ -298,7 +298,7 @@ mod tests {
             let redirect = format!("error={error}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
             let redirect = Redirect::parse(&redirect).unwrap();
             let error = redirect.into_code(&secrets(), &Issuer::Unknown, &ClientSecret::Unknown).unwrap_err();
-            assert_eq!(error.description(), None);
+            assert_eq!(error.error_description(), None);
             error.code().map(ToString::to_string)
         };
         assert_eq!(told(CLIENT_SECRET), None);

@@ -55,7 +55,7 @@ fn key() -> Result<EncryptionKeys> {
             getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
             entry.set_secret(&bytes)?;
             // Another process may have made one at the same time: the one that is there counts.
-            entry.get_secret()?
+            entry.get_secret().map_err(|_| "the keychain of this machine keeps nothing; see docs/one-login.md")?
         }
         Err(error) => return Err(error.into()),
     };

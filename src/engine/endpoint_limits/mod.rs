@@ -387,7 +387,7 @@ impl Endpoint {
                     }
                     let new = || Breaker::new(self.env.policy.longest_refresh());
                     let refused = state.refused.entry(key).or_insert_with(new);
-                    refused.failed(attempt, credentials_probe, Arc::new(error.clone()), now, pause(error));
+                    refused.failed(attempt, credentials_probe, error.clone(), now, pause(error));
                 }
                 (_, Some(refused)) => refused.nothing_learned(credentials_probe, now, |_| Duration::ZERO),
                 (_, None) => {}
