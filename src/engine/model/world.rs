@@ -79,7 +79,7 @@ impl TokenSource for Source {
 }
 
 fn token(text: &str) -> Token {
-    Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
+    Token::bearer(text).unwrap().with_expires_in(Duration::from_secs(3600))
 }
 
 /// Time passes when the model says so.
