@@ -4,10 +4,11 @@
 //! injected clock alone; this says no more than that it is time to read it again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::rt::Runtime;
+use super::sync::AtomicU64;
 use crate::types::{Clock, Now};
 
 /// When the injected clock was read last, by these clocks. In nanoseconds.
@@ -25,11 +26,12 @@ impl LastLook {
         Self { monotonic: AtomicU64::new(0), real: AtomicU64::new(0), source }
     }
 
-    /// The injected clock was read.
+    /// The injected clock was read, and everybody who must look because of it has been told: whoever finds the look
+    /// recent finds that too.
     pub(super) fn note(&self) {
         let (monotonic, real) = self.source.now();
-        self.monotonic.store(monotonic, Ordering::Relaxed);
-        self.real.store(real, Ordering::Relaxed);
+        self.monotonic.store(monotonic, Ordering::Release);
+        self.real.store(real, Ordering::Release);
     }
 
     /// Whether that is at most a second ago.
@@ -40,8 +42,8 @@ impl LastLook {
         }
         let (monotonic, real) = self.source.now();
         // Either way: the real clock may be set back.
-        monotonic.saturating_sub(self.monotonic.load(Ordering::Relaxed)) <= SECOND
-            && real.abs_diff(self.real.load(Ordering::Relaxed)) <= SECOND
+        monotonic.saturating_sub(self.monotonic.load(Ordering::Acquire)) <= SECOND
+            && real.abs_diff(self.real.load(Ordering::Acquire)) <= SECOND
     }
 }
 
@@ -56,7 +58,7 @@ pub(crate) enum OsClock {
     },
     /// Nanoseconds of both.
     #[cfg(test)]
-    Set(Arc<AtomicU64>),
+    Set(Arc<std::sync::atomic::AtomicU64>),
 }
 
 impl OsClock {

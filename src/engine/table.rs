@@ -1,6 +1,6 @@
 //! `Table`: one configuration's cells, that of the default partition and all others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::cell::{Cell, Read};
@@ -10,6 +10,7 @@ use super::env::Env;
 use super::key::Partition;
 use super::rt;
 use super::shards::{EvictedTotals, Shards};
+use super::sync::AtomicBool;
 use crate::token::Token;
 use crate::types::{Secret, TokenError};
 
@@ -27,7 +28,7 @@ impl Table {
         Arc::new_cyclic(|table: &Weak<Self>| {
             env.coarse_clock.tells(table.clone());
             let default_cell = Arc::new(Cell::new(&Partition::default(), refresh_token));
-            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle);
+            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle, env.hasher.clone());
             Self { env: Arc::new(env), default_cell, others, sweeping: AtomicBool::new(false) }
         })
     }
@@ -86,6 +87,12 @@ impl Table {
         }
     }
 
+    fn sweep(&self, time: u64) {
+        // Before a lock is taken: the clock is foreign.
+        let now = self.others.has_subjects().then(|| self.env.clock.now());
+        self.others.sweep(time, now.as_ref());
+    }
+
     fn time(&self) -> u64 {
         self.env.coarse_time(|| self.env.clock.now())
     }
@@ -98,7 +105,7 @@ impl OnTimer for Table {
 
     /// Idle cells go where no request waits for it.
     fn fired(&self, time: u64) {
-        self.others.sweep(time);
+        self.sweep(time);
     }
 
     fn stopped(&self) {
@@ -132,7 +139,7 @@ impl Sweep {
         for _ in 0..Self::SECONDS {
             rt::sleep(MAX_AGE).await;
             let Some(table) = self.0.upgrade() else { return };
-            table.others.sweep(table.time());
+            table.sweep(table.time());
             if !table.others.is_over() {
                 return;
             }
