@@ -117,7 +117,7 @@ async fn a_later_sign_in_stays() {
     while auth.other_requests().is_empty() {
         tokio::task::yield_now().await;
     }
-    let another = Token::bearer("another").unwrap().expires_in(Duration::from_secs(60));
+    let another = Token::bearer("another").unwrap().with_expires_in(Duration::from_secs(60));
     let another = another.with_refresh_token(RefreshToken::Replace(Secret::from(auth.sign_in("id", ""))));
     handle.set_token(another).await.unwrap();
     revoking.await.unwrap().unwrap();
@@ -269,6 +269,36 @@ async fn fifty_holders_who_reject_a_token_make_one_token_request() {
     handle.reject(&rejected);
     handle.token().await.unwrap();
     assert_eq!(auth.token_requests(), 2);
+}
+
+/// Behaviour 144 (rejections by hand). An API that rejects whatever it gets is bounded, as it is for requests.
+#[tokio::test(start_paused = true)]
+async fn a_holder_who_rejects_each_token_is_limited() {
+    let auth = AuthServer::new(TestClock::new());
+    let handle = handle(&auth, AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")));
+    for _ in 0..240 {
+        handle.reject(&handle.token().await.unwrap());
+        auth.clock().advance(Duration::from_millis(250));
+    }
+    assert!(auth.token_requests() <= 13, "{} token requests in a minute", auth.token_requests());
+    assert!(handle.stats().suppressed_refreshes > 200);
+}
+
+/// Behaviour 144 (rejections by hand). Where there is no runtime, the next call of `token` refreshes, within the same bound.
+#[test]
+fn a_rejection_outside_of_a_runtime_is_not_lost_and_limited_too() {
+    let auth = AuthServer::new(TestClock::new());
+    let handle = handle(&auth, AuthConfig::client_credentials(TOKEN_URL, ClientAuth::none("id")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let token = || runtime.block_on(handle.token()).unwrap();
+    let first = token();
+    handle.reject(&first);
+    assert_ne!(token().access_token(), first.access_token());
+    for _ in 0..240 {
+        handle.reject(&token());
+        auth.clock().advance(Duration::from_millis(250));
+    }
+    assert!(auth.token_requests() <= 13, "{} token requests in a minute", auth.token_requests());
 }
 
 /// A setting that nothing would obey is an error.

@@ -74,8 +74,8 @@ impl Day {
         {
             broken.push(format!("{}: the fullest minute is {ratio:.2} times the mean one", self.scenario));
         }
-        // A token of an hour is renewed after 45 to 48 minutes: 32 a day at most, the outage's included.
-        if self.scenario.store && self.answered.iter().sum::<u32>() > 33 {
+        // A token of an hour is renewed after 39 to 48 minutes: 37 a day at most, the outage's included.
+        if self.scenario.store && self.answered.iter().sum::<u32>() > 38 {
             broken.push(format!("{}: more than one token request for each expiry", self.scenario));
         }
         broken

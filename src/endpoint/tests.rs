@@ -328,7 +328,7 @@ mod wire {
         assert_eq!(token.header_value().as_bytes(), b"Bearer eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9...");
         let error = server.ask(&settings, &body_auth(), TokenRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::BadCredentials);
-        assert_eq!(error.description(), Some("Client authentication failed."));
+        assert_eq!(error.error_description(), Some("Client authentication failed."));
     }
 
     /// Behaviour 114.
@@ -461,6 +461,17 @@ mod flow {
         let error = server.ask(&spry(), &body_auth(), TokenRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Refused);
         assert_eq!(server.fate(), RefreshFate::Untouched);
+    }
+
+    /// Behaviour 124 (a task that was not driven until after its deadline).
+    #[tokio::test]
+    async fn nothing_is_sent_after_the_deadline() {
+        let server = Server::default();
+        let context = RefreshContext { deadline: tokio::time::Instant::now(), ..RefreshContext::default() };
+        let late = TokenRequest { context: Some(Arc::new(context)), ..with_refresh_token("R") };
+        let error = server.ask(&spry(), &body_auth(), late).await.unwrap_err();
+        assert_eq!((error.kind(), server.fate()), (TokenErrorKind::Timeout, RefreshFate::Untouched));
+        assert!(server.seen().is_empty());
     }
 
     #[tokio::test]
@@ -721,7 +732,7 @@ async fn no_error_and_no_event_tells_a_secret() {
                 told.push_str(&format!("{error} {error:?} {error:#?}\n"));
                 next = error.source();
             }
-            let description = error.description().unwrap_or_default();
+            let description = error.error_description().unwrap_or_default();
             assert!(!basic.is_some_and(|basic| description.contains(basic.as_str())));
             described.push_str(description);
         }

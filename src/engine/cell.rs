@@ -29,7 +29,7 @@ use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::token::{
     Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
-    RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest, YEAR, lifetime_of,
+    RefreshFate, RefreshOwner, RefreshToken, Spread, Token, TokenRequest, YEAR, lifetime_of,
 };
 use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
 
@@ -42,7 +42,7 @@ pub(crate) enum Read {
         waiter: RefreshWaiter,
         fallback: Option<Arc<Current>>,
     },
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
 }
 
 /// What becomes of a rejected token.
@@ -55,7 +55,7 @@ pub(crate) enum Rejection {
     /// Refreshing did not help lately: the rejection limiter forbids it now.
     Suppressed,
     /// Refreshing failed just now.
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
 }
 
 /// In this order, so that what each request looks at is side by side: among a million cells none is in a cache.
@@ -95,11 +95,13 @@ struct Trouble {
     carrier: Option<Box<Carrier>>,
     /// What a newer token is wanted for, where that is not the current one.
     invalidated: Option<Arc<Current>>,
+    /// The next refresh is for a rejection that came where there is no runtime.
+    rejected: bool,
     limiter: RejectionLimiter,
     failure: Option<Failure>,
     failures: u64,
     suppressed: u64,
-    last_error: Option<Arc<TokenError>>,
+    last_error: Option<TokenError>,
 }
 
 /// Which refresh: its number, and the family of refresh tokens that it continues.
@@ -111,6 +113,9 @@ pub(crate) struct RefreshId {
 
 struct Refresh {
     id: RefreshId,
+    /// Its task was driven: its refresh token is with the server.
+    begun: bool,
+    /// From when its deadline counts: that of its task once that has begun.
     started: Instant,
     waiters: Waiters,
     sender: ResultSender,
@@ -154,7 +159,7 @@ impl Refresh {
         }
     }
 
-    fn notify_runtime_ended(self, error: Arc<TokenError>) {
+    fn notify_runtime_ended(self, error: TokenError) {
         self.sender.send_runtime_ended(error.clone());
         events::token_request_failed(&error);
     }
@@ -168,16 +173,16 @@ impl Carrier {
 }
 
 struct Failure {
-    error: Arc<TokenError>,
+    error: TokenError,
     until: Instant,
     in_a_row: u32,
 }
 
 impl Failure {
     /// The error as it is told later: with the pause that is left, not the whole of it.
-    fn told_at(&self, now: &Now) -> Arc<TokenError> {
+    fn told_at(&self, now: &Now) -> TokenError {
         let left = self.until.saturating_duration_since(now.monotonic);
-        Arc::new(TokenError::clone(&self.error).with_retry_after(left))
+        self.error.clone().with_retry_after(left)
     }
 
     /// A short rest of a pause is waited for, rather than handing out a rejected response.
@@ -202,7 +207,7 @@ pub(crate) struct CellStats {
     pub(crate) token_requests: u64,
     pub(crate) failures: u64,
     pub(crate) suppressed: u64,
-    pub(crate) last_error: Option<Arc<TokenError>>,
+    pub(crate) last_error: Option<TokenError>,
     pub(crate) next_attempt: Option<Duration>,
     pub(crate) refreshing: bool,
 }
@@ -259,6 +264,12 @@ impl Cell {
         self.current.load_full()
     }
 
+    /// Whether `current` may be sent still: no lock, and nothing that others share is touched.
+    #[inline]
+    pub(crate) fn may_send(&self, env: &Env, current: &Current) -> bool {
+        self.word_now(env) == current.word() && env.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
+    }
+
     /// The token, or a wait, or the remembered failure.
     pub(crate) fn read(self: &Arc<Self>, env: &Arc<Env>) -> Read {
         match self.ready(env) {
@@ -299,14 +310,14 @@ impl Cell {
             },
             (Decision::Fail, _) => match state.failure() {
                 Some(failure) => Read::Failed(failure.told_at(&now)),
-                None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+                None => Read::Failed(TokenError::new(TokenErrorKind::Aborted)),
             },
             (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
                 Ok(_) if env.policy.max_waiters.is_some_and(|max| state.waiter_count() > max) => {
-                    Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
+                    Read::Failed(TokenError::new(TokenErrorKind::Overloaded))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
-                Err(error) => Read::Failed(Arc::new(error)),
+                Err(error) => Read::Failed(error),
             },
         };
         if !had_rejected {
@@ -340,7 +351,7 @@ impl Cell {
             }
             match self.join_or_start(&mut state, env, &now, false, &mut after) {
                 Ok(waiter) => Rejection::Wait { waiter, starter: false },
-                Err(error) => Rejection::Failed(Arc::new(error)),
+                Err(error) => Rejection::Failed(error),
             }
         } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
             match failure.wait_out(env, &now) {
@@ -353,7 +364,7 @@ impl Cell {
         } else {
             match self.join_or_start(&mut state, env, &now, is_current, &mut after) {
                 Ok(waiter) => Rejection::Wait { waiter, starter: is_current },
-                Err(error) => Rejection::Failed(Arc::new(error)),
+                Err(error) => Rejection::Failed(error),
             }
         };
         if says_invalid && is_current && state.refresh.is_some() && !state.known_invalid {
@@ -402,12 +413,37 @@ impl Cell {
         }
     }
 
-    /// What this token was rejected for, by whoever holds it: as [`reject`](Self::reject), by its value.
-    #[allow(dead_code, reason = "for a handle that is told of a rejection")]
+    /// As [`reject`](Self::reject), by the token itself, for whoever used it without a request of ours.
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
-        self.reject(env, current.map_or(0, |current| current.generation), true)
+        let rejection = self.reject(env, current.as_ref().map_or(0, |current| current.generation), true);
+        if let (Rejection::Failed(error), Some(rejected)) = (&rejection, current)
+            && error.kind() == TokenErrorKind::NoRuntime
+        {
+            self.refresh_later(rejected.generation);
+        }
+        rejection
+    }
+
+    /// A rejection may refresh, and there is no runtime to do it on: whoever reads the token next refreshes instead.
+    fn refresh_later(&self, rejected: u64) {
+        let mut state = self.lock();
+        let former = self.current.load_full().filter(|current| current.generation == rejected);
+        if former.is_some() {
+            self.current.store(None);
+            let trouble = state.trouble();
+            (trouble.invalidated, trouble.rejected) = (former, true);
+            self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
+        }
+    }
+
+    /// The task of a refresh is driven for the first time: whether it may ask, and from now on it has.
+    fn begin(&self, id: RefreshId, now: &Now) -> bool {
+        let mut state = self.lock();
+        let Some(refresh) = state.refresh.as_mut().filter(|refresh| refresh.id == id) else { return false };
+        (refresh.begun, refresh.started) = (true, now.monotonic);
+        true
     }
 
     /// Takes in how a refresh ended. Publishes before anybody is woken.
@@ -488,7 +524,16 @@ impl Cell {
             superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
             return;
         }
-        let sent = refresh.carries;
+        let sent = refresh.carries.filter(|_| refresh.begun);
+        if sent.is_some() && !refresh.is_overdue(env, &env.now_or(last)) {
+            // It began late, and its own deadline is still ahead: nobody waits so long, and its refresh token is not sent
+            // before.
+            let superseded = state.supersede_refresh(env, Some(&last));
+            drop(state);
+            let error = refresh::deadline_passed();
+            superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Failed(error.clone())));
+            return;
+        }
         let fate = if sent.is_some() { RefreshFate::MaybeSpent } else { RefreshFate::Untouched };
         drop(state);
         let failed = Failed { error: refresh::deadline_passed(), refresh: fate, sent };
@@ -497,7 +542,7 @@ impl Cell {
 
     /// A token from outside the engine, such as one from an interactive sign-in.
     #[cfg(test)]
-    pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
+    pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), TokenError> {
         // Only a token that a store has says when it was asked for; its refresh token is a copy.
         let owner = match token.asked_at {
             Some(_) => RefreshOwner::Store { single_use: true },
@@ -513,10 +558,10 @@ impl Cell {
         mut token: Token,
         number: Option<u64>,
         owner: RefreshOwner,
-    ) -> Result<(), Arc<TokenError>> {
+    ) -> Result<(), TokenError> {
         let now = env.clock.now();
         // A token that is of no use changes nothing.
-        lifetime_of(&token, &env.policy.lifetime, now, now, false, 0.0).map_err(no_lifetime_error)?;
+        lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(no_lifetime_error)?;
         let mut state = self.lock();
         let superseded = state.supersede_refresh(env, Some(&now));
         let refresh = match std::mem::take(&mut token.refresh_token) {
@@ -549,12 +594,6 @@ impl Cell {
     pub(crate) fn new_epoch(&self, env: &Env, keep_refresh_token: bool) {
         let now = env.clock.now();
         self.reset(self.lock(), env, &now, keep_refresh_token);
-    }
-
-    /// Nobody is signed in any more: token and refresh token are forgotten, and whatever a refresh makes of them.
-    #[allow(dead_code, reason = "for a handle that signs out")]
-    pub(crate) fn sign_out(&self, env: &Env) {
-        self.new_epoch(env, false);
     }
 
     /// What there is to revoke.
@@ -653,6 +692,12 @@ impl Cell {
         state.refresh.is_none() && !state.has_carrier() && !state.refresh_token.is_only_here()
     }
 
+    /// Whether its token is past its end, if there is one, and no failure is to be remembered.
+    pub(crate) fn has_ended(&self, now: &Now) -> bool {
+        let is_failing = self.lock().failure().is_some_and(|failure| now.monotonic < failure.until);
+        !is_failing && self.current.load().as_ref().is_none_or(|current| !current.lifetime.is_alive(now))
+    }
+
     /// The clocks must be read before the token is used again.
     pub(crate) fn set_check_clock(&self) {
         self.word.fetch_or(CHECK_CLOCK, Ordering::Release);
@@ -667,12 +712,17 @@ impl Cell {
         asked: Now,
         arrived: Now,
     ) -> RefreshResult {
-        // Who waited out the same outage renewed together, as those that started together did. Processes with a store
-        // renew together, and once: there is no crowd to spread.
-        let crowd = !state.tokens_seen || state.failure().is_some();
-        let first = crowd && !from_store;
+        let former = self.current.load_full();
+        // Who waited out the same outage renewed together, as those that started together did, and those whose store
+        // failed.
+        let had_the_stores = former.as_ref().is_some_and(|former| former.from_store);
+        let spread = match () {
+            () if from_store => Spread::Shared,
+            () if !state.tokens_seen || state.failure().is_some() || had_the_stores => Spread::Wide,
+            () => Spread::Narrow,
+        };
         let asked = Now { wall: token.asked_at.unwrap_or(asked.wall), ..asked };
-        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, first, env.draw()) {
+        let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, spread, env.draw()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => {
                 return RefreshResult::Failed(state.fail(env, no_lifetime_error(no_lifetime), arrived));
@@ -682,7 +732,7 @@ impl Cell {
         if let Some(trouble) = &mut state.trouble {
             (trouble.failure, trouble.invalidated) = (None, None);
         }
-        let same_as = self.current.load_full().filter(|current| current.token.is_same_as(&token));
+        let same_as = former.filter(|current| current.token.is_same_as(&token));
         let (generation, lifetime) = match &same_as {
             // The server hands out the same token until its end: asking again before that is useless.
             Some(current) if current.lifetime.is_alive(&arrived) && current.lifetime.expires_at().is_some() => {
@@ -718,7 +768,7 @@ impl Cell {
         state.generation = state.generation.saturating_add(1);
         state.known_invalid = false;
         if let Some(trouble) = &mut state.trouble {
-            trouble.failure = None;
+            (trouble.failure, trouble.rejected) = (None, false);
             trouble.limiter.reset();
         }
         self.watching.store(false, Ordering::Relaxed);
@@ -739,7 +789,8 @@ impl Cell {
     ) -> Result<RefreshWaiter, TokenError> {
         if let Some(refresh) = &mut state.refresh {
             let is_overdue = refresh.is_overdue(env, now);
-            let may_come = !is_overdue || refresh.carries.is_some() && !env.policy.has_primary_grant;
+            let answer_may_be_there = refresh.begun && refresh.carries.is_some() && !env.policy.has_primary_grant;
+            let may_come = !is_overdue || answer_may_be_there;
             let grace = if is_overdue { refresh.grace.get_or_insert(now.monotonic) } else { &now.monotonic };
             if may_come && now.monotonic.saturating_duration_since(*grace) < MIN_INTERVAL {
                 after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, now);
@@ -762,6 +813,8 @@ impl Cell {
             withheld = true;
         }
         let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
+        let rejected = state.trouble.as_mut().is_some_and(|trouble| std::mem::take(&mut trouble.rejected));
+        let after_rejection = after_rejection || rejected;
         let previous = self.current.load_full().or_else(|| state.trouble.as_ref()?.invalidated.clone());
         let held = state.refresh_token.held();
         let carried = held.filter(|_| !withheld);
@@ -772,22 +825,16 @@ impl Cell {
             refresh_owner: held.map_or(RefreshOwner::Cell, |held| held.owner),
             asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
             previous_from_store: previous.as_ref().is_some_and(|former| former.from_store),
-            previous: previous.map(|former| former.token.clone()),
+            previous: previous.map(|former| former.dated_token()),
             ..env.request(&self.partition.whole())
         };
         let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
-        let complete = {
-            let (cell, env) = (self.clone(), env.clone());
-            move |end, asked| {
-                cell.finish(&env, id, end, asked);
-                drop(cell);
-                env.coarse_clock.refresh_ended();
-            }
-        };
+        let owner = Box::new(RefreshOf { cell: self.clone(), env: env.clone(), id });
         let (sender, waiters) = refresh::channel(runtime.id());
         let waiter = waiters.join();
         let refresh = Refresh {
             id,
+            begun: false,
             started: now.monotonic,
             waiters,
             sender,
@@ -797,7 +844,7 @@ impl Cell {
             grace: None,
             watched: Vec::new(),
         };
-        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, Box::new(complete)));
+        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, owner));
         state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
         state.refresh = Some(Box::new(refresh));
@@ -827,7 +874,7 @@ impl Cell {
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
             let clock = &env.coarse_clock;
-            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick(now, MAX_AGE) };
+            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick_late(now) };
             time.saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
@@ -893,7 +940,7 @@ impl State {
     }
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
-    fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
+    fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> TokenError {
         if failed.error.is_held_back() {
             return self.hold_back(env, failed.error, now);
         }
@@ -902,23 +949,22 @@ impl State {
         self.refused_for(failed, pause, now)
     }
 
-    fn refused_for(&mut self, failed: Failed, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+    fn refused_for(&mut self, failed: Failed, pause: Option<Duration>, now: Now) -> TokenError {
         self.refresh_token.failed(&failed);
         self.fail_for(failed.error, pause, now)
     }
 
     /// Remembers a failure for as long as its class says.
-    fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
+    fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let pause = env.policy.pause_after(&error, self.failures_in_a_row(), env.draw());
         self.fail_for(error, pause, now)
     }
 
-    fn fail_for(&mut self, mut error: TokenError, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+    fn fail_for(&mut self, mut error: TokenError, pause: Option<Duration>, now: Now) -> TokenError {
         let in_a_row = self.failures_in_a_row();
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
-        let error = Arc::new(error);
         let trouble = self.trouble();
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.last_error = Some(error.clone());
@@ -931,8 +977,7 @@ impl State {
     }
 
     /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
-    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
-        let error = Arc::new(error);
+    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
         let pause = env.policy.pause_after(&error, 0, 0.0);
         let trouble = self.trouble();
@@ -958,9 +1003,9 @@ impl State {
         self.known_invalid = false;
         let mut refresh = self.refresh.take()?;
         self.token_requests = self.token_requests.saturating_add(1);
-        let Some(carries) = refresh.carries.filter(|carries| self.refresh_token.is_held(carries)) else {
-            return Some(refresh);
-        };
+        // One that has not begun never will.
+        let carries = refresh.carries.filter(|carries| refresh.begun && self.refresh_token.is_held(carries));
+        let Some(carries) = carries else { return Some(refresh) };
         let (sender, waiters) = refresh::channel(refresh.waiters.runtime());
         let (id, started) = (refresh.id, refresh.started);
         let carrier = Carrier { id, started, carries, waiters, sender, watched: std::mem::take(&mut refresh.watched) };
@@ -970,6 +1015,26 @@ impl State {
             self.refresh_token.unanswered(&carries);
         }
         Some(refresh)
+    }
+}
+
+/// A refresh of a cell, as its task knows it.
+struct RefreshOf {
+    cell: Arc<Cell>,
+    env: Arc<Env>,
+    id: RefreshId,
+}
+
+impl refresh::Owner for RefreshOf {
+    fn begin(&self, now: &Now) -> bool {
+        self.cell.begin(self.id, now)
+    }
+
+    fn complete(self: Box<Self>, end: TaskEnd, asked: Now) {
+        let Self { cell, env, id } = *self;
+        cell.finish(&env, id, end, asked);
+        drop(cell);
+        env.coarse_clock.refresh_ended();
     }
 }
 
@@ -1126,7 +1191,7 @@ mod tests {
     }
 
     fn token(text: &str) -> Token {
-        Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
+        Token::bearer(text).unwrap().with_expires_in(Duration::from_secs(3600))
     }
 
     fn wait(read: Read) -> RefreshWaiter {
@@ -1291,6 +1356,29 @@ mod tests {
         });
     }
 
+    /// Behaviour 124.
+    #[test]
+    fn a_task_that_is_driven_too_late_sends_nothing() {
+        let gate = Gate::new(true);
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stuck = {
+            let _inside = parked.enter();
+            wait(cell.read(table.env()))
+        };
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
+            let second = wait(cell.read(table.env()));
+            assert!(matches!(stuck.await, RefreshResult::Superseded));
+            gate.let_one_land().await;
+            assert!(matches!(second.await, RefreshResult::New(_)));
+        });
+        parked.block_on(async { tokio::task::yield_now().await });
+        assert_eq!(*gate.0.asked.lock().unwrap(), [Some("r0".to_owned())], "what another refresh has sent meanwhile");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_handed_in_is_the_very_next_one() {
         let gate = Gate::new(false);
@@ -1305,7 +1393,7 @@ mod tests {
         assert_eq!(gate.requests(), 0);
         let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
         let table = gate.table(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
-        let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
+        let expired = Token::bearer("c").unwrap().with_expires_at(std::time::UNIX_EPOCH);
         assert_eq!(table.default_cell().hand_in(table.env(), expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
     }
 
@@ -1490,6 +1578,30 @@ mod tests {
             clock.advance(Duration::from_secs(7200));
             assert!(cell.ready(table.env()).is_some(), "nobody has said that time has passed");
             os.fetch_add(1_000_000_001, Ordering::Relaxed);
+            assert!(cell.ready(table.env()).is_none());
+            assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
+        }
+    }
+
+    /// Behaviour 130.
+    #[test]
+    fn a_look_for_one_partition_hides_from_no_other_that_time_has_passed() {
+        let (os, clock) = (Arc::new(std::sync::atomic::AtomicU64::new(0)), TestClock::new());
+        let source = erase(tower::service_fn(|_: TokenRequest| async { Ok::<_, TokenError>(token("new")) }));
+        let mut env = Env::new(source, Arc::new(clock.clone()), EnginePolicy::default(), None);
+        env.coarse_clock = CoarseClock::new(OsClock::Set(os.clone()));
+        let table = Table::new(env, None);
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _inside = parked.enter();
+        let tenant = |id| Partition { tenant: Some(crate::types::TenantId::new(id).unwrap()), ..Partition::default() };
+        let cells = [table.cell(tenant("a")), table.default_cell().clone(), table.cell(tenant("b"))];
+        for cell in &cells {
+            cell.hand_in(table.env(), token("old")).unwrap();
+            ready(cell.read(table.env()));
+        }
+        clock.advance(Duration::from_secs(7200));
+        os.fetch_add(2_000_000_000, Ordering::Relaxed);
+        for cell in &cells {
             assert!(cell.ready(table.env()).is_none());
             assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
         }

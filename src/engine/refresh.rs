@@ -29,7 +29,7 @@ pub(crate) enum RefreshResult {
     New(Arc<Current>),
     /// With the same token again.
     Same(Arc<Current>),
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
     /// Its credentials were replaced meanwhile: its token is not used. Look at the cell again.
     Superseded,
 }
@@ -40,7 +40,7 @@ impl RefreshResult {
         self,
         fallback: Option<Arc<Current>>,
         now: impl FnOnce() -> Now,
-    ) -> Option<Result<Arc<Current>, Arc<TokenError>>> {
+    ) -> Option<Result<Arc<Current>, TokenError>> {
         match self {
             RefreshResult::New(current) | RefreshResult::Same(current) => Some(Ok(current)),
             RefreshResult::Failed(error) => Some(match fallback {
@@ -69,7 +69,7 @@ impl ResultSender {
         let _ = self.0.send(Ending { result, runtime_ended: false });
     }
 
-    pub(crate) fn send_runtime_ended(self, error: Arc<TokenError>) {
+    pub(crate) fn send_runtime_ended(self, error: TokenError) {
         let _ = self.0.send(Ending { result: RefreshResult::Failed(error), runtime_ended: true });
     }
 }
@@ -146,7 +146,7 @@ impl Future for RefreshWaiter {
                 Ok(Ending { runtime_ended: true, .. }) if elsewhere => RefreshResult::Superseded,
                 Ok(Ending { result, .. }) => result,
                 // The cell itself is gone, and nobody is left who could say more.
-                Err(_) => RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+                Err(_) => RefreshResult::Failed(TokenError::new(TokenErrorKind::Aborted)),
             }),
             Waiting::Pause(over) => Pin::new(over).poll(cx).map(|_| RefreshResult::Superseded),
         }
@@ -168,8 +168,15 @@ pub(crate) enum TaskEnd {
     RuntimeEnded(Failed),
 }
 
-/// What is to be done with the end, once: by the cell. `asked`: when the source was.
-pub(crate) type Completion = Box<dyn FnOnce(TaskEnd, Now) + Send>;
+/// The cell, as the task of its refresh knows it.
+pub(crate) trait Owner: Send {
+    /// The task is driven for the first time: whether its refresh is still wanted. It may have waited for long on a runtime
+    /// that nobody drove, and its refresh token may have been sent by another one since.
+    fn begin(&self, now: &Now) -> bool;
+
+    /// Takes in the end, once. `asked`: when the source was.
+    fn complete(self: Box<Self>, end: TaskEnd, asked: Now);
+}
 
 /// A refresh that has not begun: made under the cell's lock, spawned after it is released, since a runtime that has shut
 /// down drops the task, and so ends the refresh, on the spot.
@@ -188,11 +195,10 @@ pub(crate) fn prepare(
     request: TokenRequest,
     now: Now,
     after_rejection: bool,
-    complete: Completion,
+    owner: Box<dyn Owner>,
 ) -> PreparedRefresh {
-    let asked = Asked::of(&request);
-    let guard =
-        CompletionGuard { env: env.clone(), carried: asked, context: None, asked: now, complete: Some(complete) };
+    let carried = Asked::of(&request);
+    let guard = CompletionGuard { env: env.clone(), carried, context: None, asked: now, owner: Some(owner) };
     PreparedRefresh { guard, runtime, request, after_rejection }
 }
 
@@ -206,6 +212,9 @@ impl PreparedRefresh {
 
 async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
     guard.asked = guard.env.now_or(guard.asked);
+    if !guard.begin() {
+        return guard.complete(TaskEnd::Finished(Err(TokenError::new(TokenErrorKind::Aborted).into())));
+    }
     let context = Arc::new(guard.env.context());
     guard.context = Some(context.clone());
     request.context = Some(context);
@@ -233,13 +242,17 @@ struct CompletionGuard {
     /// From when the source is asked.
     context: Option<Arc<RefreshContext>>,
     asked: Now,
-    complete: Option<Completion>,
+    owner: Option<Box<dyn Owner>>,
 }
 
 impl CompletionGuard {
+    fn begin(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.begin(&self.asked))
+    }
+
     fn complete(mut self, end: TaskEnd) {
-        if let Some(complete) = self.complete.take() {
-            complete(end, self.asked);
+        if let Some(owner) = self.owner.take() {
+            owner.complete(end, self.asked);
         }
     }
 
@@ -255,9 +268,9 @@ impl CompletionGuard {
 /// A runtime that shuts down drops the task without a result.
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        if let Some(complete) = self.complete.take() {
+        if let Some(owner) = self.owner.take() {
             let failed = self.unfinished(TokenError::new(TokenErrorKind::Aborted));
-            complete(TaskEnd::RuntimeEnded(failed), self.asked);
+            owner.complete(TaskEnd::RuntimeEnded(failed), self.asked);
         }
     }
 }

@@ -14,6 +14,6 @@ pub(crate) use grpc::has_status as has_grpc_status;
 pub(crate) use held::{Discard, HeldResponses, discard_of};
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
-#[cfg(feature = "dpop")]
-pub(crate) use verdict::wants_nonce;
 pub(crate) use verdict::{RejectionPolicy, Verdict, is_success, judge};
+#[cfg(feature = "dpop")]
+pub(crate) use verdict::{rejects_proof, wants_nonce};

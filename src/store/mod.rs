@@ -8,7 +8,7 @@
 //! # What happens
 //! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
 //! looks again, asks the authorization server, stores the answer, and only then uses it; the others wait for the store to
-//! change. Tokens are renewed at about 80 % of their life as ever; whoever comes first asks for all, and the others find
+//! change. Tokens are renewed at 65 % to 80 % of their life; whoever comes first asks for all, and the others find
 //! its token when their turn comes.
 //!
 //! Refresh tokens are numbered: each one that a server returns has the number of the one that was sent, plus one, in the
@@ -35,6 +35,7 @@
 //! docs/fleet.md of the repository has what each costs as measured, and what to do.
 
 mod access;
+mod boxed;
 mod copies;
 #[cfg(feature = "encryption")]
 mod encryption;
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 use crate::types::{BoxError, ConfigError, Secret};
 
+pub use boxed::BoxTokenStore;
 #[cfg(feature = "encryption")]
 pub use encryption::{Encrypted, EncryptionKeys};
 pub use file::FileStore;

@@ -101,7 +101,7 @@ pub enum Renew {
     ///
     /// Up to 5 % less is drawn for each token, so that processes do not renew in step. A process's first token is renewed
     /// anywhere between 44 % of this fraction and all of it (35 % to 80 % of the token's life by default), so that
-    /// processes that started together part at once.
+    /// processes that started together part at once; one from a store up to 15 % earlier, in case the store fails.
     Fraction(f64),
     /// At expiry and not before: for servers that hand out the same token until then. Requests that come after expiry wait
     /// for the new token.
@@ -180,24 +180,36 @@ impl LifetimePolicy {
     }
 
     /// When the token is renewed, counted from when it was asked for.
-    fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, first: bool, draw: f64) -> Duration {
+    fn refresh_point(&self, life: Duration, refresh_in: Option<Duration>, spread: Spread, draw: f64) -> Duration {
         let hinted = |point: Duration| refresh_in.map_or(point, |hint| hint.min(point));
         match self.renew {
             Renew::AtExpiry => hinted(life),
-            Renew::Fraction(fraction) => jitter(hinted(share(life, fraction)), life, first, draw),
+            Renew::Fraction(fraction) => jitter(hinted(share(life, fraction)), life, spread, draw),
         }
     }
 }
 
-/// Processes that started together got their first tokens together. Spread over 35-80 % of the life (at the default
-/// fraction) they part at once; a few percent alone would take them hours. After that a little keeps them apart.
-fn jitter(point: Duration, life: Duration, first: bool, draw: f64) -> Duration {
-    const FIRST_FROM: f64 = 0.35 / 0.8;
-    const LATER: f64 = 0.05;
-    if first {
-        share(point, FIRST_FROM + (1.0 - FIRST_FROM) * draw)
-    } else {
-        point.saturating_sub(share(life, LATER * draw))
+/// With how many others a token is renewed at the same time, if nothing is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Processes that started together, or waited out the same outage, have tokens of the same age. Spread over 35-80 % of
+    /// the life (at the default fraction) they part at once; a few percent alone would take them hours.
+    Wide,
+    /// Processes with a store have the same token. One renews it for all, so that each that comes early costs token
+    /// requests; but if the store fails meanwhile all renew it: 65-80 %.
+    Shared,
+    /// They have parted: a little keeps them apart.
+    Narrow,
+}
+
+fn jitter(point: Duration, life: Duration, spread: Spread, draw: f64) -> Duration {
+    const WIDE_FROM: f64 = 0.35 / 0.8;
+    const SHARED: f64 = 0.15;
+    const NARROW: f64 = 0.05;
+    match spread {
+        Spread::Wide => share(point, WIDE_FROM + (1.0 - WIDE_FROM) * draw),
+        Spread::Shared => point.saturating_sub(share(life, SHARED * draw)),
+        Spread::Narrow => point.saturating_sub(share(life, NARROW * draw)),
     }
 }
 
@@ -244,6 +256,11 @@ pub(crate) enum Freshness {
 }
 
 impl Lifetime {
+    /// When the token came.
+    pub(crate) fn arrived(&self) -> Now {
+        self.arrived
+    }
+
     pub(crate) fn freshness(&self, now: &Now) -> Freshness {
         let reached = |span: Span| span.after(&self.arrived).is_some_and(|moment| now.reached(&moment));
         if reached(self.expiry) {
@@ -271,6 +288,11 @@ impl Lifetime {
         self.expiry.after(&self.arrived).map(|expiry| expiry.wall)
     }
 
+    /// How much of it is left, by the clock that went further.
+    pub(crate) fn left(&self, now: &Now) -> Option<Duration> {
+        self.expiry.after(&self.arrived).map(|expiry| now.until(&expiry))
+    }
+
     /// The server handed out the identical token before its end: it will do so again until then, so ask at expiry.
     pub(crate) fn kept_until_expiry(self) -> Self {
         match self.expiry {
@@ -291,13 +313,13 @@ pub(crate) enum NoLifetime {
 
 /// The lifetime of a token that was `asked` for (the request was sent) and `arrived` then.
 ///
-/// `first`: it is the first token of its cell in this process. `draw`: uniform in [0, 1), drawn once for this token.
+/// `draw`: uniform in [0, 1), drawn once for this token.
 pub(crate) fn lifetime_of(
     token: &Token,
     policy: &LifetimePolicy,
     asked: Now,
     arrived: Now,
-    first: bool,
+    spread: Spread,
     draw: f64,
 ) -> Result<Lifetime, NoLifetime> {
     let age = elapsed(asked, arrived);
@@ -312,7 +334,7 @@ pub(crate) fn lifetime_of(
         (None, UnknownExpiry::Assume(lifetime)) => Stated::Lasts(lifetime),
         (None, UnknownExpiry::UntilRejected) if cap.is_some() => Stated::Lasts(policy.max),
         (None, UnknownExpiry::UntilRejected) => {
-            let refresh = token.refresh_in.map(|after| jitter(after, after, first, draw).saturating_sub(age));
+            let refresh = token.refresh_in.map(|after| jitter(after, after, spread, draw).saturating_sub(age));
             return until_rejected(refresh.map(|after| after.max(MIN_INTERVAL)));
         }
         (None, UnknownExpiry::Error) => return Err(NoLifetime::Unknown),
@@ -331,7 +353,7 @@ pub(crate) fn lifetime_of(
     let life = life.min(policy.max).min(cap.unwrap_or(Duration::MAX));
     let left = life.saturating_sub(age).max(MIN_INTERVAL);
     let margin = left.saturating_sub(policy.margin_of(life)).max(MIN_INTERVAL);
-    let refresh = policy.refresh_point(life, token.refresh_in, first, draw);
+    let refresh = policy.refresh_point(life, token.refresh_in, spread, draw);
     let refresh = refresh.saturating_sub(age).max(MIN_INTERVAL).min(margin);
     Ok(Lifetime { arrived, refresh: Span::of(refresh), margin: Span::of(margin), expiry: Span::of(left) })
 }
@@ -450,7 +472,7 @@ mod tests {
 
     /// The lifetime of a token that is not the first and of which no jitter is taken.
     fn plain(token: &Token, policy: &LifetimePolicy, asked: Now, arrived: Now) -> Result<Lifetime, NoLifetime> {
-        lifetime_of(token, policy, asked, arrived, false, 0.0)
+        lifetime_of(token, policy, asked, arrived, Spread::Narrow, 0.0)
     }
 
     /// Refresh point, margin and expiry, in seconds after `start`.
@@ -473,8 +495,8 @@ mod tests {
         };
         let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..LifetimePolicy::default() };
         let cases = [
-            (capped(opaque().expires_in(HOUR), 600), LifetimePolicy::default(), 600.0),
-            (capped(opaque().expires_in(HOUR), 7200), LifetimePolicy::default(), 3600.0),
+            (capped(opaque().with_expires_in(HOUR), 600), LifetimePolicy::default(), 600.0),
+            (capped(opaque().with_expires_in(HOUR), 7200), LifetimePolicy::default(), 3600.0),
             (capped(opaque(), 600), LifetimePolicy::default(), 600.0),
             (capped(opaque(), 600), until_rejected, 600.0),
             (capped(jwt_ending(now, 3600), 600), vip(), 600.0),
@@ -494,12 +516,12 @@ mod tests {
             useful_for(&token, &policy, &now)
         };
         for (age, left) in [(0, 3570), (3000, 570), (3569, 1), (3570, 0), (3601, 0), (1_000_000, 0)] {
-            assert_eq!(aged(opaque().expires_in(HOUR), age), Some(secs(left)), "{age} s old");
+            assert_eq!(aged(opaque().with_expires_in(HOUR), age), Some(secs(left)), "{age} s old");
         }
         assert_eq!(aged(opaque(), 3000), Some(secs(570)), "an hour is assumed");
         assert_eq!(aged(jwt_ending(now, 600), 3000), Some(secs(570)));
         assert_eq!(aged(jwt_ending(now, -1), 3600), Some(Duration::ZERO));
-        let mut from_a_clock_ahead = opaque().expires_in(HOUR);
+        let mut from_a_clock_ahead = opaque().with_expires_in(HOUR);
         from_a_clock_ahead.asked_at = Some(now.wall + HOUR);
         assert_eq!(useful_for(&from_a_clock_ahead, &policy, &now), Some(secs(3570)));
         let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..policy.clone() };
@@ -516,41 +538,46 @@ mod tests {
         let fixed = LifetimePolicy { sources: vec![ExpirySource::Fixed(secs(100))], ..default.clone() };
         let year = YEAR.as_secs_f64();
         let rows = [
-            ("an hour", opaque().expires_in(HOUR), &default, [2880.0, 3570.0, 3600.0]),
+            ("an hour", opaque().with_expires_in(HOUR), &default, [2880.0, 3570.0, 3600.0]),
             ("missing: an hour is assumed", opaque(), &default, [2880.0, 3570.0, 3600.0]),
-            ("zero is not told", opaque().expires_in(Duration::ZERO), &default, [2880.0, 3570.0, 3600.0]),
-            ("the margin is at most a tenth", opaque().expires_in(secs(100)), &default, [80.0, 90.0, 100.0]),
-            ("fractions count", opaque().expires_in(secs(10) / 4), &default, [3.0, 3.0, 3.0]),
-            ("absurd: a year", opaque().expires_in(Duration::MAX), &default, [0.8 * year, year - 30.0, year]),
-            ("shorter than its way here", opaque().expires_in(secs(1)), &default, [3.0, 3.0, 3.0]),
-            ("absolute", opaque().expires_at(asked.wall + secs(100)), &default, [80.0, 90.0, 100.0]),
+            ("zero is not told", opaque().with_expires_in(Duration::ZERO), &default, [2880.0, 3570.0, 3600.0]),
+            ("the margin is at most a tenth", opaque().with_expires_in(secs(100)), &default, [80.0, 90.0, 100.0]),
+            ("fractions count", opaque().with_expires_in(secs(10) / 4), &default, [3.0, 3.0, 3.0]),
+            ("absurd: a year", opaque().with_expires_in(Duration::MAX), &default, [0.8 * year, year - 30.0, year]),
+            ("shorter than its way here", opaque().with_expires_in(secs(1)), &default, [3.0, 3.0, 3.0]),
+            ("absolute", opaque().with_expires_at(asked.wall + secs(100)), &default, [80.0, 90.0, 100.0]),
             (
                 "absolute, a millennium",
-                opaque().expires_at(asked.wall + YEAR * 1000),
+                opaque().with_expires_at(asked.wall + YEAR * 1000),
                 &default,
                 [0.8 * year, year - 30.0, year],
             ),
-            ("absolute, nearly over", opaque().expires_at(arrived.wall + SECOND / 10), &default, [3.0, 3.0, 3.0]),
+            ("absolute, nearly over", opaque().with_expires_at(arrived.wall + SECOND / 10), &default, [3.0, 3.0, 3.0]),
             ("a JWT", jwt_ending(asked, 1000), &default, [800.0, 970.0, 1000.0]),
             (
                 "a refresh point of the server's",
-                opaque().expires_in(HOUR).refresh_in(secs(600)),
+                opaque().with_expires_in(HOUR).with_refresh_in(secs(600)),
                 &default,
                 [600.0, 3570.0, 3600.0],
             ),
             (
                 "one later than ours",
-                opaque().expires_in(HOUR).refresh_in(secs(3500)),
+                opaque().with_expires_in(HOUR).with_refresh_in(secs(3500)),
                 &default,
                 [2880.0, 3570.0, 3600.0],
             ),
-            ("one at once", opaque().expires_in(HOUR).refresh_in(Duration::ZERO), &default, [3.0, 3570.0, 3600.0]),
-            ("fixed", opaque().expires_in(HOUR), &fixed, [80.0, 90.0, 100.0]),
-            ("told, though guessing is forbidden", opaque().expires_in(secs(100)), &error, [80.0, 90.0, 100.0]),
+            (
+                "one at once",
+                opaque().with_expires_in(HOUR).with_refresh_in(Duration::ZERO),
+                &default,
+                [3.0, 3570.0, 3600.0],
+            ),
+            ("fixed", opaque().with_expires_in(HOUR), &fixed, [80.0, 90.0, 100.0]),
+            ("told, though guessing is forbidden", opaque().with_expires_in(secs(100)), &error, [80.0, 90.0, 100.0]),
             ("renewed at its end", jwt_ending(asked, 1000), &vip(), [1000.0, 1000.0, 1000.0]),
             (
                 "the answer lies, the JWT does not",
-                jwt_ending(asked, 1000).expires_in(secs(86400)),
+                jwt_ending(asked, 1000).with_expires_in(secs(86400)),
                 &vip(),
                 [1000.0, 1000.0, 1000.0],
             ),
@@ -568,7 +595,7 @@ mod tests {
         assert_eq!(points(&lifetime, asked), [None; 3]);
         assert_eq!(lifetime.freshness(&arrived.after(YEAR)), Freshness::Fresh);
         assert_eq!((lifetime.next_boundary(&arrived), lifetime.expires_at()), (None, None));
-        let hinted = plain(&opaque().refresh_in(secs(60)), &until_rejected, asked, arrived).unwrap();
+        let hinted = plain(&opaque().with_refresh_in(secs(60)), &until_rejected, asked, arrived).unwrap();
         assert_eq!(points(&hinted, asked), [Some(60.0), None, None]);
         assert_eq!(hinted.freshness(&arrived.after(YEAR)), Freshness::Stale);
     }
@@ -578,17 +605,17 @@ mod tests {
     fn the_first_usable_source_wins() {
         use ExpirySource::*;
         let asked = start();
-        let token = jwt_ending(asked, 300).expires_in(secs(100)).expires_at(asked.wall + secs(200));
+        let token = jwt_ending(asked, 300).with_expires_in(secs(100)).with_expires_at(asked.wall + secs(200));
         let rows = [
             (vec![ExpiresIn, ExpiresAt, JwtExp], token.clone(), 100),
             (vec![ExpiresAt, ExpiresIn, JwtExp], token.clone(), 200),
             (vec![JwtExp, ExpiresIn, ExpiresAt], token.clone(), 300),
             (vec![Fixed(secs(400)), JwtExp], token, 400),
             (vec![Fixed(Duration::ZERO), JwtExp], jwt_ending(asked, 300), 300),
-            (vec![JwtExp, ExpiresIn], opaque().expires_in(secs(100)), 100),
-            (vec![ExpiresIn, JwtExp], jwt_ending(asked, 300).expires_in(Duration::ZERO), 300),
-            (vec![ExpiresAt, JwtExp], opaque().expires_in(secs(100)), 3600),
-            (vec![], opaque().expires_in(secs(100)), 3600),
+            (vec![JwtExp, ExpiresIn], opaque().with_expires_in(secs(100)), 100),
+            (vec![ExpiresIn, JwtExp], jwt_ending(asked, 300).with_expires_in(Duration::ZERO), 300),
+            (vec![ExpiresAt, JwtExp], opaque().with_expires_in(secs(100)), 3600),
+            (vec![], opaque().with_expires_in(secs(100)), 3600),
         ];
         for (sources, token, expected) in rows {
             let policy = LifetimePolicy { sources, ..LifetimePolicy::default() };
@@ -600,7 +627,7 @@ mod tests {
     #[test]
     fn freshness_goes_down_and_each_boundary_is_told() {
         let now = start();
-        let lifetime = plain(&opaque().expires_in(secs(1000)), &LifetimePolicy::default(), now, now).unwrap();
+        let lifetime = plain(&opaque().with_expires_in(secs(1000)), &LifetimePolicy::default(), now, now).unwrap();
         let rows = [
             (0, Freshness::Fresh, Some(800)),
             (799, Freshness::Fresh, Some(1)),
@@ -623,7 +650,8 @@ mod tests {
     #[test]
     fn a_token_is_expired_when_either_clock_says_so() {
         let now = start();
-        for token in [opaque().expires_in(HOUR), opaque().expires_at(now.wall + HOUR), jwt_ending(now, 3600)] {
+        for token in [opaque().with_expires_in(HOUR), opaque().with_expires_at(now.wall + HOUR), jwt_ending(now, 3600)]
+        {
             let lifetime = plain(&token, &LifetimePolicy::default(), now, now).unwrap();
             let suspended = Now { wall: now.wall + 2 * HOUR, ..now };
             assert_eq!(lifetime.freshness(&suspended), Freshness::Expired);
@@ -643,44 +671,45 @@ mod tests {
             let expiry = plain(&token, &policy, asked, arrived).unwrap().expires_at().unwrap();
             expiry.duration_since(arrived.wall).unwrap()
         };
-        assert_eq!(left(opaque().expires_in(2 * HOUR), slept), HOUR);
-        assert_eq!(left(opaque().expires_in(2 * HOUR), set_back), 2 * HOUR - secs(10));
-        assert_eq!(left(opaque().expires_at(slept.wall + HOUR), slept), HOUR);
+        assert_eq!(left(opaque().with_expires_in(2 * HOUR), slept), HOUR);
+        assert_eq!(left(opaque().with_expires_in(2 * HOUR), set_back), 2 * HOUR - secs(10));
+        assert_eq!(left(opaque().with_expires_at(slept.wall + HOUR), slept), HOUR);
     }
 
     /// Behaviour 73.
     #[test]
     fn jitter_spreads_first_tokens_widely_and_later_ones_a_little() {
         let (now, default) = (start(), LifetimePolicy::default());
-        let token = opaque().expires_in(secs(1000));
-        let refresh = |policy: &LifetimePolicy, token: &Token, first, draw| {
-            points(&lifetime_of(token, policy, now, now, first, draw).unwrap(), now)[0].unwrap()
+        let token = opaque().with_expires_in(secs(1000));
+        let refresh = |policy: &LifetimePolicy, token: &Token, spread, draw| {
+            points(&lifetime_of(token, policy, now, now, spread, draw).unwrap(), now)[0].unwrap()
         };
         let half = LifetimePolicy { renew: Renew::Fraction(0.5), ..default.clone() };
         let rows = [
-            (&default, true, [350.0, 575.0, 800.0]),
-            (&default, false, [800.0, 775.0, 750.0]),
-            (&half, false, [500.0, 475.0, 450.0]),
-            (&vip(), true, [3600.0, 3600.0, 3600.0]),
+            (&default, Spread::Wide, [350.0, 575.0, 800.0]),
+            (&default, Spread::Shared, [800.0, 725.0, 650.0]),
+            (&default, Spread::Narrow, [800.0, 775.0, 750.0]),
+            (&half, Spread::Narrow, [500.0, 475.0, 450.0]),
+            (&vip(), Spread::Wide, [3600.0, 3600.0, 3600.0]),
         ];
-        for (policy, first, expected) in rows {
+        for (policy, spread, expected) in rows {
             for (draw, expected) in [0.0, 0.5, 0.999_999_9].into_iter().zip(expected) {
-                let refresh = refresh(policy, &token, first, draw);
-                assert!((refresh - expected).abs() < 0.01, "{first} {draw}: {refresh}, not {expected}");
+                let refresh = refresh(policy, &token, spread, draw);
+                assert!((refresh - expected).abs() < 0.01, "{spread:?} {draw}: {refresh}, not {expected}");
             }
         }
-        let hinted = token.clone().refresh_in(secs(100));
-        assert!((refresh(&default, &hinted, true, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
+        let hinted = token.clone().with_refresh_in(secs(100));
+        assert!((refresh(&default, &hinted, Spread::Wide, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
 
         let mut rng = fastrand::Rng::with_seed(7);
-        let fleet: Vec<f64> = (0..1_000).map(|_| refresh(&default, &token, true, rng.f64())).collect();
+        let fleet: Vec<f64> = (0..1_000).map(|_| refresh(&default, &token, Spread::Wide, rng.f64())).collect();
         for tenth in 0..9 {
             let from = 350.0 + 50.0 * f64::from(tenth);
             let within = fleet.iter().filter(|at| (from..from + 50.0).contains(*at)).count();
             assert!((70..160).contains(&within), "{within} of 1000 processes in the 50 s from {from}");
         }
 
-        let lifetime = lifetime_of(&token, &default, now, now, true, 0.3).unwrap();
+        let lifetime = lifetime_of(&token, &default, now, now, Spread::Wide, 0.3).unwrap();
         let boundary = now.after(lifetime.next_boundary(&now).unwrap());
         let changes = (0..10_000u32)
             .map(|tick| now.after(SECOND * tick / 20))
@@ -708,7 +737,8 @@ mod tests {
     #[test]
     fn a_lifetime_shorter_than_the_margin_is_no_reason_to_ask_each_time() {
         for (lifetime, most) in [(30, 25), (60, 13), (10, 75)] {
-            let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| opaque().expires_in(secs(lifetime)));
+            let requests =
+                requests_in_ten_minutes(&LifetimePolicy::default(), |_| opaque().with_expires_in(secs(lifetime)));
             assert!(requests <= most, "{lifetime} s: {requests} in ten minutes");
         }
     }
@@ -717,7 +747,8 @@ mod tests {
     #[test]
     fn the_shortest_lifetimes_make_no_loop() {
         for lifetime in [Duration::from_nanos(1), SECOND / 1000, SECOND, secs(2)] {
-            for token in [opaque().expires_in(lifetime), opaque().expires_in(HOUR).refresh_in(lifetime)] {
+            for token in [opaque().with_expires_in(lifetime), opaque().with_expires_in(HOUR).with_refresh_in(lifetime)]
+            {
                 let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| token.clone());
                 assert!(requests <= 600, "{lifetime:?}: {requests} in ten minutes");
             }
@@ -737,7 +768,7 @@ mod tests {
     #[test]
     fn a_token_that_arrives_expired_is_used_and_renewed_unless_the_policy_is_strict() {
         let now = start();
-        for token in [jwt_ending(now, -1), jwt_ending(now, 0), opaque().expires_at(now.wall - YEAR)] {
+        for token in [jwt_ending(now, -1), jwt_ending(now, 0), opaque().with_expires_at(now.wall - YEAR)] {
             let lenient = LifetimePolicy::default();
             let lifetime = plain(&token, &lenient, now, now).unwrap();
             assert_eq!(points(&lifetime, now), [Some(30.0), None, None]);
@@ -848,7 +879,7 @@ mod tests {
             fraction in 0.001f64..=1.0,
             margin in any::<Duration>(),
             at_expiry: bool,
-            first: bool,
+            spread in prop_oneof![Just(Spread::Wide), Just(Spread::Shared), Just(Spread::Narrow)],
             draw in 0.0f64..1.0,
         ) {
             let asked = start();
@@ -861,7 +892,7 @@ mod tests {
             token.refresh_in = refresh_in;
             let renew = if at_expiry { Renew::AtExpiry } else { Renew::Fraction(fraction) };
             let policy = LifetimePolicy { renew, margin: Some(margin), ..LifetimePolicy::default() };
-            let lifetime = lifetime_of(&token, &policy, asked, arrived, first, draw).unwrap();
+            let lifetime = lifetime_of(&token, &policy, asked, arrived, spread, draw).unwrap();
             prop_assert_eq!(lifetime.freshness(&arrived.after(SECOND - Duration::from_nanos(1))), Freshness::Fresh);
             let [refresh, margin, expiry] = points(&lifetime, arrived);
             if let (Some(margin), Some(expiry)) = (margin, expiry) {

@@ -159,7 +159,7 @@ async fn a_sign_in_that_cannot_be_stored_says_so_and_counts() {
     world.store.down(Trouble::Fail);
     let process = world.process(world.signed_in("dead"));
     let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-    let token = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
+    let token = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(refresh_token);
     assert_eq!(process.handle.set_token(token).await.unwrap_err().kind(), TokenErrorKind::NotStored);
     assert_eq!(process.token().await, "signed-in");
     world.store.heal();
@@ -233,5 +233,21 @@ async fn a_redeemed_refresh_token_reaches_the_store_as_soon_as_it_is_back() {
     // The others wait for it, rather than spend the former one a second time.
     assert_eq!(processes[1].token().await, renewed);
     assert_eq!(processes[2].token().await, renewed);
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
+}
+
+/// Behaviour 158 (granted just before the deadline of the token request, and the store hangs).
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_is_not_lost_with_a_save_that_outlasts_the_deadline() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let process = world.process(world.signed_in(&first).refresh_deadline(9 * SECOND));
+    let _ = world.auth.clone().latency(8 * SECOND + SECOND / 4);
+    world.store.trouble(Call::Save, Trouble::Hang);
+    let renewed = process.token().await;
+    assert_eq!(world.auth.last_token(), Some(renewed));
+    world.store.heal();
+    sleep(HOUR).await;
+    process.token().await;
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
 }

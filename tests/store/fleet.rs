@@ -2,9 +2,10 @@
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tower_oauth2_client::{RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
+use tower_oauth2_client::test_util::Fault;
+use tower_oauth2_client::{ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
 
-use crate::world::{Call, HOUR, SECOND, World};
+use crate::world::{Call, HOUR, SECOND, Trouble, World};
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_that_starts_at_once_makes_one_token_request() {
@@ -71,7 +72,7 @@ async fn a_fleet_renews_once_before_expiry_and_counts_from_when_the_token_was_is
         assert!(join_all(processes.iter().map(|process| process.get())).await.iter().all(|status| *status == 200));
         let age = world.clock_minutes();
         if world.auth.token_requests() == 2 {
-            assert!((44..=49).contains(&age), "renewed after {age} min");
+            assert!((38..=49).contains(&age), "renewed after {age} min");
             break;
         }
         assert!(age < 49, "not renewed after {age} min");
@@ -90,6 +91,29 @@ async fn a_fleet_renews_once_before_expiry_and_counts_from_when_the_token_was_is
     assert!(tokens.iter().all(|token| *token == tokens[0]));
 }
 
+/// Behaviour 73: they have one token, and the store is gone before it is renewed.
+#[tokio::test(start_paused = true)]
+async fn processes_that_share_a_token_do_not_renew_it_together_when_the_store_is_gone() {
+    const PROCESSES: usize = 200;
+    let world = World::new();
+    let processes = world.processes(PROCESSES, || world.config());
+    join_all(processes.iter().map(|process| process.token())).await;
+    assert_eq!(world.auth.token_requests(), 1);
+    world.store.down(Trouble::Fail);
+    let mut each_minute = Vec::new();
+    for _ in 0..150 {
+        let before = world.auth.token_requests();
+        sleep(60 * SECOND).await;
+        join_all(processes.iter().map(|process| process.token())).await;
+        each_minute.push(world.auth.token_requests() - before);
+    }
+    // The shared one within nine minutes, those after it within 27: by chance some more in one than in another.
+    let (shared, own) = each_minute.split_at(50);
+    let most = |minutes: &[usize]| minutes.iter().max().copied().unwrap_or_default();
+    assert_eq!(shared.iter().sum::<usize>(), PROCESSES, "{each_minute:?}");
+    assert!(most(shared) <= 45 && most(own) <= 20, "{each_minute:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_rejected_everywhere_is_renewed_once() {
     let world = World::new();
@@ -102,6 +126,40 @@ async fn a_token_that_is_rejected_everywhere_is_renewed_once() {
     processes[0].handle.invalidate();
     assert_eq!(processes[0].get().await, 200);
     assert_eq!(world.auth.token_requests(), 3);
+}
+
+/// Behaviour 133 (the store has the rejected token still, and a failure beside it that is news).
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_is_saved_makes_no_news_of_a_rejected_token() {
+    let world = World::new();
+    let process = world.process(world.config());
+    assert_eq!(process.get().await, 200);
+    let _ = world.auth.clone().latency(SECOND);
+    world.auth.revoke_all();
+    world.auth.always(Fault::Status(429));
+    let (status, ()) = tokio::join!(process.get(), async {
+        sleep(SECOND / 2).await;
+        process.handle.replace_credentials(ClientAuth::basic("id", "secret")).unwrap();
+    });
+    assert_eq!((status, world.api.unauthorized()), (401, 1));
+}
+
+/// Behaviour 133 (a token that was set and not stored is newer than what the store has).
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_is_older_than_a_token_that_was_set() {
+    let world = World::new();
+    let process = world.process(world.config());
+    assert_eq!(process.get().await, 200);
+    world.auth.revoke_all();
+    world.store.trouble(Call::Save, Trouble::Fail);
+    sleep(SECOND).await;
+    let set = Token::bearer("set").unwrap().with_expires_in(HOUR);
+    assert_eq!(process.handle.set_token(set).await.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(10 * SECOND).await;
+    process.handle.invalidate();
+    assert_eq!(process.get().await, 200);
+    assert_eq!((world.auth.token_requests(), world.api.unauthorized()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,8 +194,6 @@ async fn what_is_not_the_same_is_not_shared() {
 /// Behaviour 97.
 #[tokio::test(start_paused = true)]
 async fn a_token_of_the_former_secret_is_not_used_and_its_refresh_token_is() {
-    use tower_oauth2_client::ClientAuth;
-
     let world = World::new();
     let first = world.auth.sign_in("id", "");
     let before = world.process(world.signed_in(&first));
@@ -169,7 +225,7 @@ async fn a_sign_in_is_stored_before_it_is_used_and_other_processes_hear_of_it() 
     }
     // One has tried what the configuration brought, for all.
     assert_eq!(world.auth.token_requests(), 1);
-    let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR);
+    let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(HOUR);
     let refresh_token = world.auth.sign_in("id", "");
     let signed_in = signed_in.with_refresh_token(RefreshToken::Replace(Secret::from(refresh_token)));
     processes[0].handle.set_token(signed_in).await.unwrap();
@@ -190,7 +246,7 @@ async fn what_is_handed_in_outranks_the_store_until_it_is_stored() {
     let processes = world.processes(2, || world.signed_in(&first));
     join_all(processes.iter().map(|process| process.get())).await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-    let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(second);
+    let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(second);
     processes[0].handle.set_token(signed_in).await.unwrap();
     assert_eq!(processes[0].token().await, "signed-in");
     processes[0].handle.invalidate();
@@ -219,7 +275,8 @@ async fn tenants_whose_refresh_tokens_are_stored_can_be_forgotten_and_come_back(
     let process = world.process(world.signed_in("none").tenant(tenants).max_partitions(16));
     for number in 0..TENANTS {
         let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-        let token = Token::bearer(&format!("of-{number}")).unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
+        let token =
+            Token::bearer(&format!("of-{number}")).unwrap().with_expires_in(HOUR).with_refresh_token(refresh_token);
         process.handle.for_tenant(&tenant(number)).set_token(token).await.unwrap();
     }
     assert!(process.handle.stats().partitions < 100, "{}", process.handle.stats().partitions);

@@ -118,3 +118,34 @@ async fn a_secret_from_a_file_that_is_refused_stops_nobody_else() {
     assert_eq!(old.handle.token().await.unwrap_err().kind(), TokenErrorKind::BadCredentials);
     new.token().await;
 }
+
+/// Behaviour 162: the same, with files; the secret was replaced, and one process has the former file still.
+#[tokio::test(start_paused = true)]
+async fn a_file_with_the_former_secret_stops_nobody_who_has_the_new_one() {
+    let world = World::new();
+    let _ = world.auth.clone().client("id", "new");
+    let directory = std::env::temp_dir().join(format!("tower-oauth2-client-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let process = |name: &str| {
+        let file = directory.join(name);
+        std::fs::write(&file, name).unwrap();
+        let client_auth = ClientAuth::basic("id", tower_oauth2_client::SecretSource::file(file));
+        let config = tower_oauth2_client::AuthConfig::client_credentials(crate::world::TOKEN_URL, client_auth);
+        world.process(config.origin(crate::world::API).clock(world.clock.clone()))
+    };
+    let former: Vec<_> = (0..3).map(|_| process("former")).collect();
+    let new = process("new");
+    for process in &former {
+        assert_eq!(process.handle.token().await.unwrap_err().kind(), TokenErrorKind::BadCredentials);
+    }
+    assert_eq!(world.auth.token_requests(), 3, "each says it once");
+    let token = new.token().await;
+    assert_eq!(world.auth.token_requests(), 4);
+    // What the store has is good for all, whatever they could ask for themselves; and nobody asked again meanwhile.
+    sleep(HOUR / 60).await;
+    for process in &former {
+        assert_eq!(process.token().await, token);
+    }
+    assert_eq!(world.auth.token_requests(), 4);
+    std::fs::remove_dir_all(directory).unwrap();
+}

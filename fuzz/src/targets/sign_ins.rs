@@ -71,7 +71,14 @@ pub fn redirect(data: &[u8]) {
         let turn = choices.below(pairs.len().max(1));
         pairs.rotate_left(turn);
         let mut text = choices
-            .pick(&["http://127.0.0.1:8976/callback?", "/callback?", "?", "", "com.example.app:/back?"])
+            .pick(&[
+                "http://127.0.0.1:8976/callback?",
+                "/callback?",
+                "?",
+                "",
+                "com.example.app:/back?",
+                "http://127.0.0.1:8976/a=b?",
+            ])
             .to_owned();
         let parameters: Vec<_> =
             pairs.iter().map(|(name, value)| format!("{name}={}", written(&mut choices, value))).collect();
@@ -103,7 +110,7 @@ pub fn redirect(data: &[u8]) {
             assert!(raw || Some(&*sent) == value("code"), "{sent}");
         }
         if let Err(error) = result {
-            let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.description());
+            let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.error_description());
             assert!(!told.contains(&state) && !told.contains(SECRET), "{told}");
             if !raw && value("state") != Some(&state) && once("state") <= 1 && good_names(&told_once(&pairs)) {
                 assert_eq!(error.kind(), SignInErrorKind::WrongState, "{text}");

@@ -129,7 +129,8 @@ where
                     None => continue,
                 }
             }
-            return polled.map_ok(|response| first.let_through(response, verdict));
+            let is_proof_rejected = verdict != Verdict::Accepted && future.is_proof_rejected(response);
+            return polled.map_ok(|response| first.let_through(response, verdict, is_proof_rejected));
         }
     }
 }
@@ -236,7 +237,7 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
 
     /// What was not rejected.
     #[inline(never)]
-    fn let_through(&self, response: T, verdict: Verdict) -> T {
+    fn let_through(&self, response: T, verdict: Verdict, is_proof_rejected: bool) -> T {
         let (generation, is_accepted) = (self.generation, verdict == Verdict::Accepted);
         let watch = self.body_support().watch;
         let response = self.handle.watched(response, watch, self.cell(), generation, move |_, cell| {
@@ -244,14 +245,28 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
                 cell.accepted(generation);
             }
         });
-        // Such as a 403.
-        if is_accepted { response } else { with_challenge(response) }
+        match is_accepted {
+            true => response,
+            // What there is to tell where the proof was refused, and the token may be good.
+            false if is_proof_rejected => {
+                let outcome = AuthOutcome {
+                    generation,
+                    waited: self.waited,
+                    rejected: true,
+                    not_replayable: self.replay_copy.is_none(),
+                    ..AuthOutcome::default()
+                };
+                with_outcome(response, outcome, None)
+            }
+            // Such as a 403.
+            false => with_challenge(response),
+        }
     }
 }
 
 /// Tells the caller what happened.
 #[cold]
-fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<Arc<TokenError>>) -> T {
+fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<TokenError>) -> T {
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));

@@ -19,12 +19,16 @@ const PERIOD: Duration = Duration::from_secs(3600);
 
 /// When this process looks at the mark again.
 #[derive(Default)]
-pub(super) struct Schedule(Mutex<Option<Instant>>);
+pub(super) struct Schedule {
+    next: Mutex<Option<Instant>>,
+    /// Of two sweeps at a time each would pass over what the other looks at just then.
+    alone: Mutex<()>,
+}
 
 impl Schedule {
     /// Whether it is time to look; not again for a while.
     pub(super) fn is_due(&self, now: &Now) -> bool {
-        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = next.is_none_or(|next| now.monotonic >= next);
         if is_due {
             *next = now.monotonic.checked_add(PERIOD);
@@ -50,9 +54,11 @@ pub(super) fn begin_unless_swept(directory: &Arc<Directory>, now: Now) {
 
 /// Removes everything of the keys whose value has expired, or that have none and no lease. How many they were.
 pub(super) fn sweep(directory: &Arc<Directory>, now: Now) -> Result<usize, StoreError> {
-    directory.prepare()?;
+    let _alone = directory.sweep.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    // A directory that somebody removed meanwhile is not made again for this.
     let Ok(entries) = fs::read_dir(directory.path()) else { return Ok(0) };
-    let mut removed = 0;
+    directory.prepare()?;
+    let mut keys = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some((key, extension)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
@@ -63,17 +69,22 @@ pub(super) fn sweep(directory: &Arc<Directory>, now: Now) -> Result<usize, Store
             "token" => expiry_of(&path).is_some_and(|expires| expires <= since_epoch(now.wall)),
             _ => !token.exists(),
         };
-        if !may_be_over {
-            continue;
-        }
-        // Whoever is inside looks after the key.
-        if let Ok(Some(place)) = Place::enter(directory.clone(), key, now)
-            && place.is_over()
-            && place.remove().is_ok()
-        {
-            removed += 1;
+        if may_be_over {
+            keys.push(key);
         }
     }
+    let mut removed = 0;
+    let mut remove = |key: &StoreKey| match Place::enter(directory.clone(), *key, now) {
+        Ok(Some(place)) => {
+            removed += usize::from(place.is_over() && place.remove().is_ok());
+            true
+        }
+        Ok(None) => false,
+        Err(_) => true,
+    };
+    // Whoever was inside made a call, and has left again when all others are done; or is stopped there.
+    keys.retain(|key| !remove(key));
+    keys.retain(|key| !remove(key));
     Ok(removed)
 }
 
