@@ -42,7 +42,7 @@ impl Gateway {
         let params = caller.audience(audience).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let url = url.parse().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let request = reqwest::Request::new(reqwest::Method::GET, url);
-        match self.client.for_params(params).oneshot(request).await {
+        match self.client.for_params(&params).oneshot(request).await {
             Ok(response) => Ok(response.status().as_u16()),
             // The caller's own token is not accepted any more: theirs to renew.
             Err(error) if error.token().is_some_and(|error| error.kind() == TokenErrorKind::SignInAgain) => {

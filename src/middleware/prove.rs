@@ -337,7 +337,7 @@ mod proved {
         let now = setup.table.env().clock.now().wall;
         let about = About { method: request.method(), origin, path, token: bound_token(token), now };
         let Some(prover) = &setup.prover else { return Ok(()) };
-        let proof = prover.prove(about, nonce).map_err(|error| Error::Token(error))?;
+        let proof = prover.prove(about, nonce).map_err(Error::Token)?;
         let headers: &mut HeaderMap = request.headers_mut();
         headers.insert(AUTHORIZATION, token.clone());
         headers.insert(PROOF, proof);

@@ -11,7 +11,7 @@ pub(crate) enum Challenge {
     /// There is no challenge, or none that can be read.
     None,
     /// There are challenges, none of the scheme that was sent.
-    Foreign,
+    UnlistedOrigin,
     /// The scheme that was sent is challenged; of several of its challenges `invalid_token` wins, else the first error.
     Ours { error: Option<ErrorKind> },
 }
@@ -128,8 +128,8 @@ impl Visit for Reader<'_> {
     fn open(&mut self, scheme: &[u8]) {
         let ours = scheme.eq_ignore_ascii_case(self.sent);
         self.found = match self.found {
-            Challenge::None | Challenge::Foreign if ours => Challenge::Ours { error: None },
-            Challenge::None => Challenge::Foreign,
+            Challenge::None | Challenge::UnlistedOrigin if ours => Challenge::Ours { error: None },
+            Challenge::None => Challenge::UnlistedOrigin,
             found => found,
         };
         self.open = Open { ours, error: None };
@@ -286,7 +286,7 @@ mod tests {
             ("Bearer", ours(None)),
             ("bearer realm=\"x\"", ours(None)),
             ("BEARER ERROR=\"Invalid_Token\"", ours(InvalidToken)),
-            (r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#, Challenge::Foreign),
+            (r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#, Challenge::UnlistedOrigin),
             (
                 r#"Basic realm="simple", Newauth realm="apps", title="Login to \"apps\"", Bearer error="invalid_token""#,
                 ours(InvalidToken),
@@ -311,7 +311,7 @@ mod tests {
                 ours(InsufficientUserAuthentication),
             ),
             ("Negotiate YII, Bearer", ours(None)),
-            ("Negotiate Bearer", Challenge::Foreign),
+            ("Negotiate Bearer", Challenge::UnlistedOrigin),
             // Every error.
             ("Bearer error=use_dpop_nonce", ours(UseDpopNonce)),
             ("Bearer error=insufficient_claims, claims=\"e30=\"", ours(Other)),
@@ -326,11 +326,11 @@ mod tests {
             ("Bearer error=invalid_token, Bearer error=insufficient_scope", ours(InvalidToken)),
             ("Bearer, Bearer error=invalid_request, Bearer error=insufficient_scope", ours(InvalidRequest)),
             // Another scheme's error is not ours.
-            ("DPoP error=\"invalid_token\"", Challenge::Foreign),
+            ("DPoP error=\"invalid_token\"", Challenge::UnlistedOrigin),
             ("DPoP error=\"insufficient_scope\", Bearer realm=\"x\"", ours(None)),
             ("Bearer realm=\"x\", DPoP error=\"insufficient_scope\"", ours(None)),
-            ("Bearerish error=insufficient_scope", Challenge::Foreign),
-            ("Basic realm=\"Bearer error=insufficient_scope\"", Challenge::Foreign),
+            ("Bearerish error=insufficient_scope", Challenge::UnlistedOrigin),
+            ("Basic realm=\"Bearer error=insufficient_scope\"", Challenge::UnlistedOrigin),
         ];
         for (line, expected) in table {
             assert_eq!(read([line]), *expected, "{line}");
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(read(["Bearer error=\"insufficient_scope\"", "Bearer error=\"invalid_token\""]), ours(InvalidToken));
         assert_eq!(read(["Bearer realm=\"cut", "Bearer error=\"invalid_token\""]), ours(InvalidToken));
         assert_eq!(read(["Bearer", "error=insufficient_scope"]), ours(None), "a line begins with a scheme");
-        assert_eq!(read(["Basic", "Digest realm=\"x\""]), Challenge::Foreign);
+        assert_eq!(read(["Basic", "Digest realm=\"x\""]), Challenge::UnlistedOrigin);
         assert_eq!(read::<&str>([]), Challenge::None);
     }
 
@@ -359,7 +359,7 @@ mod tests {
             (b"Bearer error=insufficient_scope, @", ours(None)),
             (b"Bearer \"error=insufficient_scope\"", ours(None)),
             (b"Bearer error=insufficient_scope \xe9\xff", ours(None)),
-            (b"Basic realm=say Bearer error=insufficient_scope", Challenge::Foreign),
+            (b"Basic realm=say Bearer error=insufficient_scope", Challenge::UnlistedOrigin),
             (b"error=insufficient_scope", Challenge::None),
             (b"=,==,\"", Challenge::None),
             (b"\xff\xfe", Challenge::None),
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(read(["\"".repeat(MAX_BYTES), last.into()]), Challenge::None);
 
         assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES - 1) + last]), ours(InsufficientScope));
-        assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES) + last]), Challenge::Foreign);
+        assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES) + last]), Challenge::UnlistedOrigin);
 
         let params = |count| format!("{last}{}", ", a=b".repeat(count));
         assert_eq!(read([params(MAX_PARAMS - 1)]), ours(InsufficientScope));
@@ -399,8 +399,8 @@ mod tests {
             HeaderValue::from_static("Bearer error=invalid_token, DPoP error=use_dpop_nonce"),
         );
         assert_eq!(Challenge::read(&headers, b"dpop"), ours(UseDpopNonce));
-        assert_eq!(Challenge::read(&headers, b"Token"), Challenge::Foreign);
-        assert_eq!(Challenge::read(&headers, b""), Challenge::Foreign);
+        assert_eq!(Challenge::read(&headers, b"Token"), Challenge::UnlistedOrigin);
+        assert_eq!(Challenge::read(&headers, b""), Challenge::UnlistedOrigin);
     }
 
     /// Header values that look like challenges, and some that do not.

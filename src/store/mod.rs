@@ -214,6 +214,7 @@ impl<S: TokenStore> TokenStore for Arc<S> {
 
 /// Which copies may be missed: see [`TokenStore::recalled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recall {
     /// Those of this key.
     Key(StoreKey),
@@ -286,8 +287,9 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// What is kept under a key. The bytes are the crate's own business and hold secrets.
+/// What is stored under a key. The bytes are the crate's own business and hold secrets.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Value {
     /// Opaque; some hundred bytes to some tens of kilobytes.
     pub bytes: Secret<Vec<u8>>,
@@ -295,13 +297,28 @@ pub struct Value {
     pub lives_for: Duration,
 }
 
+impl Value {
+    /// A value, for a store around another one and for tests.
+    pub fn new(bytes: Secret<Vec<u8>>, lives_for: Duration) -> Self {
+        Self { bytes, lives_for }
+    }
+}
+
 /// A value as it was loaded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Stored {
     /// Its version, for [`TokenStore::save`].
     pub version: Version,
     /// The bytes of the [`Value`].
     pub bytes: Secret<Vec<u8>>,
+}
+
+impl Stored {
+    /// A value of this version.
+    pub fn new(version: Version, bytes: Secret<Vec<u8>>) -> Self {
+        Self { version, bytes }
+    }
 }
 
 /// Counts what was saved under a key. Grows with each save; zero while nothing is stored.
@@ -314,6 +331,7 @@ pub struct Fence(pub u64);
 
 /// The answer to [`TokenStore::lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lease {
     /// It is ours.
     Acquired {
@@ -329,6 +347,7 @@ pub enum Lease {
 
 /// The answer to [`TokenStore::save`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Saved {
     /// It is stored, as this version.
     Done(Version),
@@ -366,6 +385,7 @@ impl StoreError {
     }
 
     /// Names the cause, which must not quote a value or a password.
+    #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self

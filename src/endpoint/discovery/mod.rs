@@ -55,6 +55,7 @@ pub(crate) use metadata::Metadata;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Discovery {
     issuer: String,
     openid: bool,
