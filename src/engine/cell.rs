@@ -666,6 +666,12 @@ impl Cell {
         state.refresh.is_none() && !state.has_carrier() && !state.refresh_token.is_only_here()
     }
 
+    /// Whether its token is past its end, if there is one, and no failure is to be remembered.
+    pub(crate) fn has_ended(&self, now: &Now) -> bool {
+        let is_failing = self.lock().failure().is_some_and(|failure| now.monotonic < failure.until);
+        !is_failing && self.current.load().as_ref().is_none_or(|current| !current.lifetime.is_alive(now))
+    }
+
     /// The clocks must be read before the token is used again.
     pub(crate) fn set_check_clock(&self) {
         self.word.fetch_or(CHECK_CLOCK, Ordering::Release);

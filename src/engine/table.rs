@@ -86,6 +86,12 @@ impl Table {
         }
     }
 
+    fn sweep(&self, time: u64) {
+        // Before a lock is taken: the clock is foreign.
+        let now = self.others.has_subjects().then(|| self.env.clock.now());
+        self.others.sweep(time, now.as_ref());
+    }
+
     fn time(&self) -> u64 {
         self.env.coarse_time(|| self.env.clock.now())
     }
@@ -98,7 +104,7 @@ impl OnTimer for Table {
 
     /// Idle cells go where no request waits for it.
     fn fired(&self, time: u64) {
-        self.others.sweep(time);
+        self.sweep(time);
     }
 
     fn stopped(&self) {
@@ -132,7 +138,7 @@ impl Sweep {
         for _ in 0..Self::SECONDS {
             rt::sleep(MAX_AGE).await;
             let Some(table) = self.0.upgrade() else { return };
-            table.others.sweep(table.time());
+            table.sweep(table.time());
             if !table.others.is_over() {
                 return;
             }

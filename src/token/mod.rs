@@ -20,4 +20,4 @@ pub(crate) use lifetime::{
     useful_for,
 };
 pub(crate) use refresh_report::{Asked, RefreshReport};
-pub(crate) use source::{Asker, BoxFetch, DynTokenSource, RefreshContext, erase, fetch};
+pub(crate) use source::{Asker, BoxFetch, DynTokenSource, EndpointName, RefreshContext, erase, fetch};

@@ -45,13 +45,22 @@ pub struct TokenRequest {
     /// What the bounds of the token endpoint must know of who asks.
     pub(crate) asker: Asker,
     /// The token endpoint, where that is not the one of the configuration.
-    pub(crate) endpoint: Option<Arc<str>>,
+    pub(crate) endpoint: Option<EndpointName>,
     /// Set once it is certain that the request is not held back.
     pub(crate) sent: Arc<AtomicBool>,
     /// The tenant's own authorization server, found in a directory: known to the endpoint only.
     pub(crate) authority: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: no engine asks.
     pub(crate) context: Option<Arc<RefreshContext>>,
+}
+
+/// A token endpoint besides the one of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointName {
+    /// Its URL, or its issuer.
+    pub(crate) server: Arc<str>,
+    /// Tells what the client authenticates with there from what others do. A digest.
+    pub(crate) credentials: [u8; 32],
 }
 
 impl TokenRequest {

@@ -146,11 +146,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn known(origin: u64) -> Attempt {
-        Attempt { origin, first: false, slow: false }
+        Attempt { origin, first: false, slow: false, credentials: None }
     }
 
     fn first(origin: u64) -> Attempt {
-        Attempt { origin, first: true, slow: false }
+        Attempt { origin, first: true, slow: false, credentials: None }
     }
 
     fn down() -> TokenError {

@@ -60,6 +60,8 @@ struct State {
     permits: Permits<Waiter>,
     outage: Breaker,
     credentials: Credentials,
+    /// Those that tenants of a directory have of their own, while they are refused.
+    refused: HashMap<[u8; 32], Breaker>,
 }
 
 /// What is known of the credentials that all partitions of an endpoint have today.
@@ -88,6 +90,8 @@ struct Attempt {
     first: bool,
     /// Its last request timed out.
     slow: bool,
+    /// What it authenticates with, where that is not what the configuration says.
+    credentials: Option<[u8; 32]>,
 }
 
 /// Why a token request is not sent.
@@ -133,6 +137,9 @@ enum Outcome {
     Unknown,
 }
 
+/// Of so many credentials of one endpoint it is remembered that they were refused; beyond it each finds out anew.
+const MOST_REFUSED: usize = 10_000;
+
 impl EndpointLimits {
     pub(crate) fn new(policy: EnginePolicy, clock: Arc<dyn Clock>) -> Self {
         // What is under way has drawn too.
@@ -160,6 +167,7 @@ impl EndpointLimits {
             let mut state = endpoint.lock();
             state.outage.probe_now(now);
             state.credentials.refused.probe_now(now);
+            state.refused.values_mut().for_each(|refused| refused.probe_now(now));
         });
     }
 
@@ -173,7 +181,7 @@ impl EndpointLimits {
         request: TokenRequest,
         fetch: impl AsyncFnOnce(TokenRequest) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let name = request.endpoint.clone();
+        let name = request.endpoint.as_ref().map(|endpoint| endpoint.server.clone());
         let endpoint = self.endpoint(name.as_ref());
         let deadline = request.context.as_ref().map(|context| context.deadline);
         if let Some(context) = &request.context {
@@ -206,7 +214,8 @@ impl EndpointLimits {
             None => self.origins.hash_one((&request.scopes, &request.params)),
         };
         let Asker { first, slow } = request.asker;
-        Attempt { origin, first, slow }
+        let credentials = request.endpoint.as_ref().map(|endpoint| endpoint.credentials);
+        Attempt { origin, first, slow, credentials }
     }
 
     fn endpoint(&self, name: Option<&Arc<str>>) -> Arc<Endpoint> {
@@ -259,6 +268,7 @@ impl Endpoint {
             permits: Permits::new(env.policy.max_concurrent_token_requests, longest),
             outage: Breaker::new(longest),
             credentials: Credentials { refused: Breaker::new(longest), worked: false, epoch: 0 },
+            refused: HashMap::new(),
         };
         Arc::new(Self { env, state: Mutex::new(state) })
     }
@@ -312,7 +322,7 @@ impl Endpoint {
             attempt,
             number,
             outage_probe: state.outage.sent(attempt, now),
-            credentials_probe: state.credentials.refused.sent(attempt, now),
+            credentials_probe: state.refused_mut(attempt).and_then(|refused| refused.sent(attempt, now)),
             epoch: state.credentials.epoch,
         };
         Ok(Permit { endpoint: self.clone(), ticket, deadline, done: false })
@@ -368,6 +378,22 @@ impl Endpoint {
             }
             Outcome::Unknown => state.outage.nothing_learned(outage_probe, now, |_| Duration::ZERO),
         }
+        if let Some(key) = attempt.credentials {
+            match (&outcome, state.refused.get_mut(&key)) {
+                (Outcome::Token, _) => drop(state.refused.remove(&key)),
+                (Outcome::BadCredentials(error), _) => {
+                    if state.refused.len() >= MOST_REFUSED {
+                        state.refused.clear();
+                    }
+                    let new = || Breaker::new(self.env.policy.longest_refresh());
+                    let refused = state.refused.entry(key).or_insert_with(new);
+                    refused.failed(attempt, credentials_probe, error.clone(), now, pause(error));
+                }
+                (_, Some(refused)) => refused.nothing_learned(credentials_probe, now, |_| Duration::ZERO),
+                (_, None) => {}
+            }
+            return;
+        }
         let credentials = &mut state.credentials;
         if credentials.epoch != epoch {
             return;
@@ -393,13 +419,27 @@ impl Endpoint {
 
 impl State {
     fn refusal(&self, attempt: Attempt, now: Instant) -> Option<Refused> {
-        let refused = || self.credentials.refused.refusal(attempt, now);
+        let refused = || {
+            let refused = match attempt.credentials {
+                Some(key) => self.refused.get(&key)?,
+                None => &self.credentials.refused,
+            };
+            refused.refusal(attempt, now)
+        };
         let (error, pause) = self.outage.refusal(attempt, now).or_else(refused)?;
         Some(Refused::Shared(error.clone(), pause))
     }
 
+    /// What is known to be refused of what it authenticates with.
+    fn refused_mut(&mut self, attempt: Attempt) -> Option<&mut Breaker> {
+        match attempt.credentials {
+            Some(key) => self.refused.get_mut(&key),
+            None => Some(&mut self.credentials.refused),
+        }
+    }
+
     fn is_idle(&self) -> bool {
-        self.permits.is_idle() && self.outage.is_idle() && self.credentials.refused.is_idle()
+        self.permits.is_idle() && self.outage.is_idle() && self.credentials.refused.is_idle() && self.refused.is_empty()
     }
 }
 
