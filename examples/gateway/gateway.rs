@@ -68,8 +68,10 @@ pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
         .max_partitions(10_000) // callers at a time, times two APIs
         .build()?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
-    let gateway =
-        Gateway { client: AuthLayer::new(cfg).layer(http), orders: api.uri("/orders"), stock: api.uri("/stock") };
+    let layer = AuthLayer::new(cfg);
+    // Better found out when the program starts than when a token is revoked.
+    assert!(layer.can_replay::<reqwest::Body>(), "a rejected request could not be sent again");
+    let gateway = Gateway { client: layer.layer(http), orders: api.uri("/orders"), stock: api.uri("/stock") };
     let app = Router::new().route("/summary", get(summary)).with_state(gateway);
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let url = format!("http://{}/summary", listener.local_addr()?);

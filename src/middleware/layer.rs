@@ -209,3 +209,29 @@ impl fmt::Debug for AuthLayer {
         f.debug_struct("AuthLayer").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::token::{Token, TokenRequest};
+    use crate::types::{TenantId, TokenError};
+
+    /// With many tenants it would hold up requests, and inside of a lock it would never end.
+    #[test]
+    fn debug_of_layers_services_and_handles_locks_nothing() {
+        let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let layer = AuthLayer::with_source(cfg, source);
+        let handle = layer.handle().for_tenant(&TenantId::new("canary").unwrap());
+        let service = layer.layer(());
+        let (tell, told) = mpsc::channel();
+        let text = layer.setup.table.clone().while_locked(|| {
+            std::thread::spawn(move || tell.send(format!("{layer:?} {handle:?} {service:?}")));
+            told.recv_timeout(Duration::from_secs(30)).expect("it waits for a lock")
+        });
+        assert!(text.contains("AuthLayer") && text.contains("AuthHandle") && !text.contains("canary"), "{text}");
+    }
+}
