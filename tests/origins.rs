@@ -22,7 +22,7 @@ use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Error, UnlistedOrigin, StaticToken};
+use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Error, StaticToken, UnlistedOrigin};
 
 const TOKEN: &str = "canary-token";
 /// Host and port that may receive the token, over TLS.

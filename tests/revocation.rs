@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use tower::{Layer, ServiceBuilder};
 use tower::layer::layer_fn;
+use tower::{Layer, ServiceBuilder};
 use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{

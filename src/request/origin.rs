@@ -653,7 +653,10 @@ mod tests {
                 let uri = uri.as_ref().unwrap();
                 match policy.check(method, uri, &HeaderMap::new(), SpecialHeaders::default()) {
                     Ok(admission) => {
-                        assert_eq!((admission, foreign), (Admission::NoCredentials, UnlistedOrigin::PassWithoutCredentials));
+                        assert_eq!(
+                            (admission, foreign),
+                            (Admission::NoCredentials, UnlistedOrigin::PassWithoutCredentials)
+                        );
                     }
                     Err(Error::Origin { reason, .. }) => {
                         assert_eq!((reason, foreign), (*why, UnlistedOrigin::Refuse), "{uri}")
@@ -703,7 +706,8 @@ mod tests {
 
     #[test]
     fn user_information_and_unclear_authorities_are_refused_and_not_quoted() {
-        let policy = OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
+        let policy =
+            OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
         for uri in
             ["https://canary@api.example.com/", "https://user:canary@api.example.com/", "https://@api.example.com/"]
         {
@@ -765,7 +769,8 @@ mod tests {
 
     #[test]
     fn foreign_requests_may_pass_without_credentials() {
-        let policy = OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
+        let policy =
+            OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
         assert_eq!(check(&policy, "https://bucket.example/file?sig=1", &[]).unwrap(), Admission::NoCredentials);
         assert_eq!(check(&policy, "http://api.example.com/", &[]).unwrap(), Admission::NoCredentials);
         assert_eq!(check(&policy, "/", &["bucket.example"]).unwrap(), Admission::NoCredentials);

@@ -551,7 +551,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let refresh_number = number.max(before.refresh_number);
         let record = Record { refresh_token: None, refresh_number, refresh_dead: true, answer_lost: false, ..before };
         // Kept for long, so that nobody tries a copy of it.
-        if lease_guard.save(self.clock(), &record, self.access.settings.refresh_token_ttl, found.version).await.is_ok() {
+        if lease_guard.save(self.clock(), &record, self.access.settings.refresh_token_ttl, found.version).await.is_ok()
+        {
             lease_guard.told();
         }
     }
@@ -672,7 +673,9 @@ pub(super) fn lives_for(record: &Record, context: &RefreshContext, refresh_token
     let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {
         _ if record.refresh_token.is_some() || record.refresh_dead => refresh_token_ttl,
-        Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(refresh_token_ttl, |left| left.max(least)),
+        Some(token) => {
+            useful_for(token, &context.lifetime, &context.clock.now()).map_or(refresh_token_ttl, |left| left.max(least))
+        }
         None => least,
     }
 }

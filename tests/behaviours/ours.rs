@@ -9,7 +9,7 @@ use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::Body;
 use tower_oauth2_client::{
     AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
-    Forbidden, UnlistedOrigin, RefreshFailed, RefreshToken, Renew, Secret, SkipAuth, Tenant, Token,
+    Forbidden, RefreshFailed, RefreshToken, Renew, Secret, SkipAuth, Tenant, Token, UnlistedOrigin,
 };
 
 use crate::subject::{

@@ -18,7 +18,7 @@ use super::{AuthConfig, External};
 use crate::dpop::DpopKey;
 use crate::engine::EnginePolicy;
 use crate::request::{
-    ExistingAuthorization, UnlistedOrigin, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy,
+    ExistingAuthorization, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy, UnlistedOrigin,
 };
 use crate::response::RejectionPolicy;
 use crate::types::{Clock, ConfigError, SystemClock};

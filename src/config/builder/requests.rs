@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::AuthConfigBuilder;
-use crate::request::{ExistingAuthorization, UnlistedOrigin, Tenant};
+use crate::request::{ExistingAuthorization, Tenant, UnlistedOrigin};
 use crate::response::Forbidden;
 use crate::types::Replay;
 
