@@ -174,7 +174,7 @@ fn serve(lifetime: Option<Duration>, revoked: Option<Duration>, tasks: usize, sp
             let serial = valid.load(Ordering::Acquire);
             tokio::time::sleep(Duration::from_millis(5)).await;
             let token = Token::bearer(&format!("{}.{serial:020}", access_token())).map_err(TokenError::permanent)?;
-            Ok::<_, TokenError>(token.expires_in(lifetime.unwrap_or(Duration::from_secs(3600))))
+            Ok::<_, TokenError>(token.with_expires_in(lifetime.unwrap_or(Duration::from_secs(3600))))
         }
     });
     let tenant = Tenant::header("x-tenant-id").fixed(TENANT);

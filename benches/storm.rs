@@ -86,7 +86,7 @@ fn storm(runtime: &Runtime, waiters: usize, succeeds: bool, drop_leader: bool) -
                 return Err(TokenError::permanent(std::io::Error::other("refused")));
             }
             let token = Token::bearer(&access_token()).map_err(TokenError::permanent)?;
-            Ok(token.expires_in(Duration::from_secs(3600)))
+            Ok(token.with_expires_in(Duration::from_secs(3600)))
         }
     });
     let layer = layer(source);

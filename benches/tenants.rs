@@ -72,7 +72,7 @@ fn sign_in(layer: &AuthLayer, tenants: std::ops::Range<u64>) {
     let auth = layer.handle();
     let text = access_token();
     for number in tenants {
-        let token = Token::bearer(&format!("{text}{number}")).unwrap().expires_in(Duration::from_secs(3600));
+        let token = Token::bearer(&format!("{text}{number}")).unwrap().with_expires_in(Duration::from_secs(3600));
         auth.for_tenant(&tenant(number)).set_token(token).now_or_never().unwrap().unwrap();
     }
 }

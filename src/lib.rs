@@ -34,7 +34,8 @@
 //! - [`Error`] is what a request fails with, [`TokenError`] why there was no token. A rejected token is no error: the
 //!   response comes back, with [`AuthOutcome`] and, if a refresh failed, [`RefreshFailed`] in its extensions.
 //! - [`TenantId`], [`Scopes`], [`Replay`] and [`SkipAuth`] go into a request's extensions; [`Tenant`] configures tenants.
-//! - [`TokenSource`] is where tokens come from, if not from a token endpoint.
+//! - [`TokenSource`] is where tokens come from, if not from a token endpoint; [`TokenEndpoint`] is that endpoint by itself, a
+//!   `Service` from [`TokenRequest`] to [`Token`].
 //! - [`store`] keeps tokens outside the process: across restarts, and for many processes at once.
 //! - `test_util` (feature `test-util`) is an authorization server and an API for your own tests.
 //!
@@ -98,7 +99,8 @@ pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Rec
 pub use response::{AuthChallenge, Forbidden};
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{
-    ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource, UnknownExpiry,
+    BoxTokenSource, ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource,
+    UnknownExpiry,
 };
 pub use types::{
     AuthOutcome, BoxError, Clock, ConfigError, Error, ErrorCode, Now, RefreshFailed, Replay, Scopes, Secret,

@@ -39,7 +39,7 @@ fn layer(clock: &TestClock, grant: impl Fn(usize) -> Result<Token, TokenError> +
 }
 
 fn token(number: usize, lifetime: Duration) -> Result<Token, TokenError> {
-    Ok(Token::bearer(&format!("token-{number}")).map_err(TokenError::permanent)?.expires_in(lifetime))
+    Ok(Token::bearer(&format!("token-{number}")).map_err(TokenError::permanent)?.with_expires_in(lifetime))
 }
 
 /// Writes down the tokens it sees, and rejects `rejects`.

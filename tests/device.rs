@@ -108,7 +108,7 @@ async fn denied_is_told_as_such() {
     let error = sign_in.wait().await.unwrap_err();
     assert_eq!((error.kind(), error.code().unwrap().as_str()), (SignInErrorKind::Denied, "access_denied"));
     assert_eq!(error.to_string(), "the sign-in was denied (error access_denied)");
-    assert_eq!(error.description(), Some("The person said no."));
+    assert_eq!(error.error_description(), Some("The person said no."));
     assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
     assert_eq!(auth.token_requests(), 1);
 }

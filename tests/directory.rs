@@ -1,6 +1,7 @@
 //! Tenants with authorization servers and credentials of their own.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -139,6 +140,78 @@ async fn a_thousand_tenants_with_a_server_each_and_ten_of_them_down() {
         "1000 tenants, 10 down: {} token requests, {of_those_down} of them to those that are down",
         world.all_asked()
     );
+}
+
+/// Behaviours 138, 139 and 189. The bounds of a token endpoint hold for all who are its clients, whoever they are there.
+#[tokio::test(start_paused = true)]
+async fn tenants_with_clients_of_their_own_at_one_server_share_its_bounds() {
+    let (in_flight, most, asked) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let counts = Arc::new((in_flight, most, asked));
+    let is_down = Arc::new(AtomicBool::new(false));
+    let server = {
+        let (counts, is_down) = (counts.clone(), is_down.clone());
+        service_fn(move |request: Request<Full<Bytes>>| {
+            let (counts, is_down) = (counts.clone(), is_down.clone());
+            async move {
+                let (in_flight, most, asked) = &*counts;
+                asked.fetch_add(1, Ordering::Relaxed);
+                most.fetch_max(in_flight.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                in_flight.fetch_sub(1, Ordering::Relaxed);
+                let body = request.into_body().collect().await?.to_bytes();
+                let (status, answer) = if is_down.load(Ordering::Relaxed) {
+                    (503, json!({}))
+                } else if body.ends_with(b"client_secret=wrong") {
+                    (401, json!({"error": "invalid_client"}))
+                } else {
+                    (200, json!({"access_token": "T", "token_type": "Bearer", "expires_in": 3600}))
+                };
+                let answer = Full::new(Bytes::from(answer.to_string()));
+                Ok::<_, BoxError>(Response::builder().status(status).body(answer)?)
+            }
+        })
+    };
+    let client = |tenants: usize| {
+        let authority = |n: usize| {
+            let secret = if n < 10 { "wrong" } else { "right" };
+            Authority::new("https://auth.example/token", ClientAuth::body(format!("client-{n}"), secret))
+        };
+        let directory = Directory::from_map((0..tenants).map(|n| (id(&n.to_string()), authority(n))));
+        let cfg = AuthConfig::per_tenant(directory)
+            .tenant(Tenant::without_header().per_tenant_tokens())
+            .origin("https://api.example.com")
+            .max_partitions(10_000);
+        let layer = AuthLayer::builder(cfg.build().unwrap()).http_client(server.clone()).build().unwrap();
+        layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, BoxError>(Response::builder().header("seen", "").body(Full::<Bytes>::default())?)
+        }))
+    };
+    let all = async |client: &Auth<_>, tenants: usize| {
+        let names: Vec<_> = (0..tenants).map(|n| n.to_string()).collect();
+        futures_util::future::join_all(names.iter().map(|name| call(client, name))).await
+    };
+
+    let healthy = client(500);
+    for (n, result) in all(&healthy, 500).await.into_iter().enumerate() {
+        // Ten have a wrong secret, which is nobody's trouble but theirs.
+        assert_eq!(
+            result.err().map(|error| error.token().unwrap().kind()),
+            (n < 10).then_some(TokenErrorKind::BadCredentials)
+        );
+    }
+    assert_eq!(counts.1.load(Ordering::Relaxed), 64, "token requests at a time");
+    assert_eq!(counts.2.load(Ordering::Relaxed), 500);
+
+    is_down.store(true, Ordering::Relaxed);
+    counts.2.store(0, Ordering::Relaxed);
+    let waiting = client(500);
+    for _ in 0..60 {
+        assert!(all(&waiting, 500).await.iter().all(Result::is_err));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let asked = counts.2.load(Ordering::Relaxed);
+    println!("500 tenants at a server that is down: {asked} token requests in a minute");
+    assert!(asked <= 64 + 20, "those that were on their way, and the probes: {asked}");
 }
 
 /// Behaviour 190.

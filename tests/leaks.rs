@@ -98,11 +98,11 @@ async fn what_a_server_says_while_it_hangs_up_is_not_told() {
     let layer = AuthLayer::builder(cfg).http_client(http2).build().unwrap();
     let api = Api::new(&AuthServer::new(TestClock::new()));
     let error = layer.layer(api).oneshot(get("https://api.example.com/")).await.unwrap_err();
-    let cause = error.token().unwrap().cause().unwrap().downcast_ref::<TransportError>().unwrap().clone();
+    let cause = error.token().unwrap().source().unwrap().downcast_ref::<TransportError>().unwrap().clone();
     assert_eq!(cause.http2_code(), Some(11), "{cause:?}");
     said.error(&error);
     layer.handle().invalidate();
-    said.error(&*layer.handle().token().await.unwrap_err());
+    said.error(&layer.handle().token().await.unwrap_err());
     said.show(&(&layer, layer.handle(), layer.handle().stats()));
     server.abort();
     let said = said.text();
@@ -143,7 +143,7 @@ async fn what_is_like_a_secret_is_not_told_as_a_code() {
         let layer = layer.http_client(auth).build().unwrap();
         let said = Said::default();
         let error = layer.handle().token().await.unwrap_err();
-        said.error(&*error);
+        said.error(&error);
         said.show(&(layer.handle().stats(), error.code()));
         let said = said.text().to_lowercase();
         assert!(!said.contains(&code.to_lowercase()), "{code}: {said}");
@@ -473,7 +473,7 @@ async fn other_endpoints(said: &Said) -> Vec<String> {
         if let Err(error) =
             AuthLayer::builder(discovered.clone()).http_client(auth).build().unwrap().handle().token().await
         {
-            said.error(&*error);
+            said.error(&error);
         }
 
         let auth = AuthServer::new(clock.clone());
@@ -483,7 +483,7 @@ async fn other_endpoints(said: &Said) -> Vec<String> {
         auth.script_other([fault.clone(), fault.clone()]);
         for _ in 0..2 {
             if let Err(error) = handle.revoke().await {
-                said.error(&*error);
+                said.error(&error);
             }
         }
 
@@ -532,7 +532,7 @@ impl Said {
             self.add(&format!("{error} {error:?} {error:#?}"));
             if let Some(token) = error.downcast_ref::<TokenError>().or(token_error(error)) {
                 // The server's own words: told on request only, and without what was sent to it.
-                let description = token.description().unwrap_or_default();
+                let description = token.error_description().unwrap_or_default();
                 assert!([SECRET, TENANT, PARAM].iter().all(|sent| !description.contains(sent)), "{description}");
             }
             next = error.source();
@@ -541,7 +541,7 @@ impl Said {
 
     fn sign_in_error(&self, error: &SignInError, sent: &[&str]) {
         self.error(error);
-        let description = error.description().unwrap_or_default();
+        let description = error.error_description().unwrap_or_default();
         assert!(sent.iter().all(|sent| !description.contains(sent)), "{description}");
     }
 
@@ -549,7 +549,7 @@ impl Said {
         self.show(&response.extensions().get::<AuthOutcome>());
         if let Some(failed) = response.extensions().get::<RefreshFailed>() {
             self.show(failed);
-            self.error(&*failed.0);
+            self.error(&failed.0);
         }
     }
 
@@ -560,7 +560,7 @@ impl Said {
         self.show(&client.clone().oneshot(for_tenant(get("https://api.example.com/"))));
         match tokio::time::timeout(Duration::from_secs(60), handle.for_tenant(&tenant).token()).await.unwrap() {
             Ok(token) => self.show(&token),
-            Err(error) => self.error(&*error),
+            Err(error) => self.error(&error),
         }
     }
 

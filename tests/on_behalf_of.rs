@@ -75,14 +75,17 @@ impl World {
         Ok(Response::builder().status(if is_revoked { 401 } else { 200 }).body(Full::default())?)
     }
 
+    fn layer(&self, cfg: AuthConfigBuilder) -> AuthLayer {
+        let (world, cfg) = (self.clone(), cfg.origin("https://api.example.com").max_partitions(1_000_000));
+        AuthLayer::builder(cfg.build().unwrap())
+            .http_client(service_fn(move |request| world.clone().token(request)))
+            .build()
+            .unwrap()
+    }
+
     fn client(&self, cfg: AuthConfigBuilder) -> Auth<impl Client> {
-        let (world, api) = (self.clone(), self.clone());
-        let layer =
-            AuthLayer::builder(cfg.origin("https://api.example.com").max_partitions(1_000_000).build().unwrap())
-                .http_client(service_fn(move |request| world.clone().token(request)))
-                .build()
-                .unwrap();
-        layer.layer(service_fn(move |request| api.clone().api(request)))
+        let api = self.clone();
+        self.layer(cfg).layer(service_fn(move |request| api.clone().api(request)))
     }
 
     fn token_requests(&self) -> usize {
@@ -239,7 +242,7 @@ async fn a_token_is_not_used_after_its_subjects_end_and_no_other_is_asked_for() 
     let until = clock.now().wall + Duration::from_secs(600);
     let of = |end: SystemTime| {
         let mut request = request("anna", "orders");
-        let subject = SubjectToken::access_token("anna").unwrap().expires_at(end);
+        let subject = SubjectToken::access_token("anna").unwrap().with_expires_at(end);
         request.extensions_mut().insert(TokenParams::new().subject(subject).audience("orders").unwrap());
         request
     };
@@ -250,6 +253,35 @@ async fn a_token_is_not_used_after_its_subjects_end_and_no_other_is_asked_for() 
     let error = client.clone().oneshot(of(until)).await.unwrap_err();
     assert_eq!(error.token().unwrap().kind(), TokenErrorKind::SignInAgain);
     assert_eq!(world.token_requests(), 1);
+}
+
+/// Behaviour 185.
+#[tokio::test(start_paused = true)]
+async fn partitions_of_tokens_that_have_expired_leave_soon() {
+    let (world, clock) = (World::default(), TestClock::new());
+    let layer = world.layer(cfg().clock(clock.clone()).partition_idle(Duration::from_secs(24 * 3600)));
+    let (api, handle) = (world.clone(), layer.handle());
+    let client = layer.layer(service_fn(move |request| api.clone().api(request)));
+    for user in 0..500 {
+        assert_eq!(status(&client, request(&format!("user-{user}"), "orders")).await, 200);
+    }
+    let failing = Some("user-failing".to_owned());
+    *world.0.fails_for.lock().unwrap() = failing;
+    client.clone().oneshot(request("user-failing", "orders")).await.unwrap_err();
+    // One user goes on meanwhile.
+    let pass = async |time: Duration| {
+        for _ in 0..time.as_secs() {
+            clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(status(&client, request("user-0", "orders")).await, 200);
+        }
+    };
+    pass(Duration::from_secs(1800)).await;
+    assert_eq!(handle.stats().partitions, 1 + 500, "nobody's token has expired; the one that failed is forgotten");
+    // They live for an hour; a round through all partitions takes some seconds.
+    pass(Duration::from_secs(1800 + 60)).await;
+    assert_eq!(handle.stats().partitions, 2, "long before they have been idle for as long as others may be");
+    assert_eq!(world.mix_ups(), 0);
 }
 
 /// Behaviour 183.

@@ -144,7 +144,7 @@ async fn any_duration_is_refused_or_works() {
                             if fails {
                                 return Err(TokenError::permanent("no").with_retry_after(Duration::MAX));
                             }
-                            Ok(Token::bearer("t").unwrap().expires_in(Duration::MAX))
+                            Ok(Token::bearer("t").unwrap().with_expires_in(Duration::MAX))
                         }
                     }
                 });

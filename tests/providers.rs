@@ -149,7 +149,7 @@ async fn spry_refreshes_at_its_other_path() {
         r#"{"access_token":"T2","token_type":"Bearer","expires_in":3600}"#,
     );
     let signed_in = Token::bearer("T1").unwrap().with_refresh_token(RefreshToken::Replace(Secret::from("R1/x")));
-    spry.handle.set_token(signed_in.expires_in(Duration::from_secs(60))).await.unwrap();
+    spry.handle.set_token(signed_in.with_expires_in(Duration::from_secs(60))).await.unwrap();
     spry.clock.advance(Duration::from_secs(60));
     spry.send(get("https://clinic.example.com/apis/v2/patients")).await;
     assert_eq!(

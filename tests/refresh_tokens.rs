@@ -30,7 +30,7 @@ fn signed_in(auth: &AuthServer) -> AuthHandle {
     AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle()
 }
 
-fn begin(handle: &AuthHandle) -> tokio::task::JoinHandle<Result<Token, Arc<TokenError>>> {
+fn begin(handle: &AuthHandle) -> tokio::task::JoinHandle<Result<Token, TokenError>> {
     let handle = handle.clone();
     tokio::spawn(async move { handle.token().await })
 }
@@ -64,7 +64,7 @@ async fn a_token_without_refresh_token_set_during_a_refresh() {
     let handle = signed_in(&auth);
     let first = begin(&handle);
     sleep(100 * MS).await;
-    handle.set_token(Token::bearer("set").unwrap().expires_in(3600 * SECOND)).await.unwrap();
+    handle.set_token(Token::bearer("set").unwrap().with_expires_in(3600 * SECOND)).await.unwrap();
     assert_eq!(first.await.unwrap().unwrap().access_token(), "set", "nobody waits for what is superseded");
     handle.invalidate();
     handle.token().await.unwrap();

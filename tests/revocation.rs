@@ -117,7 +117,7 @@ async fn a_later_sign_in_stays() {
     while auth.other_requests().is_empty() {
         tokio::task::yield_now().await;
     }
-    let another = Token::bearer("another").unwrap().expires_in(Duration::from_secs(60));
+    let another = Token::bearer("another").unwrap().with_expires_in(Duration::from_secs(60));
     let another = another.with_refresh_token(RefreshToken::Replace(Secret::from(auth.sign_in("id", ""))));
     handle.set_token(another).await.unwrap();
     revoking.await.unwrap().unwrap();

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Full;
+use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, RecordedRequest, TestClock};
 use tower_oauth2_client::{
     Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, AuthorizationCode, ClientAuth, Discovery, Error,
-    Secret, SignIn, SignInError, SignInErrorKind, StaticToken, Tenant, TenantId, TokenErrorKind,
+    Secret, SecretSource, SignIn, SignInError, SignInErrorKind, StaticToken, Tenant, TenantId, TokenErrorKind,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";
@@ -492,7 +493,7 @@ async fn no_error_of_the_exchange_tells_a_secret() {
     server.script([Fault::Respond(Response::builder().status(400).body(Bytes::from(echo)).unwrap())]);
     let shown = format!("{sign_in:?} {session:?}");
     let error = sign_in.finish(&redirect).await.unwrap_err();
-    assert_eq!(error.description(), Some("[redacted] [redacted] [redacted]"));
+    assert_eq!(error.error_description(), Some("[redacted] [redacted] [redacted]"));
     let said = format!("{shown} {error} {error:?} {:?}", error.token_error());
     for secret in [state, verifier, &code] {
         assert!(!said.contains(secret), "{said}");
@@ -570,4 +571,71 @@ fn sign_ins_that_rfcs_forbid_or_nobody_can_find_are_not_built() {
     let auth = layer(&server, with_code(plain())).handle();
     auth.replace_credentials(ClientAuth::none("id")).unwrap();
     assert_eq!(auth.sign_in().unwrap_err().kind(), SignInErrorKind::Unsupported);
+}
+
+/// Behaviour 188 (PKCE).
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lists_no_s256_is_shown_nobody_and_no_code() {
+    const LIST: &str = "code_challenge_methods_supported";
+    let auth = |server: &AuthServer, code| {
+        let client = ClientAuth::basic("id", "secret");
+        let cfg = AuthConfig::authorization_code(Discovery::of(ISSUER), client, code);
+        layer(server, cfg.origin("https://api.example.com")).handle()
+    };
+    let found = || AuthorizationCode::discovered(REDIRECT_URI);
+    for methods in [json!([]), json!(["plain"]), json!(["s256"])] {
+        let server = server().metadata(LIST, methods);
+        let error = auth(&server, found()).discover_sign_in().await.unwrap_err();
+        assert_eq!(error.kind(), SignInErrorKind::Unsupported);
+        assert!(error.to_string().contains(LIST), "{error}");
+        // Where the authorization endpoint need not be found, the metadata come after it.
+        let error = agree(&server, auth(&server, code()).sign_in().unwrap()).await.unwrap_err();
+        assert_eq!((error.kind(), server.token_requests()), (SignInErrorKind::Unsupported, 0), "{error}");
+        let sign_in = auth(&server, found().without_pkce()).discover_sign_in().await.unwrap();
+        agree(&server, sign_in).await.unwrap();
+    }
+    for methods in [json!(["plain", "S256"]), serde_json::Value::Null] {
+        let server = server().metadata(LIST, methods);
+        agree(&server, auth(&server, found()).discover_sign_in().await.unwrap()).await.unwrap();
+    }
+}
+
+fn no_vault() -> Result<Secret<String>, std::io::Error> {
+    panic!("there is no vault")
+}
+
+/// Behaviour 150 (a browser's redirect, and a secret that is read).
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_redirect_is_held_against_a_secret_that_is_read() {
+    const SECRET: &str = "canary_of_the_client";
+    let path = std::env::temp_dir().join(format!("tower-oauth2-client-redirect-{}", std::process::id()));
+    std::fs::write(&path, SECRET).unwrap();
+    let provider = SecretSource::provider(|| async { Ok::<_, std::io::Error>(Secret::from(SECRET)) });
+    let away = SecretSource::provider(|| async { Err::<Secret<String>, _>("the vault is away") });
+    let panicking = SecretSource::provider(|| async { no_vault() });
+    let hanging = SecretSource::provider(std::future::pending::<Result<Secret<String>, std::io::Error>>);
+    let sources =
+        [(SecretSource::file(&path), true), (provider, true), (away, false), (panicking, false), (hanging, false)];
+    for (source, is_known) in sources {
+        let server = server();
+        let cfg = AuthConfig::authorization_code(TOKEN_URL, ClientAuth::basic("id", source), code());
+        let auth = layer(&server, cfg.origin("https://api.example.com")).handle();
+        let finish = async |error: &str| {
+            let sign_in = auth.sign_in().unwrap();
+            let state = url_param(sign_in.url(), "state").to_owned();
+            let said = format!("error={error}&error_description=it+is+{SECRET}&state={state}");
+            let error = sign_in.finish(&said).await.unwrap_err();
+            assert!(!format!("{error} {error:?} {:?}", error.error_description()).contains("canary"), "{error:?}");
+            error
+        };
+        for echo in [SECRET, &SECRET[1..], &SECRET[..12]] {
+            let error = finish(echo).await;
+            assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None), "{echo}");
+        }
+        let error = finish("invalid_scope").await;
+        assert_eq!(error.code().map(|code| code.as_str()), Some("invalid_scope"));
+        assert_eq!(error.error_description(), is_known.then_some("it is [redacted]"));
+        assert_eq!(finish("consent_required").await.code().is_some(), is_known);
+    }
+    std::fs::remove_file(path).unwrap();
 }

@@ -24,7 +24,7 @@ pub(crate) fn layer_for(replay: Replay, tenant: Tenant) -> AuthLayer {
 
 fn fetched() -> Result<Token, TokenError> {
     let token = Token::bearer(&access_token()).map_err(TokenError::permanent)?;
-    Ok(token.expires_in(Duration::from_secs(3600)))
+    Ok(token.with_expires_in(Duration::from_secs(3600)))
 }
 
 /// Each tenant has a token of its own, for so many tenants.

@@ -130,7 +130,7 @@ impl Server {
             return Err(TokenError::transient("away"));
         }
         let token = Token::bearer(&format!("token-{number}")).map_err(TokenError::permanent)?;
-        Ok(token.expires_in(TOKEN_LIFE))
+        Ok(token.with_expires_in(TOKEN_LIFE))
     }
 
     fn day(&self) -> Day {

@@ -53,7 +53,7 @@ impl TokenSource for MetadataServer {
         let token = answer["access_token"].as_str().ok_or_else(|| TokenError::transient("there is no token"))?;
         let token = Token::bearer(token).map_err(TokenError::permanent)?;
         Ok(match answer["expires_in"].as_u64() {
-            Some(seconds) => token.expires_in(Duration::from_secs(seconds)),
+            Some(seconds) => token.with_expires_in(Duration::from_secs(seconds)),
             None => token,
         })
     }

@@ -405,9 +405,15 @@ impl ClientAuth {
         Some(digest)
     }
 
-    /// The client's secret, where it cannot change.
-    pub(crate) fn known_secret(&self) -> Option<&Secret<String>> {
-        self.secret()?.fixed()
+    /// The client's secret as it is now, where it has one that the server knows.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) async fn read_secret(&self) -> Result<Option<Secret<String>>, TokenError> {
+        match self.secret() {
+            Some(source) => source.read_line(self.secret_name()).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Whether nothing says which client it is: an assertion that a function makes, without an id.

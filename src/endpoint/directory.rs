@@ -15,7 +15,7 @@ use super::client_auth::{ClientAuth, Credentials};
 use super::discovery::{MetadataCache, TokenUrl};
 use super::settings::{EndpointSettings, Param};
 use super::{Shared, TokenEndpoint};
-use crate::token::{BoxFetch, DynTokenSource, TokenRequest};
+use crate::token::{BoxFetch, DynTokenSource, EndpointName, TokenRequest};
 use crate::types::{BoxError, ConfigError, Digest, Scopes, Secret, TenantId, TokenError, TokenErrorKind, unavailable};
 
 /// One tenant's authorization server, and who we are to it.
@@ -251,7 +251,7 @@ const MOST_ISSUERS: usize = 10_000;
 impl Resolver {
     /// # Errors
     /// There is no such tenant, or none that can be used now. Nothing of an entry is quoted but what is wrong with it.
-    async fn resolve(&self, tenant: Option<&TenantId>) -> Result<(Arc<str>, Arc<Shared>), TokenError> {
+    async fn resolve(&self, tenant: Option<&TenantId>) -> Result<(EndpointName, Arc<Shared>), TokenError> {
         let refused = |detail| TokenError::new(TokenErrorKind::Refused).with_detail(detail);
         let tenant =
             tenant.ok_or_else(|| refused("the request names no tenant, and each has its own authority here"))?;
@@ -264,10 +264,13 @@ impl Resolver {
         let authority = authority.ok_or_else(|| refused(unknown))?;
         let settings = authority.settings(&base.settings, self.directory.allow_http);
         let settings = settings.map_err(|error| unavailable(format!("the directory's entry is wrong: {error}")))?;
-        let mut name = Digest::new("authority");
-        name.field("url", settings.url.uri().to_string());
-        authority.client_auth.describe(&mut name);
-        let name = name.finish().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let credentials = authority.client_auth.known_credentials().unwrap_or_else(|| {
+            let mut digest = Digest::new("credentials that may change");
+            authority.client_auth.describe(&mut digest);
+            digest
+        });
+        let server = settings.url.uri().to_string().into();
+        let name = EndpointName { server, credentials: credentials.finish() };
         let shared = Shared {
             metadata: self.metadata_of(settings.url.issuer().unwrap_or_default()),
             settings: Arc::new(settings),
@@ -279,7 +282,7 @@ impl Resolver {
             #[cfg(feature = "dpop")]
             prover: base.prover.clone(),
         };
-        Ok((name.into(), Arc::new(shared)))
+        Ok((name, Arc::new(shared)))
     }
 
     fn metadata_of(&self, issuer: &str) -> Arc<MetadataCache> {

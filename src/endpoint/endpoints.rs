@@ -19,6 +19,8 @@ pub(crate) struct Endpoints {
     pub(crate) authorization: Option<Uri>,
     /// Each answer to a person's browser says who it is from (RFC 9207 §3).
     pub(crate) names_itself: bool,
+    /// Nothing says that a code cannot be protected by PKCE.
+    pub(crate) takes_s256: bool,
     /// The one name that assertions of the client are addressed to.
     pub(crate) audience_of_assertions: String,
 }
@@ -41,6 +43,7 @@ impl Endpoints {
             device: settings.device_url.clone(),
             authorization: None,
             names_itself: false,
+            takes_s256: true,
             audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(|| token.to_string()),
             token: token.clone(),
         }
@@ -66,6 +69,7 @@ impl Endpoints {
             device: settings.device_url.clone().or(urls.device),
             authorization: metadata.authorization.clone(),
             names_itself: metadata.names_itself,
+            takes_s256: metadata.takes_s256,
             audience_of_assertions: settings.assertion_audience.clone().unwrap_or_else(issuer),
             ..Self::configured(settings, &token)
         })

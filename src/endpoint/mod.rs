@@ -55,7 +55,7 @@ pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
 pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
 
-pub(crate) use answer::{AnswerSettings, Redactor};
+pub(crate) use answer::{AnswerSettings, Redactor, is_registered};
 #[cfg(feature = "reqwest")]
 pub(crate) use client::BuiltInClientSettings;
 pub(crate) use client_auth::Credentials;
@@ -63,13 +63,13 @@ pub(crate) use device::{DeviceAuthorization, DeviceError};
 pub(crate) use direct::Direct;
 pub(crate) use directory::DirectorySettings;
 pub(crate) use discovery::TokenAt;
+pub(crate) use endpoints::Endpoints;
 pub(crate) use grant::{Grant, Issuer};
 pub(crate) use revocation::{Revoked, revoke};
 pub(crate) use settings::{EndpointSettings, Param};
 
 use answer::Reader;
 use discovery::MetadataCache;
-use endpoints::Endpoints;
 use exchange::Exchanger;
 use grant::{GrantKind, GrantParams, partition_of_assertion, subject_expiry};
 use wire::Material;

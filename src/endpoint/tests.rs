@@ -328,7 +328,7 @@ mod wire {
         assert_eq!(token.header_value().as_bytes(), b"Bearer eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9...");
         let error = server.ask(&settings, &body_auth(), TokenRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::BadCredentials);
-        assert_eq!(error.description(), Some("Client authentication failed."));
+        assert_eq!(error.error_description(), Some("Client authentication failed."));
     }
 
     /// Behaviour 114.
@@ -721,7 +721,7 @@ async fn no_error_and_no_event_tells_a_secret() {
                 told.push_str(&format!("{error} {error:?} {error:#?}\n"));
                 next = error.source();
             }
-            let description = error.description().unwrap_or_default();
+            let description = error.error_description().unwrap_or_default();
             assert!(!basic.is_some_and(|basic| description.contains(basic.as_str())));
             described.push_str(description);
         }

@@ -184,7 +184,7 @@ mod tests {
         ];
         for (foreign, trouble, kind) in table {
             let Failed { error, refresh, .. } = failed(wrapped(foreign), true);
-            let transport = error.cause().unwrap().downcast_ref::<TransportError>().unwrap();
+            let transport = error.source().unwrap().downcast_ref::<TransportError>().unwrap();
             assert_eq!((transport.trouble(), error.kind()), (trouble, kind));
             let refused = trouble == Trouble::Io(ConnectionRefused);
             assert_eq!((transport.is_connect(), refresh == RefreshFate::MaybeSpent), (refused, !refused));
@@ -198,9 +198,9 @@ mod tests {
     fn http2_codes_have_their_names() {
         let code = |code: u32| failed(wrapped(h2::Error::from(h2::Reason::from(code)).into()), true).error;
         assert_eq!(
-            code(11).cause().unwrap().to_string(),
+            code(11).source().unwrap().to_string(),
             "the exchange was not completed: HTTP/2 ended it with ENHANCE_YOUR_CALM"
         );
-        assert_eq!(code(999).cause().unwrap().downcast_ref::<TransportError>().unwrap().http2_code(), Some(999));
+        assert_eq!(code(999).source().unwrap().downcast_ref::<TransportError>().unwrap().http2_code(), Some(999));
     }
 }

@@ -42,7 +42,7 @@ pub(crate) enum Read {
         waiter: RefreshWaiter,
         fallback: Option<Arc<Current>>,
     },
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
 }
 
 /// What becomes of a rejected token.
@@ -55,7 +55,7 @@ pub(crate) enum Rejection {
     /// Refreshing did not help lately: the rejection limiter forbids it now.
     Suppressed,
     /// Refreshing failed just now.
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
 }
 
 /// In this order, so that what each request looks at is side by side: among a million cells none is in a cache.
@@ -101,7 +101,7 @@ struct Trouble {
     failure: Option<Failure>,
     failures: u64,
     suppressed: u64,
-    last_error: Option<Arc<TokenError>>,
+    last_error: Option<TokenError>,
 }
 
 /// Which refresh: its number, and the family of refresh tokens that it continues.
@@ -156,7 +156,7 @@ impl Refresh {
         }
     }
 
-    fn notify_runtime_ended(self, error: Arc<TokenError>) {
+    fn notify_runtime_ended(self, error: TokenError) {
         self.sender.send_runtime_ended(error.clone());
         events::token_request_failed(&error);
     }
@@ -170,16 +170,16 @@ impl Carrier {
 }
 
 struct Failure {
-    error: Arc<TokenError>,
+    error: TokenError,
     until: Instant,
     in_a_row: u32,
 }
 
 impl Failure {
     /// The error as it is told later: with the pause that is left, not the whole of it.
-    fn told_at(&self, now: &Now) -> Arc<TokenError> {
+    fn told_at(&self, now: &Now) -> TokenError {
         let left = self.until.saturating_duration_since(now.monotonic);
-        Arc::new(TokenError::clone(&self.error).with_retry_after(left))
+        self.error.clone().with_retry_after(left)
     }
 
     /// A short rest of a pause is waited for, rather than handing out a rejected response.
@@ -204,7 +204,7 @@ pub(crate) struct CellStats {
     pub(crate) token_requests: u64,
     pub(crate) failures: u64,
     pub(crate) suppressed: u64,
-    pub(crate) last_error: Option<Arc<TokenError>>,
+    pub(crate) last_error: Option<TokenError>,
     pub(crate) next_attempt: Option<Duration>,
     pub(crate) refreshing: bool,
 }
@@ -301,14 +301,14 @@ impl Cell {
             },
             (Decision::Fail, _) => match state.failure() {
                 Some(failure) => Read::Failed(failure.told_at(&now)),
-                None => Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+                None => Read::Failed(TokenError::new(TokenErrorKind::Aborted)),
             },
             (_, _) => match self.join_or_start(&mut state, env, &now, false, &mut after) {
                 Ok(_) if env.policy.max_waiters.is_some_and(|max| state.waiter_count() > max) => {
-                    Read::Failed(Arc::new(TokenError::new(TokenErrorKind::Overloaded)))
+                    Read::Failed(TokenError::new(TokenErrorKind::Overloaded))
                 }
                 Ok(waiter) => Read::Wait { waiter, fallback: None },
-                Err(error) => Read::Failed(Arc::new(error)),
+                Err(error) => Read::Failed(error),
             },
         };
         if !had_rejected {
@@ -342,7 +342,7 @@ impl Cell {
             }
             match self.join_or_start(&mut state, env, &now, false, &mut after) {
                 Ok(waiter) => Rejection::Wait { waiter, starter: false },
-                Err(error) => Rejection::Failed(Arc::new(error)),
+                Err(error) => Rejection::Failed(error),
             }
         } else if let Some(failure) = state.failure().filter(|failure| now.monotonic < failure.until) {
             match failure.wait_out(env, &now) {
@@ -355,7 +355,7 @@ impl Cell {
         } else {
             match self.join_or_start(&mut state, env, &now, is_current, &mut after) {
                 Ok(waiter) => Rejection::Wait { waiter, starter: is_current },
-                Err(error) => Rejection::Failed(Arc::new(error)),
+                Err(error) => Rejection::Failed(error),
             }
         };
         if says_invalid && is_current && state.refresh.is_some() && !state.known_invalid {
@@ -516,7 +516,7 @@ impl Cell {
 
     /// A token from outside the engine, such as one from an interactive sign-in.
     #[cfg(test)]
-    pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), Arc<TokenError>> {
+    pub(crate) fn hand_in(&self, env: &Env, token: Token) -> Result<(), TokenError> {
         // Only a token that a store has says when it was asked for; its refresh token is a copy.
         let owner = match token.asked_at {
             Some(_) => RefreshOwner::Store { single_use: true },
@@ -532,7 +532,7 @@ impl Cell {
         mut token: Token,
         number: Option<u64>,
         owner: RefreshOwner,
-    ) -> Result<(), Arc<TokenError>> {
+    ) -> Result<(), TokenError> {
         let now = env.clock.now();
         // A token that is of no use changes nothing.
         lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(no_lifetime_error)?;
@@ -664,6 +664,12 @@ impl Cell {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.refresh.is_none() && !state.has_carrier() && !state.refresh_token.is_only_here()
+    }
+
+    /// Whether its token is past its end, if there is one, and no failure is to be remembered.
+    pub(crate) fn has_ended(&self, now: &Now) -> bool {
+        let is_failing = self.lock().failure().is_some_and(|failure| now.monotonic < failure.until);
+        !is_failing && self.current.load().as_ref().is_none_or(|current| !current.lifetime.is_alive(now))
     }
 
     /// The clocks must be read before the token is used again.
@@ -913,7 +919,7 @@ impl State {
     }
 
     /// A token request failed: what becomes of the refresh token, and for how long nobody asks.
-    fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> Arc<TokenError> {
+    fn refused(&mut self, env: &Env, failed: Failed, now: Now) -> TokenError {
         if failed.error.is_held_back() {
             return self.hold_back(env, failed.error, now);
         }
@@ -922,23 +928,22 @@ impl State {
         self.refused_for(failed, pause, now)
     }
 
-    fn refused_for(&mut self, failed: Failed, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+    fn refused_for(&mut self, failed: Failed, pause: Option<Duration>, now: Now) -> TokenError {
         self.refresh_token.failed(&failed);
         self.fail_for(failed.error, pause, now)
     }
 
     /// Remembers a failure for as long as its class says.
-    fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
+    fn fail(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let pause = env.policy.pause_after(&error, self.failures_in_a_row(), env.draw());
         self.fail_for(error, pause, now)
     }
 
-    fn fail_for(&mut self, mut error: TokenError, pause: Option<Duration>, now: Now) -> Arc<TokenError> {
+    fn fail_for(&mut self, mut error: TokenError, pause: Option<Duration>, now: Now) -> TokenError {
         let in_a_row = self.failures_in_a_row();
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
-        let error = Arc::new(error);
         let trouble = self.trouble();
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.last_error = Some(error.clone());
@@ -951,8 +956,7 @@ impl State {
     }
 
     /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
-    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> Arc<TokenError> {
-        let error = Arc::new(error);
+    fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
         let pause = env.policy.pause_after(&error, 0, 0.0);
         let trouble = self.trouble();
@@ -1146,7 +1150,7 @@ mod tests {
     }
 
     fn token(text: &str) -> Token {
-        Token::bearer(text).unwrap().expires_in(Duration::from_secs(3600))
+        Token::bearer(text).unwrap().with_expires_in(Duration::from_secs(3600))
     }
 
     fn wait(read: Read) -> RefreshWaiter {
@@ -1325,7 +1329,7 @@ mod tests {
         assert_eq!(gate.requests(), 0);
         let strict = LifetimePolicy { strict: true, ..LifetimePolicy::default() };
         let table = gate.table(EnginePolicy { lifetime: strict, ..EnginePolicy::default() });
-        let expired = Token::bearer("c").unwrap().expires_at(std::time::UNIX_EPOCH);
+        let expired = Token::bearer("c").unwrap().with_expires_at(std::time::UNIX_EPOCH);
         assert_eq!(table.default_cell().hand_in(table.env(), expired).unwrap_err().kind(), TokenErrorKind::ClockSkew);
     }
 

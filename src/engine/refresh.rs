@@ -29,7 +29,7 @@ pub(crate) enum RefreshResult {
     New(Arc<Current>),
     /// With the same token again.
     Same(Arc<Current>),
-    Failed(Arc<TokenError>),
+    Failed(TokenError),
     /// Its credentials were replaced meanwhile: its token is not used. Look at the cell again.
     Superseded,
 }
@@ -40,7 +40,7 @@ impl RefreshResult {
         self,
         fallback: Option<Arc<Current>>,
         now: impl FnOnce() -> Now,
-    ) -> Option<Result<Arc<Current>, Arc<TokenError>>> {
+    ) -> Option<Result<Arc<Current>, TokenError>> {
         match self {
             RefreshResult::New(current) | RefreshResult::Same(current) => Some(Ok(current)),
             RefreshResult::Failed(error) => Some(match fallback {
@@ -69,7 +69,7 @@ impl ResultSender {
         let _ = self.0.send(Ending { result, runtime_ended: false });
     }
 
-    pub(crate) fn send_runtime_ended(self, error: Arc<TokenError>) {
+    pub(crate) fn send_runtime_ended(self, error: TokenError) {
         let _ = self.0.send(Ending { result: RefreshResult::Failed(error), runtime_ended: true });
     }
 }
@@ -146,7 +146,7 @@ impl Future for RefreshWaiter {
                 Ok(Ending { runtime_ended: true, .. }) if elsewhere => RefreshResult::Superseded,
                 Ok(Ending { result, .. }) => result,
                 // The cell itself is gone, and nobody is left who could say more.
-                Err(_) => RefreshResult::Failed(Arc::new(TokenError::new(TokenErrorKind::Aborted))),
+                Err(_) => RefreshResult::Failed(TokenError::new(TokenErrorKind::Aborted)),
             }),
             Waiting::Pause(over) => Pin::new(over).poll(cx).map(|_| RefreshResult::Superseded),
         }

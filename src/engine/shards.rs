@@ -1,7 +1,7 @@
 //! `Shards`: all cells but the default one, bounded.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use super::cell::Cell;
 use super::coarse_clock::millis;
 use super::key::Partition;
+use crate::types::Now;
 
 /// A sharded table, so that tenants do not queue behind each other's look-ups, and a cursor that goes round in each shard.
 ///
@@ -28,6 +29,8 @@ pub(crate) struct Shards {
     count: AtomicUsize,
     /// Which shard is trimmed next.
     trimmed: AtomicUsize,
+    /// Some token was had on somebody's behalf.
+    has_subjects: AtomicBool,
 }
 
 #[derive(Default)]
@@ -66,6 +69,10 @@ const TICKS_OVER_BOUND: usize = 4;
 /// How many buckets of each shard the cursor passes in a second: a million cells in some minutes, for a thousandth of a core.
 const BUCKETS_PER_TICK: usize = 16;
 
+/// How long a cell that is of no use any more has gone unused before it goes, in milliseconds: as long as the rejection
+/// limiter remembers.
+const ENDED_FOR: u64 = 60_000;
+
 impl Shards {
     pub(crate) fn new(max: usize, idle: Duration) -> Self {
         let shards = (max / CELLS_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
@@ -76,6 +83,7 @@ impl Shards {
             idle: millis(idle),
             count: AtomicUsize::new(0),
             trimmed: AtomicUsize::new(0),
+            has_subjects: AtomicBool::new(false),
         }
     }
 
@@ -90,10 +98,13 @@ impl Shards {
             return cell.clone();
         }
         let cell = Arc::new(Cell::new(&partition, None));
+        if cell.partition().has_subject() {
+            self.has_subjects.store(true, Ordering::Relaxed);
+        }
         shard.insertions = shard.insertions.wrapping_add(1);
         cell.touch(shard.stamp(time));
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.evict_some(&mut shard, Pass::NEW_CELL, time);
+        self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
         shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
         cell
     }
@@ -115,6 +126,11 @@ impl Shards {
         (all, evicted_totals)
     }
 
+    /// Whether there was ever a cell whose token is had on somebody's behalf.
+    pub(crate) fn has_subjects(&self) -> bool {
+        self.has_subjects.load(Ordering::Relaxed)
+    }
+
     /// Whether there are more cells than there should be.
     pub(crate) fn is_over(&self) -> bool {
         self.count.load(Ordering::Relaxed) > self.max
@@ -126,16 +142,26 @@ impl Shards {
         if self.is_over()
             && let Some(shard) = self.shards.get(self.trimmed.fetch_add(1, Ordering::Relaxed) % self.shards.len())
         {
-            self.evict_some(&mut shard.write().unwrap_or_else(PoisonError::into_inner), Pass::NEW_CELL, time);
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
         }
     }
 
     /// Lets some of the cells go that have been idle for too long. To be called now and then.
-    pub(crate) fn sweep(&self, time: u64) {
+    ///
+    /// `now`: to tell which cells have ended whose tokens were had on somebody's behalf. Such a one goes soon: there is
+    /// another for each token that the person brings.
+    pub(crate) fn sweep(&self, time: u64, now: Option<&Now>) {
+        let unused_since = stamp(time.saturating_sub(ENDED_FOR), 0);
+        let has_ended = |cell: &Cell| {
+            cell.partition().has_subject()
+                && cell.last_used() < unused_since
+                && now.is_some_and(|now| cell.has_ended(now))
+        };
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let pass = if self.is_over() { Pass::all_in_some_ticks(&shard) } else { Pass::TICK };
-            self.evict_some(&mut shard, pass, time);
+            self.evict_some(&mut shard, pass, time, &has_ended);
             shard.shrink(&self.hasher);
         }
     }
@@ -152,10 +178,10 @@ impl Shards {
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 
-    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64) {
+    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64, has_ended: &dyn Fn(&Cell) -> bool) {
         let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
         let idle_since = stamp(time.saturating_sub(self.idle), 0);
-        for cell in shard.evict_some(pass, over, idle_since) {
+        for cell in shard.evict_some(pass, over, idle_since, has_ended) {
             self.count.fetch_sub(1, Ordering::Relaxed);
             shard.evicted_totals.count(&cell);
         }
@@ -191,8 +217,15 @@ impl Shard {
         stamp(time, self.insertions)
     }
 
-    /// `over`: how many cells there are too many. Those last used before `idle_since` have been idle for too long.
-    fn evict_some(&mut self, pass: Pass, over: usize, idle_since: u64) -> Vec<Arc<Cell>> {
+    /// `over`: how many cells there are too many. Those last used before `idle_since` have been idle for too long, as have
+    /// those that `has_ended` is said of.
+    fn evict_some(
+        &mut self,
+        pass: Pass,
+        over: usize,
+        idle_since: u64,
+        has_ended: &dyn Fn(&Cell) -> bool,
+    ) -> Vec<Arc<Cell>> {
         let mut unused = Vec::with_capacity(CANDIDATES);
         let mut candidates = 0;
         for _ in 0..self.table.num_buckets().min(pass.buckets) {
@@ -200,7 +233,8 @@ impl Shard {
             let Some(cell) = self.table.get_bucket(self.cursor) else { continue };
             // The table's is the only reference, and nobody gets another while this shard is locked.
             if Arc::strong_count(cell) == 1 && cell.is_idle() {
-                unused.push((cell.last_used(), self.cursor));
+                let used = if has_ended(cell) { 0 } else { cell.last_used() };
+                unused.push((used, self.cursor));
             }
             candidates += 1;
             if candidates == pass.candidates {
@@ -208,7 +242,7 @@ impl Shard {
             }
         }
         unused.sort_unstable();
-        let idle = unused.partition_point(|(used, _)| *used < idle_since);
+        let idle = unused.partition_point(|(used, _)| *used < idle_since.max(1));
         unused.truncate(idle.max(over.min(pass.most_dropped)));
         let buckets = unused.into_iter().map(|(_, place)| place);
         buckets.filter_map(|place| Some(self.table.get_bucket_entry(place).ok()?.remove().0)).collect()
@@ -331,18 +365,18 @@ mod tests {
         cells.cell(partition(7), hour / 2);
         // A tick a second: soon all have been looked at.
         for second in 0..100 {
-            cells.sweep(hour - 100_000 + second * 1000);
+            cells.sweep(hour - 100_000 + second * 1000, None);
         }
         assert_eq!(cells.all().0.len(), 50_000, "not yet");
         for second in 1..100 {
-            cells.sweep(hour + second * 1000);
+            cells.sweep(hour + second * 1000, None);
         }
         assert_eq!(cells.all().0.len(), 1);
         assert!(cells.existing(&partition(7), hour).is_some());
         let buckets: usize = cells.shards.iter().map(|shard| shard.read().unwrap().table.num_buckets()).sum();
         assert!(buckets <= MOST_SHARDS * 2 * CELLS_A_SHARD, "{buckets} buckets");
         for _ in 0..100 {
-            cells.sweep(3 * hour);
+            cells.sweep(3 * hour, None);
         }
         assert!(cells.all().0.is_empty());
     }

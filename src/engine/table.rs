@@ -69,7 +69,7 @@ impl Table {
     }
 
     /// The token, waiting for it if need be.
-    pub(crate) async fn token(&self, partition: Partition) -> Result<Token, Arc<TokenError>> {
+    pub(crate) async fn token(&self, partition: Partition) -> Result<Token, TokenError> {
         let cell = self.cell(partition);
         loop {
             let result: Option<Result<Arc<Current>, _>> = match cell.read(&self.env) {
@@ -78,9 +78,18 @@ impl Table {
                 Read::Wait { waiter, fallback } => waiter.await.resolve(fallback, || self.env.clock.now()),
             };
             if let Some(result) = result {
-                return result.map(|current| current.token.clone());
+                return result.map(|current| {
+                    let lifetime = &current.lifetime;
+                    current.token.ending(lifetime.left(&self.env.clock.now()), lifetime.expires_at())
+                });
             }
         }
+    }
+
+    fn sweep(&self, time: u64) {
+        // Before a lock is taken: the clock is foreign.
+        let now = self.others.has_subjects().then(|| self.env.clock.now());
+        self.others.sweep(time, now.as_ref());
     }
 
     fn time(&self) -> u64 {
@@ -95,7 +104,7 @@ impl OnTimer for Table {
 
     /// Idle cells go where no request waits for it.
     fn fired(&self, time: u64) {
-        self.others.sweep(time);
+        self.sweep(time);
     }
 
     fn stopped(&self) {
@@ -129,7 +138,7 @@ impl Sweep {
         for _ in 0..Self::SECONDS {
             rt::sleep(MAX_AGE).await;
             let Some(table) = self.0.upgrade() else { return };
-            table.others.sweep(table.time());
+            table.sweep(table.time());
             if !table.others.is_over() {
                 return;
             }
@@ -187,7 +196,9 @@ mod tests {
                     match tenant {
                         0 => std::future::pending().await,
                         1 => Err(TokenError::permanent("no such tenant")),
-                        _ => Ok::<_, TokenError>(Token::bearer(&format!("{tenant}.{times}")).unwrap().expires_in(HOUR)),
+                        _ => Ok::<_, TokenError>(
+                            Token::bearer(&format!("{tenant}.{times}")).unwrap().with_expires_in(HOUR),
+                        ),
                     }
                 }
             })
@@ -296,7 +307,7 @@ mod tests {
     async fn past_its_refresh_point_a_token_is_looked_at_each_time() {
         let (table, _) = table(100, SystemClock);
         let cell = table.cell(partition(0));
-        cell.hand_in(table.env(), Token::bearer("0").unwrap().expires_in(HOUR)).unwrap();
+        cell.hand_in(table.env(), Token::bearer("0").unwrap().with_expires_in(HOUR)).unwrap();
         advance(HOUR.mul_f64(0.85)).await;
         for _ in 0..3 {
             assert!(matches!(cell.read(table.env()), Read::Ready(_)));

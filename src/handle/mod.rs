@@ -113,7 +113,7 @@ impl AuthHandle {
     /// # Errors
     /// As for a request: the failure of the token request, or the remembered one. Where each tenant has its own token,
     /// [`Refused`](TokenErrorKind::Refused) on a handle that is not narrowed by [`for_tenant`](AuthHandle::for_tenant).
-    pub async fn token(&self) -> Result<Token, Arc<TokenError>> {
+    pub async fn token(&self) -> Result<Token, TokenError> {
         self.names_one_token()?;
         self.setup.table.token(self.partition()).await
     }
@@ -122,7 +122,7 @@ impl AuthHandle {
     ///
     /// # Errors
     /// As [`token`](AuthHandle::token): a good place to find a wrong secret at start-up.
-    pub async fn warm_up(&self) -> Result<(), Arc<TokenError>> {
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
         self.token().await.map(drop)
     }
 
@@ -229,7 +229,7 @@ impl AuthHandle {
     /// # let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
     /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
     /// let signed_in = Token::bearer("from-the-sign-in")?
-    ///     .expires_in(Duration::from_secs(3600))
+    ///     .with_expires_in(Duration::from_secs(3600))
     ///     .with_refresh_token(RefreshToken::Replace(Secret::from("its-refresh-token")));
     /// layer.handle().set_token(signed_in).await?;
     /// assert_eq!(layer.handle().token().await?.access_token(), "from-the-sign-in");
@@ -243,7 +243,7 @@ impl AuthHandle {
     ///   [discarded](crate::AuthConfigBuilder::discard_expired).
     /// - [`Refused`](TokenErrorKind::Refused): it is of the scheme `DPoP` and no key is configured, so that no API would take
     ///   it; or each tenant has its own token and this handle names none.
-    pub async fn set_token(&self, token: Token) -> Result<(), Arc<TokenError>> {
+    pub async fn set_token(&self, token: Token) -> Result<(), TokenError> {
         self.names_one_token()?;
         self.can_be_proved(&token)?;
         let (table, partition) = (&self.setup.table, self.partition());
@@ -255,7 +255,7 @@ impl AuthHandle {
             Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
                 let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
-                (token, None, RefreshOwner::Cell, Err(Arc::new(error)))
+                (token, None, RefreshOwner::Cell, Err(error))
             }
             // A store that this handle does not know returned it: its refresh token is a copy.
             None if token.asked_at.is_some() => (token, None, RefreshOwner::Store { single_use: true }, Ok(())),
@@ -299,7 +299,7 @@ impl AuthHandle {
     /// so that it can be tried again (after [`retry_after`](TokenError::retry_after), if the server asks for that). Many
     /// servers cannot revoke access tokens: the error is [`Unsupported`](TokenErrorKind::Unsupported) then, the refresh
     /// token is revoked and forgotten, and [`invalidate`](AuthHandle::invalidate) forgets the rest.
-    pub async fn revoke(&self) -> Result<(), Arc<TokenError>> {
+    pub async fn revoke(&self) -> Result<(), TokenError> {
         self.names_one_token()?;
         let endpoint = self.endpoint()?;
         let (held, asking) = self.held().await;
@@ -354,7 +354,7 @@ impl AuthHandle {
     /// The store cannot be written: it has both tokens still, and this process has forgotten them. Call it again. Where each
     /// tenant has its own token, [`Refused`](TokenErrorKind::Refused) on a handle that is not narrowed by
     /// [`for_tenant`](AuthHandle::for_tenant).
-    pub async fn forget(&self) -> Result<(), Arc<TokenError>> {
+    pub async fn forget(&self) -> Result<(), TokenError> {
         self.names_one_token()?;
         let (held, asking) = self.held().await;
         self.setup.table.cell(self.partition()).forget(self.setup.table.env(), &held);
@@ -440,20 +440,20 @@ impl AuthHandle {
         })
     }
 
-    fn can_be_proved(&self, token: &Token) -> Result<(), Arc<TokenError>> {
+    fn can_be_proved(&self, token: &Token) -> Result<(), TokenError> {
         if !token.is_bound() || self.setup.can_prove() {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
-        Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
+        Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
     }
 
     /// There is no default tenant: where each tenant has its own token, the handle must say which.
-    pub(crate) fn names_one_token(&self) -> Result<(), Arc<TokenError>> {
+    pub(crate) fn names_one_token(&self) -> Result<(), TokenError> {
         match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
                 let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
-                Err(Arc::new(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
+                Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
             }
             _ => Ok(()),
         }

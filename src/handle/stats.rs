@@ -1,6 +1,5 @@
 //! `Stats`: what happened so far.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::{Cell, Env};
@@ -27,7 +26,7 @@ pub struct Stats {
     /// Whether a token request is under way.
     pub refreshing: bool,
     /// The last failure, also if a later token request succeeded.
-    pub last_error: Option<Arc<TokenError>>,
+    pub last_error: Option<TokenError>,
     /// How long no token request is made because of that failure; `None`: one is made when needed.
     pub next_attempt: Option<Duration>,
     /// What the store did, over all partitions, for a layer that was made with one.

@@ -12,6 +12,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::request::{HttpRequest, HttpResponse};
+#[cfg(feature = "dpop")]
+use crate::response::rejects_proof;
 use crate::setup::Setup;
 use crate::types::{BoxError, Error};
 
@@ -103,6 +105,10 @@ impl<S, R, F, T> ProveFuture<S, R, F, T> {
     pub(crate) fn scheme(&self) -> &'static [u8] {
         BEARER
     }
+
+    pub(crate) fn is_proof_rejected(&self, _: &T) -> bool {
+        false
+    }
 }
 
 #[cfg(not(feature = "dpop"))]
@@ -149,6 +155,11 @@ where
             Self::Plain { .. } => BEARER,
             Self::Proved { .. } => b"DPoP",
         }
+    }
+
+    /// Whether the last answer refuses the proof, which neither another token nor another repeat would change.
+    pub(crate) fn is_proof_rejected(&self, response: &T) -> bool {
+        matches!(self, Self::Proved { .. }) && rejects_proof(response.status(), response.headers())
     }
 }
 
@@ -337,7 +348,7 @@ mod proved {
         let now = setup.table.env().clock.now().wall;
         let about = About { method: request.method(), origin, path, token: bound_token(token), now };
         let Some(prover) = &setup.prover else { return Ok(()) };
-        let proof = prover.prove(about, nonce).map_err(|error| Error::Token(Arc::new(error)))?;
+        let proof = prover.prove(about, nonce).map_err(Error::Token)?;
         let headers: &mut HeaderMap = request.headers_mut();
         headers.insert(AUTHORIZATION, token.clone());
         headers.insert(PROOF, proof);

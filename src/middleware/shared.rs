@@ -120,7 +120,7 @@ impl<R: HttpRequest, T> Clone for BodySupport<R, T> {
 impl<R: HttpRequest, T> BodySupport<R, T> {
     /// There is no token. A tonic client, which has such responses only, is told in its own way.
     #[cold]
-    pub(crate) fn no_token(&self, error: Arc<TokenError>) -> Error {
+    pub(crate) fn no_token(&self, error: TokenError) -> Error {
         #[cfg(feature = "tonic")]
         if self.watch.is_some() {
             return Error::grpc_token(error);

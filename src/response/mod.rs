@@ -14,6 +14,6 @@ pub(crate) use grpc::ends_in_headers;
 pub(crate) use held::{Discard, HeldResponses, discard_of};
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
-#[cfg(feature = "dpop")]
-pub(crate) use verdict::wants_nonce;
 pub(crate) use verdict::{RejectionPolicy, Verdict, judge};
+#[cfg(feature = "dpop")]
+pub(crate) use verdict::{rejects_proof, wants_nonce};

@@ -147,9 +147,23 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
 /// Whether a response asks for the same request with the server's nonce in its proof (RFC 9449 §9).
 #[cfg(feature = "dpop")]
 pub(crate) fn wants_nonce(status: StatusCode, headers: &HeaderMap) -> bool {
+    proof_error(status, headers) == Some(ErrorKind::UseDpopNonce)
+}
+
+/// Whether a response refuses the proof, for its nonce or for anything else, and says nothing of the token (RFC 9449 §7.1).
+#[cfg(feature = "dpop")]
+pub(crate) fn rejects_proof(status: StatusCode, headers: &HeaderMap) -> bool {
+    matches!(proof_error(status, headers), Some(ErrorKind::UseDpopNonce | ErrorKind::InvalidDpopProof))
+}
+
+#[cfg(feature = "dpop")]
+fn proof_error(status: StatusCode, headers: &HeaderMap) -> Option<ErrorKind> {
     let is_refusal = status == StatusCode::UNAUTHORIZED
         || status.is_success() && grpc::trailers_only_status(headers) == Some(grpc::UNAUTHENTICATED);
-    is_refusal && Challenge::read(headers, b"DPoP") == Challenge::Ours { error: Some(ErrorKind::UseDpopNonce) }
+    match Challenge::read(headers, b"DPoP") {
+        Challenge::Ours { error } if is_refusal => error,
+        _ => None,
+    }
 }
 
 fn says_invalid(headers: &HeaderMap, scheme: &[u8]) -> bool {

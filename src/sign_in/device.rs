@@ -98,7 +98,7 @@ impl DeviceSignIn {
 fn no_token(error: DeviceError) -> SignInError {
     match error {
         DeviceError::Denied(error) => {
-            let description = error.description().map(str::to_owned);
+            let description = error.error_description().map(str::to_owned);
             SignInError::new(SignInErrorKind::Denied).with_code(error.code().cloned(), description)
         }
         DeviceError::Expired { trouble: None } => SignInError::new(SignInErrorKind::Expired),

@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 
 use crate::token::{Failed, RefreshFate};
 use crate::types::{ErrorCode, TokenError};
@@ -18,7 +17,7 @@ pub struct SignInError {
     code: Option<ErrorCode>,
     description: Option<Box<str>>,
     detail: Option<Box<str>>,
-    cause: Option<Arc<TokenError>>,
+    cause: Option<TokenError>,
 }
 
 /// The class of a [`SignInError`]: what a program decides by.
@@ -93,8 +92,8 @@ impl SignInError {
 
     /// The server's `error_description`: at most 256 characters, control characters removed, the secrets that were sent
     /// masked. It is the server's text, not part of `Display`, and may tell more than you want in a log or on a page.
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref().or_else(|| self.token_error()?.description())
+    pub fn error_description(&self) -> Option<&str> {
+        self.description.as_deref().or_else(|| self.token_error()?.error_description())
     }
 
     /// What was wrong, in a few words, never what it said. Part of `Display`.
@@ -104,7 +103,7 @@ impl SignInError {
 
     /// The failure of the exchange, if there was one.
     pub fn token_error(&self) -> Option<&TokenError> {
-        self.cause.as_deref()
+        self.cause.as_ref()
     }
 
     pub(super) fn new(kind: SignInErrorKind) -> Self {
@@ -122,13 +121,13 @@ impl SignInError {
         self
     }
 
-    pub(super) fn caused_by(mut self, error: impl Into<Arc<TokenError>>) -> Self {
-        self.cause = Some(error.into());
+    pub(super) fn caused_by(mut self, error: TokenError) -> Self {
+        self.cause = Some(error);
         self
     }
 
     /// What went wrong before or after the exchange of a code.
-    pub(super) fn failed(error: impl Into<Arc<TokenError>>) -> Self {
+    pub(super) fn failed(error: TokenError) -> Self {
         Self::new(SignInErrorKind::Failed).caused_by(error)
     }
 
@@ -172,6 +171,6 @@ impl fmt::Debug for SignInError {
 
 impl StdError for SignInError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+        self.cause.as_ref().map(|cause| cause as &(dyn StdError + 'static))
     }
 }

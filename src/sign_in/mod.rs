@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::endpoint::{AuthorizationCode, Direct, Grant, Issuer};
+use crate::endpoint::{AuthorizationCode, ClientAuth, Direct, Endpoints, Grant, Issuer};
 use crate::handle::AuthHandle;
 use crate::token::Token;
 use crate::types::{Secret, TokenError, TokenErrorKind, random};
@@ -17,7 +18,7 @@ mod redirect;
 pub use device::DeviceSignIn;
 pub use error::{SignInError, SignInErrorKind};
 
-use redirect::Redirect;
+use redirect::{ClientSecret, Redirect};
 
 /// The beginning of a sign-in.
 impl AuthHandle {
@@ -130,7 +131,11 @@ impl SignIn {
         let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
         let issuer = self.expected_issuer().await?;
         let client = self.endpoint.credentials().load();
-        let code = redirect.into_code(&self.secrets, &issuer, client.known_secret())?;
+        let client_secret = match redirect.names_error() {
+            true => client_secret(&runtime, client, self.endpoint.settings().timeout).await,
+            false => ClientSecret::None,
+        };
+        let code = redirect.into_code(&self.secrets, &issuer, &client_secret)?;
         runtime.spawn(self.redeem(code)).await.unwrap_or_else(|_| Err(failed(TokenErrorKind::Aborted)))
     }
 
@@ -195,7 +200,7 @@ impl SignIn {
             return Ok(self);
         }
         Handle::try_current().map_err(|_| SignInError::failed(TokenError::new(TokenErrorKind::NoRuntime)))?;
-        let endpoints = self.endpoint.endpoints().await.map_err(|failed| SignInError::failed(failed.error))?;
+        let endpoints = self.found().await?;
         let Some(place) = &endpoints.authorization else {
             return Err(unsupported("the server's metadata name no `authorization_endpoint`"));
         };
@@ -204,12 +209,24 @@ impl SignIn {
         Ok(Self { url, ..self })
     }
 
+    /// What the server's metadata say, if they allow this sign-in.
+    async fn found(&self) -> Result<Endpoints, SignInError> {
+        let endpoints = self.endpoint.endpoints().await.map_err(|failed| SignInError::failed(failed.error))?;
+        if self.grant.has_pkce() && !endpoints.takes_s256 {
+            return Err(unsupported(
+                "the server's metadata do not list `S256` among the `code_challenge_methods_supported`, so that a code \
+                 would be protected by nothing of ours (RFC 9700 §2.1.1); nothing was sent",
+            ));
+        }
+        Ok(endpoints)
+    }
+
     async fn expected_issuer(&self) -> Result<Issuer, SignInError> {
         let Some(issuer) = self.endpoint.settings().url.issuer() else {
             return Ok(self.grant.expected_issuer(None, false));
         };
         // Known already, unless the sign-in began in another process.
-        let endpoints = self.endpoint.endpoints().await.map_err(|failed| SignInError::failed(failed.error))?;
+        let endpoints = self.found().await?;
         Ok(self.grant.expected_issuer(Some(issuer), endpoints.names_itself))
     }
 
@@ -220,6 +237,17 @@ impl SignIn {
         let token = self.endpoint.exchange(params, tenant).await.map_err(SignInError::exchange_failed)?;
         check_client(&*self.endpoint, Some(&self.client_id))?;
         set_token(&self.handle, token).await
+    }
+}
+
+/// Read only where it may have to be found in what the server says. In a task of its own, since a function of the user's
+/// may panic.
+async fn client_secret(runtime: &Handle, client: Arc<ClientAuth>, timeout: Duration) -> ClientSecret {
+    let reading = runtime.spawn(async move { tokio::time::timeout(timeout, client.read_secret()).await });
+    match reading.await {
+        Ok(Ok(Ok(Some(secret)))) => ClientSecret::Known(secret),
+        Ok(Ok(Ok(None))) => ClientSecret::None,
+        Ok(Ok(Err(_)) | Err(_)) | Err(_) => ClientSecret::Unknown,
     }
 }
 

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
 
 use super::{Secrets, SignInError, SignInErrorKind};
-use crate::endpoint::{Issuer, Redactor};
+use crate::endpoint::{Issuer, Redactor, is_registered};
 use crate::types::Secret;
 
 /// The parameters that concern us; an empty value counts as absent (RFC 6749 §3.1).
@@ -15,6 +15,14 @@ pub(super) struct Redirect {
     error: Option<Secret<String>>,
     description: Option<Secret<String>>,
     code: Option<Secret<String>>,
+}
+
+/// What the server knows besides, and could send along in the words of an error.
+pub(super) enum ClientSecret {
+    None,
+    Known(Secret<String>),
+    /// It could not be read now: what is like it cannot be told from what is not.
+    Unknown,
 }
 
 impl Redirect {
@@ -58,14 +66,17 @@ impl Redirect {
         }
     }
 
+    /// Whether it says that there is no code.
+    pub(super) fn names_error(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// The code, if all is well. Whose answer it is comes first: before that nothing in it is the server's word.
-    ///
-    /// `client_secret`: what the server knows besides, and could send along in the words of an error.
     pub(super) fn into_code(
         self,
         expected: &Secrets,
         issuer: &Issuer,
-        client_secret: Option<&Secret<String>>,
+        client_secret: &ClientSecret,
     ) -> Result<Secret<String>, SignInError> {
         self.check_state(expected)?;
         self.check_issuer(issuer)?;
@@ -88,17 +99,25 @@ impl Redirect {
         if is_right { Ok(()) } else { Err(SignInError::new(SignInErrorKind::WrongIssuer)) }
     }
 
-    fn refused(&self, error: &str, expected: &Secrets, client_secret: Option<&Secret<String>>) -> SignInError {
+    fn refused(&self, error: &str, expected: &Secrets, client_secret: &ClientSecret) -> SignInError {
         let kind = match error {
             "access_denied" => SignInErrorKind::Denied,
             "temporarily_unavailable" | "server_error" => SignInErrorKind::Unavailable,
             _ => SignInErrorKind::Refused,
         };
         let mut sent = Redactor::default();
+        let client_secret = match client_secret {
+            ClientSecret::Known(secret) => Some(secret),
+            ClientSecret::None => None,
+            ClientSecret::Unknown if is_registered(error) => {
+                return SignInError::new(kind).with_code(sent.code(error, true), None);
+            }
+            ClientSecret::Unknown => return SignInError::new(kind),
+        };
         for secret in [Some(&expected.state), Some(&expected.verifier), self.code.as_ref(), client_secret] {
             sent.push(secret.map(|secret| secret.expose().as_str()));
         }
-        let code = sent.code(error, false);
+        let code = sent.code(error, is_registered(error));
         let description = self.description.as_ref().map(|description| sent.mask(description.expose()));
         SignInError::new(kind).with_code(code, description)
     }
@@ -142,14 +161,15 @@ mod tests {
     }
 
     fn code_of(redirect: &str, issuer: &Issuer) -> Result<String, SignInError> {
-        let code = Redirect::parse(redirect)
-            .and_then(|redirect| redirect.into_code(&secrets(), issuer, Some(&Secret::from(CLIENT_SECRET))));
+        let client_secret = ClientSecret::Known(Secret::from(CLIENT_SECRET));
+        let code =
+            Redirect::parse(redirect).and_then(|redirect| redirect.into_code(&secrets(), issuer, &client_secret));
         code.map(|code| code.expose().clone())
     }
 
     fn refused(redirect: &str, issuer: &Issuer) -> SignInError {
         let error = code_of(redirect, issuer).expect_err(redirect);
-        let said = format!("{error} {error:?} {:?}", error.description());
+        let said = format!("{error} {error:?} {:?}", error.error_description());
         assert!(!said.contains("canary"), "{said}");
         error
     }
@@ -201,7 +221,7 @@ mod tests {
         for redirect in others {
             let error = refused(&redirect, &Issuer::Known(ISSUER.into()));
             assert_eq!(error.kind(), SignInErrorKind::WrongState, "{redirect}");
-            assert_eq!((error.code(), error.description()), (None, None));
+            assert_eq!((error.code(), error.error_description()), (None, None));
         }
     }
 
@@ -245,7 +265,7 @@ mod tests {
         }
         let latin1 =
             refused(&format!("error=access_denied&error_description=abgelehnt%21+%FC&state={STATE}"), &Issuer::Unknown);
-        assert_eq!((latin1.kind(), latin1.description()), (Denied, Some("abgelehnt! \u{fffd}")));
+        assert_eq!((latin1.kind(), latin1.error_description()), (Denied, Some("abgelehnt! \u{fffd}")));
     }
 
     /// Behaviours 103 and 104.
@@ -255,9 +275,9 @@ mod tests {
             format!("error={CODE}&error_description=no%0A{CODE}+{STATE}+canary-verifier-3&state={STATE}&code={CODE}");
         let error = refused(&echo, &Issuer::Unknown);
         assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None));
-        assert_eq!(error.description(), Some("no[redacted] [redacted] [redacted]"));
+        assert_eq!(error.error_description(), Some("no[redacted] [redacted] [redacted]"));
         let long = format!("error=x&error_description={}&state={STATE}", "a".repeat(1000));
-        assert_eq!(refused(&long, &Issuer::Unknown).description().map(str::len), Some(256));
+        assert_eq!(refused(&long, &Issuer::Unknown).error_description().map(str::len), Some(256));
     }
 
     /// Behaviour 150 (a browser's redirect).
@@ -267,8 +287,22 @@ mod tests {
             let echo = format!("error={code}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
             let error = refused(&echo, &Issuer::Unknown);
             assert_eq!((error.kind(), error.code()), (SignInErrorKind::Refused, None), "{code}");
-            assert_eq!(error.description(), Some("it is [redacted]"));
+            assert_eq!(error.error_description(), Some("it is [redacted]"));
         }
+    }
+
+    /// Behaviour 150 (a browser's redirect, while the secret cannot be read).
+    #[test]
+    fn what_cannot_be_compared_is_not_told() {
+        let told = |error: &str| {
+            let redirect = format!("error={error}&error_description=it+is+{CLIENT_SECRET}&state={STATE}");
+            let redirect = Redirect::parse(&redirect).unwrap();
+            let error = redirect.into_code(&secrets(), &Issuer::Unknown, &ClientSecret::Unknown).unwrap_err();
+            assert_eq!(error.error_description(), None);
+            error.code().map(ToString::to_string)
+        };
+        assert_eq!(told(CLIENT_SECRET), None);
+        assert_eq!(told("access_denied"), Some("access_denied".to_owned()));
     }
 
     #[test]

@@ -35,6 +35,7 @@
 //! docs/fleet.md of the repository has what each costs as measured, and what to do.
 
 mod access;
+mod boxed;
 mod copies;
 #[cfg(feature = "encryption")]
 mod encryption;
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 use crate::types::{BoxError, ConfigError, Secret};
 
+pub use boxed::BoxTokenStore;
 #[cfg(feature = "encryption")]
 pub use encryption::{Encrypted, EncryptionKeys};
 pub use file::FileStore;

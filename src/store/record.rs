@@ -190,9 +190,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut token = Token::with_scheme("DPoP", "a\"b\\c~")
             .unwrap()
-            .expires_in(3600 * second)
-            .expires_at(SystemTime::UNIX_EPOCH + 5 * second)
-            .refresh_in(7 * second)
+            .with_expires_in(3600 * second)
+            .with_expires_at(SystemTime::UNIX_EPOCH + 5 * second)
+            .with_refresh_in(7 * second)
             .with_scopes(Scopes::new(["write", "read"]).unwrap())
             .with_extra([("clinics".to_owned(), serde_json::json!(["a", {"b": 1.5}]))].into_iter().collect());
         token.asked_at = Some(SystemTime::UNIX_EPOCH + 3 * second);

@@ -283,6 +283,11 @@ impl Lifetime {
         self.expiry.after(&self.arrived).map(|expiry| expiry.wall)
     }
 
+    /// How much of it is left, by the clock that went further.
+    pub(crate) fn left(&self, now: &Now) -> Option<Duration> {
+        self.expiry.after(&self.arrived).map(|expiry| now.until(&expiry))
+    }
+
     /// The server handed out the identical token before its end: it will do so again until then, so ask at expiry.
     pub(crate) fn kept_until_expiry(self) -> Self {
         match self.expiry {
@@ -485,8 +490,8 @@ mod tests {
         };
         let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..LifetimePolicy::default() };
         let cases = [
-            (capped(opaque().expires_in(HOUR), 600), LifetimePolicy::default(), 600.0),
-            (capped(opaque().expires_in(HOUR), 7200), LifetimePolicy::default(), 3600.0),
+            (capped(opaque().with_expires_in(HOUR), 600), LifetimePolicy::default(), 600.0),
+            (capped(opaque().with_expires_in(HOUR), 7200), LifetimePolicy::default(), 3600.0),
             (capped(opaque(), 600), LifetimePolicy::default(), 600.0),
             (capped(opaque(), 600), until_rejected, 600.0),
             (capped(jwt_ending(now, 3600), 600), vip(), 600.0),
@@ -506,12 +511,12 @@ mod tests {
             useful_for(&token, &policy, &now)
         };
         for (age, left) in [(0, 3570), (3000, 570), (3569, 1), (3570, 0), (3601, 0), (1_000_000, 0)] {
-            assert_eq!(aged(opaque().expires_in(HOUR), age), Some(secs(left)), "{age} s old");
+            assert_eq!(aged(opaque().with_expires_in(HOUR), age), Some(secs(left)), "{age} s old");
         }
         assert_eq!(aged(opaque(), 3000), Some(secs(570)), "an hour is assumed");
         assert_eq!(aged(jwt_ending(now, 600), 3000), Some(secs(570)));
         assert_eq!(aged(jwt_ending(now, -1), 3600), Some(Duration::ZERO));
-        let mut from_a_clock_ahead = opaque().expires_in(HOUR);
+        let mut from_a_clock_ahead = opaque().with_expires_in(HOUR);
         from_a_clock_ahead.asked_at = Some(now.wall + HOUR);
         assert_eq!(useful_for(&from_a_clock_ahead, &policy, &now), Some(secs(3570)));
         let until_rejected = LifetimePolicy { unknown: UnknownExpiry::UntilRejected, ..policy.clone() };
@@ -528,41 +533,46 @@ mod tests {
         let fixed = LifetimePolicy { sources: vec![ExpirySource::Fixed(secs(100))], ..default.clone() };
         let year = YEAR.as_secs_f64();
         let rows = [
-            ("an hour", opaque().expires_in(HOUR), &default, [2880.0, 3570.0, 3600.0]),
+            ("an hour", opaque().with_expires_in(HOUR), &default, [2880.0, 3570.0, 3600.0]),
             ("missing: an hour is assumed", opaque(), &default, [2880.0, 3570.0, 3600.0]),
-            ("zero is not told", opaque().expires_in(Duration::ZERO), &default, [2880.0, 3570.0, 3600.0]),
-            ("the margin is at most a tenth", opaque().expires_in(secs(100)), &default, [80.0, 90.0, 100.0]),
-            ("fractions count", opaque().expires_in(secs(10) / 4), &default, [3.0, 3.0, 3.0]),
-            ("absurd: a year", opaque().expires_in(Duration::MAX), &default, [0.8 * year, year - 30.0, year]),
-            ("shorter than its way here", opaque().expires_in(secs(1)), &default, [3.0, 3.0, 3.0]),
-            ("absolute", opaque().expires_at(asked.wall + secs(100)), &default, [80.0, 90.0, 100.0]),
+            ("zero is not told", opaque().with_expires_in(Duration::ZERO), &default, [2880.0, 3570.0, 3600.0]),
+            ("the margin is at most a tenth", opaque().with_expires_in(secs(100)), &default, [80.0, 90.0, 100.0]),
+            ("fractions count", opaque().with_expires_in(secs(10) / 4), &default, [3.0, 3.0, 3.0]),
+            ("absurd: a year", opaque().with_expires_in(Duration::MAX), &default, [0.8 * year, year - 30.0, year]),
+            ("shorter than its way here", opaque().with_expires_in(secs(1)), &default, [3.0, 3.0, 3.0]),
+            ("absolute", opaque().with_expires_at(asked.wall + secs(100)), &default, [80.0, 90.0, 100.0]),
             (
                 "absolute, a millennium",
-                opaque().expires_at(asked.wall + YEAR * 1000),
+                opaque().with_expires_at(asked.wall + YEAR * 1000),
                 &default,
                 [0.8 * year, year - 30.0, year],
             ),
-            ("absolute, nearly over", opaque().expires_at(arrived.wall + SECOND / 10), &default, [3.0, 3.0, 3.0]),
+            ("absolute, nearly over", opaque().with_expires_at(arrived.wall + SECOND / 10), &default, [3.0, 3.0, 3.0]),
             ("a JWT", jwt_ending(asked, 1000), &default, [800.0, 970.0, 1000.0]),
             (
                 "a refresh point of the server's",
-                opaque().expires_in(HOUR).refresh_in(secs(600)),
+                opaque().with_expires_in(HOUR).with_refresh_in(secs(600)),
                 &default,
                 [600.0, 3570.0, 3600.0],
             ),
             (
                 "one later than ours",
-                opaque().expires_in(HOUR).refresh_in(secs(3500)),
+                opaque().with_expires_in(HOUR).with_refresh_in(secs(3500)),
                 &default,
                 [2880.0, 3570.0, 3600.0],
             ),
-            ("one at once", opaque().expires_in(HOUR).refresh_in(Duration::ZERO), &default, [3.0, 3570.0, 3600.0]),
-            ("fixed", opaque().expires_in(HOUR), &fixed, [80.0, 90.0, 100.0]),
-            ("told, though guessing is forbidden", opaque().expires_in(secs(100)), &error, [80.0, 90.0, 100.0]),
+            (
+                "one at once",
+                opaque().with_expires_in(HOUR).with_refresh_in(Duration::ZERO),
+                &default,
+                [3.0, 3570.0, 3600.0],
+            ),
+            ("fixed", opaque().with_expires_in(HOUR), &fixed, [80.0, 90.0, 100.0]),
+            ("told, though guessing is forbidden", opaque().with_expires_in(secs(100)), &error, [80.0, 90.0, 100.0]),
             ("renewed at its end", jwt_ending(asked, 1000), &vip(), [1000.0, 1000.0, 1000.0]),
             (
                 "the answer lies, the JWT does not",
-                jwt_ending(asked, 1000).expires_in(secs(86400)),
+                jwt_ending(asked, 1000).with_expires_in(secs(86400)),
                 &vip(),
                 [1000.0, 1000.0, 1000.0],
             ),
@@ -580,7 +590,7 @@ mod tests {
         assert_eq!(points(&lifetime, asked), [None; 3]);
         assert_eq!(lifetime.freshness(&arrived.after(YEAR)), Freshness::Fresh);
         assert_eq!((lifetime.next_boundary(&arrived), lifetime.expires_at()), (None, None));
-        let hinted = plain(&opaque().refresh_in(secs(60)), &until_rejected, asked, arrived).unwrap();
+        let hinted = plain(&opaque().with_refresh_in(secs(60)), &until_rejected, asked, arrived).unwrap();
         assert_eq!(points(&hinted, asked), [Some(60.0), None, None]);
         assert_eq!(hinted.freshness(&arrived.after(YEAR)), Freshness::Stale);
     }
@@ -590,17 +600,17 @@ mod tests {
     fn the_first_usable_source_wins() {
         use ExpirySource::*;
         let asked = start();
-        let token = jwt_ending(asked, 300).expires_in(secs(100)).expires_at(asked.wall + secs(200));
+        let token = jwt_ending(asked, 300).with_expires_in(secs(100)).with_expires_at(asked.wall + secs(200));
         let rows = [
             (vec![ExpiresIn, ExpiresAt, JwtExp], token.clone(), 100),
             (vec![ExpiresAt, ExpiresIn, JwtExp], token.clone(), 200),
             (vec![JwtExp, ExpiresIn, ExpiresAt], token.clone(), 300),
             (vec![Fixed(secs(400)), JwtExp], token, 400),
             (vec![Fixed(Duration::ZERO), JwtExp], jwt_ending(asked, 300), 300),
-            (vec![JwtExp, ExpiresIn], opaque().expires_in(secs(100)), 100),
-            (vec![ExpiresIn, JwtExp], jwt_ending(asked, 300).expires_in(Duration::ZERO), 300),
-            (vec![ExpiresAt, JwtExp], opaque().expires_in(secs(100)), 3600),
-            (vec![], opaque().expires_in(secs(100)), 3600),
+            (vec![JwtExp, ExpiresIn], opaque().with_expires_in(secs(100)), 100),
+            (vec![ExpiresIn, JwtExp], jwt_ending(asked, 300).with_expires_in(Duration::ZERO), 300),
+            (vec![ExpiresAt, JwtExp], opaque().with_expires_in(secs(100)), 3600),
+            (vec![], opaque().with_expires_in(secs(100)), 3600),
         ];
         for (sources, token, expected) in rows {
             let policy = LifetimePolicy { sources, ..LifetimePolicy::default() };
@@ -612,7 +622,7 @@ mod tests {
     #[test]
     fn freshness_goes_down_and_each_boundary_is_told() {
         let now = start();
-        let lifetime = plain(&opaque().expires_in(secs(1000)), &LifetimePolicy::default(), now, now).unwrap();
+        let lifetime = plain(&opaque().with_expires_in(secs(1000)), &LifetimePolicy::default(), now, now).unwrap();
         let rows = [
             (0, Freshness::Fresh, Some(800)),
             (799, Freshness::Fresh, Some(1)),
@@ -635,7 +645,8 @@ mod tests {
     #[test]
     fn a_token_is_expired_when_either_clock_says_so() {
         let now = start();
-        for token in [opaque().expires_in(HOUR), opaque().expires_at(now.wall + HOUR), jwt_ending(now, 3600)] {
+        for token in [opaque().with_expires_in(HOUR), opaque().with_expires_at(now.wall + HOUR), jwt_ending(now, 3600)]
+        {
             let lifetime = plain(&token, &LifetimePolicy::default(), now, now).unwrap();
             let suspended = Now { wall: now.wall + 2 * HOUR, ..now };
             assert_eq!(lifetime.freshness(&suspended), Freshness::Expired);
@@ -655,16 +666,16 @@ mod tests {
             let expiry = plain(&token, &policy, asked, arrived).unwrap().expires_at().unwrap();
             expiry.duration_since(arrived.wall).unwrap()
         };
-        assert_eq!(left(opaque().expires_in(2 * HOUR), slept), HOUR);
-        assert_eq!(left(opaque().expires_in(2 * HOUR), set_back), 2 * HOUR - secs(10));
-        assert_eq!(left(opaque().expires_at(slept.wall + HOUR), slept), HOUR);
+        assert_eq!(left(opaque().with_expires_in(2 * HOUR), slept), HOUR);
+        assert_eq!(left(opaque().with_expires_in(2 * HOUR), set_back), 2 * HOUR - secs(10));
+        assert_eq!(left(opaque().with_expires_at(slept.wall + HOUR), slept), HOUR);
     }
 
     /// Behaviour 73.
     #[test]
     fn jitter_spreads_first_tokens_widely_and_later_ones_a_little() {
         let (now, default) = (start(), LifetimePolicy::default());
-        let token = opaque().expires_in(secs(1000));
+        let token = opaque().with_expires_in(secs(1000));
         let refresh = |policy: &LifetimePolicy, token: &Token, spread, draw| {
             points(&lifetime_of(token, policy, now, now, spread, draw).unwrap(), now)[0].unwrap()
         };
@@ -682,7 +693,7 @@ mod tests {
                 assert!((refresh - expected).abs() < 0.01, "{spread:?} {draw}: {refresh}, not {expected}");
             }
         }
-        let hinted = token.clone().refresh_in(secs(100));
+        let hinted = token.clone().with_refresh_in(secs(100));
         assert!((refresh(&default, &hinted, Spread::Wide, 0.0) - 43.75).abs() < 0.01, "a fleet gets the same hint");
 
         let mut rng = fastrand::Rng::with_seed(7);
@@ -721,7 +732,8 @@ mod tests {
     #[test]
     fn a_lifetime_shorter_than_the_margin_is_no_reason_to_ask_each_time() {
         for (lifetime, most) in [(30, 25), (60, 13), (10, 75)] {
-            let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| opaque().expires_in(secs(lifetime)));
+            let requests =
+                requests_in_ten_minutes(&LifetimePolicy::default(), |_| opaque().with_expires_in(secs(lifetime)));
             assert!(requests <= most, "{lifetime} s: {requests} in ten minutes");
         }
     }
@@ -730,7 +742,8 @@ mod tests {
     #[test]
     fn the_shortest_lifetimes_make_no_loop() {
         for lifetime in [Duration::from_nanos(1), SECOND / 1000, SECOND, secs(2)] {
-            for token in [opaque().expires_in(lifetime), opaque().expires_in(HOUR).refresh_in(lifetime)] {
+            for token in [opaque().with_expires_in(lifetime), opaque().with_expires_in(HOUR).with_refresh_in(lifetime)]
+            {
                 let requests = requests_in_ten_minutes(&LifetimePolicy::default(), |_| token.clone());
                 assert!(requests <= 600, "{lifetime:?}: {requests} in ten minutes");
             }
@@ -750,7 +763,7 @@ mod tests {
     #[test]
     fn a_token_that_arrives_expired_is_used_and_renewed_unless_the_policy_is_strict() {
         let now = start();
-        for token in [jwt_ending(now, -1), jwt_ending(now, 0), opaque().expires_at(now.wall - YEAR)] {
+        for token in [jwt_ending(now, -1), jwt_ending(now, 0), opaque().with_expires_at(now.wall - YEAR)] {
             let lenient = LifetimePolicy::default();
             let lifetime = plain(&token, &lenient, now, now).unwrap();
             assert_eq!(points(&lifetime, now), [Some(30.0), None, None]);

@@ -9,7 +9,7 @@ mod static_token;
 mod value;
 
 pub use lifetime::{ExpirySource, Renew, UnknownExpiry};
-pub use source::{TokenRequest, TokenSource};
+pub use source::{BoxTokenSource, TokenRequest, TokenSource};
 pub use static_token::StaticToken;
 pub use value::{Extra, RefreshToken, Token};
 
@@ -20,4 +20,4 @@ pub(crate) use lifetime::{
     useful_for,
 };
 pub(crate) use refresh_report::{Asked, RefreshReport};
-pub(crate) use source::{Asker, BoxFetch, DynTokenSource, RefreshContext, erase, fetch};
+pub(crate) use source::{Asker, BoxFetch, DynTokenSource, EndpointName, RefreshContext, erase, fetch};

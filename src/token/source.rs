@@ -45,13 +45,22 @@ pub struct TokenRequest {
     /// What the bounds of the token endpoint must know of who asks.
     pub(crate) asker: Asker,
     /// The token endpoint, where that is not the one of the configuration.
-    pub(crate) endpoint: Option<Arc<str>>,
+    pub(crate) endpoint: Option<EndpointName>,
     /// Set once it is certain that the request is not held back.
     pub(crate) sent: Arc<AtomicBool>,
     /// The tenant's own authorization server, found in a directory: known to the endpoint only.
     pub(crate) authority: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: no engine asks.
     pub(crate) context: Option<Arc<RefreshContext>>,
+}
+
+/// A token endpoint besides the one of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointName {
+    /// Its URL, or its issuer.
+    pub(crate) server: Arc<str>,
+    /// Tells what the client authenticates with there from what others do. A digest.
+    pub(crate) credentials: [u8; 32],
 }
 
 impl TokenRequest {
@@ -195,6 +204,54 @@ pub(crate) type BoxFetch<'a> = Pin<Box<dyn Future<Output = Result<Granted, Faile
 pub(crate) trait DynTokenSource: Send + Sync + 'static {
     /// Fetches one token. The request's context has the report, should the future be dropped.
     fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_>;
+}
+
+/// A [`TokenSource`] whose type is not known before the program runs, as where a setting chooses it. Clones share the source.
+///
+/// ```
+/// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxTokenSource, Secret, StaticToken, Token, TokenError, TokenRequest};
+///
+/// fn source(given: Option<Secret>) -> BoxTokenSource {
+///     match given {
+///         Some(token) => BoxTokenSource::new(StaticToken::new(token)),
+///         None => BoxTokenSource::new(tower::service_fn(|_: TokenRequest| async {
+///             Token::bearer("from-a-vault").map_err(TokenError::permanent)
+///         })),
+///     }
+/// }
+///
+/// # tokio_test::block_on(async {
+/// let cfg = AuthConfig::external().origin("https://api.example.com").build()?;
+/// let layer = AuthLayer::with_source(cfg, source(None));
+/// assert_eq!(layer.handle().token().await?.access_token(), "from-a-vault");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct BoxTokenSource(Arc<AnySource>);
+
+type AnySource = dyn Fn(TokenRequest) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>> + Send + Sync;
+
+impl BoxTokenSource {
+    /// Hides the type of a source.
+    pub fn new(source: impl TokenSource) -> Self {
+        let source = Arc::new(source);
+        Self(Arc::new(move |request| {
+            let source = source.clone();
+            Box::pin(async move { source.fetch(request).await })
+        }))
+    }
+}
+
+impl TokenSource for BoxTokenSource {
+    fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send {
+        (self.0)(request)
+    }
+}
+
+impl fmt::Debug for BoxTokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxTokenSource").finish_non_exhaustive()
+    }
 }
 
 pub(crate) fn erase(source: impl TokenSource) -> Arc<dyn DynTokenSource> {

@@ -18,7 +18,7 @@ use crate::types::{ConfigError, Scopes, Secret};
 /// use std::time::Duration;
 /// use tower_oauth2_client::Token;
 ///
-/// let token = Token::bearer("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln")?.expires_in(Duration::from_secs(3600));
+/// let token = Token::bearer("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln")?.with_expires_in(Duration::from_secs(3600));
 /// assert!(!format!("{token:?}").contains("eyJ0"));
 /// assert!(Token::bearer("two words").is_err(), "would not survive as a header");
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
@@ -105,20 +105,20 @@ impl Token {
     }
 
     /// How long the token lives, counted from when it was asked for (`expires_in`, RFC 6749 §5.1).
-    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+    pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
     }
 
-    /// Until when the token lives, by the wall clock. Where [`expires_in`](Token::expires_in) is given too, the order
+    /// Until when the token lives, by the wall clock. Where [`with_expires_in`](Token::with_expires_in) is given too, the order
     /// of [`AuthConfigBuilder::expiry`](crate::AuthConfigBuilder::expiry) decides.
-    pub fn expires_at(mut self, at: SystemTime) -> Self {
+    pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.expires_at = Some(at);
         self
     }
 
     /// When a new token should be asked for, counted from when this one was (`refresh_in` of some servers).
-    pub fn refresh_in(mut self, after: Duration) -> Self {
+    pub fn with_refresh_in(mut self, after: Duration) -> Self {
         self.refresh_in = Some(after);
         self
     }
@@ -153,9 +153,34 @@ impl Token {
         &self.header
     }
 
-    /// What stands before the token in the header.
-    pub(crate) fn scheme(&self) -> &str {
+    /// What stands before the token in the header: `Bearer`, mostly.
+    pub fn scheme(&self) -> &str {
         self.header.as_bytes().get(..self.scheme_len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
+    /// How long the token lives, as its issuer said it or by [`with_expires_in`](Token::with_expires_in).
+    ///
+    /// Of a token that the [handle](crate::AuthHandle::token) returned it is what was left then, by the layer's clocks; `None`
+    /// if it lives until it is rejected.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.expires_in
+    }
+
+    /// Until when the token lives, by the wall clock, as its issuer said it or by
+    /// [`with_expires_at`](Token::with_expires_at).
+    ///
+    /// Of a token that the [handle](crate::AuthHandle::token) returned it is the end that the layer reckons with.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// The refresh token that came with it. A token that the [handle](crate::AuthHandle::token) returned has none: the layer
+    /// keeps it.
+    pub fn refresh_token(&self) -> Option<&Secret<String>> {
+        match &self.refresh_token {
+            RefreshToken::Replace(secret) => Some(secret),
+            RefreshToken::Keep | RefreshToken::Drop => None,
+        }
     }
 
     /// The scopes granted; `None` where the server did not say, which means as requested (RFC 6749 §3.3).
@@ -166,6 +191,11 @@ impl Token {
     /// Further members of the server's answer, such as Spry's `clinic_id_list`.
     pub fn extra(&self) -> &Extra {
         &self.extra
+    }
+
+    /// As it is handed out: with what is left of its life.
+    pub(crate) fn ending(&self, expires_in: Option<Duration>, expires_at: Option<SystemTime>) -> Self {
+        Self { expires_in, expires_at, asked_at: None, ..self.clone() }
     }
 
     /// Whether a request with it needs a proof (RFC 9449 §7.1).

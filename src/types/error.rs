@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::TokenError;
@@ -21,13 +20,13 @@ pub enum Error {
     /// The inner service failed. [`service_ref`](Error::service_ref) gives its error by type.
     Service(BoxError),
     /// There was no token to send the request with; the request was not sent.
-    Token(Arc<TokenError>),
+    Token(TokenError),
     /// The same for a tonic client, which finds the `Status` in the chain of sources.
     #[cfg(feature = "tonic")]
     #[non_exhaustive]
     GrpcToken {
         /// Why there was none.
-        error: Arc<TokenError>,
+        error: TokenError,
         /// The same as generated clients return it: of code `Unavailable`.
         status: tonic::Status,
     },
@@ -83,7 +82,7 @@ impl Error {
 
     /// [`Token`](Error::Token) as a tonic client needs it: `Status::from_error` makes any other error `Unknown`.
     #[cfg(feature = "tonic")]
-    pub(crate) fn grpc_token(error: Arc<TokenError>) -> Self {
+    pub(crate) fn grpc_token(error: TokenError) -> Self {
         let status = error.to_status();
         Error::GrpcToken { error, status }
     }
@@ -134,7 +133,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Service(error) | Error::Request(error) => Some(&**error),
-            Error::Token(error) => Some(&**error),
+            Error::Token(error) => Some(error),
             #[cfg(feature = "tonic")]
             Error::GrpcToken { status, .. } => Some(status),
             Error::Origin { .. } | Error::Tenant { .. } | Error::Subject { .. } => None,

@@ -261,7 +261,8 @@ impl Replay {
 /// In a response's extensions: what the layer did for this request, when it did something.
 ///
 /// Absent means: sent once, with the current token, and not rejected. A wait for that token alone leaves no trace: it would
-/// cost everybody who waits three allocations.
+/// cost everybody who waits three allocations. Nor does a sending that was repeated with the server's nonce (RFC 9449 §9) and
+/// then accepted.
 ///
 /// ```
 /// use tower_oauth2_client::{AuthOutcome, RefreshFailed};
@@ -285,7 +286,7 @@ pub struct AuthOutcome {
     pub generation: u64,
     /// The request waited for a token before it was first sent, besides what else happened.
     pub waited: bool,
-    /// The response rejected the token.
+    /// The response rejected the token, or the proof that went with it.
     pub rejected: bool,
     /// A token request was made, or joined, because of the rejection.
     pub refreshed: bool,
@@ -306,7 +307,7 @@ pub struct AuthOutcome {
 /// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,
 /// with its body; an [`AuthOutcome`] stands beside this.
 #[derive(Clone, Debug)]
-pub struct RefreshFailed(pub Arc<TokenError>);
+pub struct RefreshFailed(pub TokenError);
 
 /// In a request's extensions, put there by this crate: this is the second sending, an inner layer must not make a
 /// third.

@@ -257,7 +257,7 @@ mod tests {
         }
         let error = missing.read_line("client secret").await.unwrap_err();
         assert!(error.to_string().contains("/does/not/exist/secret"), "{error}");
-        let cause = error.cause().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
         assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::NotFound));
     }
 

@@ -12,7 +12,7 @@ use super::BoxError;
 /// Why no token could be had.
 ///
 /// It never holds a body, a parser's message or a secret. Everybody who waited for the same token request gets the same
-/// error, behind one `Arc`. Its `Display` says what to do.
+/// error: a clone shares it. Its `Display` says what to do.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,10 @@ use super::BoxError;
 /// assert_eq!(error.to_string(), "the token source failed; it is asked again after a pause");
 /// ```
 #[derive(Clone)]
-pub struct TokenError {
+pub struct TokenError(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
     kind: TokenErrorKind,
     status: Option<StatusCode>,
     code: Option<ErrorCode>,
@@ -147,6 +150,21 @@ impl TokenErrorKind {
     }
 }
 
+impl Inner {
+    fn new(kind: TokenErrorKind) -> Self {
+        Self {
+            kind,
+            status: None,
+            code: None,
+            detail: None,
+            description: None,
+            retry_after: None,
+            held_back: false,
+            cause: None,
+        }
+    }
+}
+
 impl TokenError {
     /// A failure of your own [`TokenSource`](crate::TokenSource) that may pass: the next attempt follows after a
     /// backoff.
@@ -166,53 +184,45 @@ impl TokenError {
     }
 
     /// No token request is made before this much time has passed (capped at 5 minutes by default).
-    pub fn with_retry_after(mut self, pause: Duration) -> Self {
-        self.retry_after = Some(pause);
-        self
+    pub fn with_retry_after(self, pause: Duration) -> Self {
+        self.with(|inner| inner.retry_after = Some(pause))
     }
 
     /// The class.
     pub fn kind(&self) -> TokenErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The HTTP status of the token endpoint's answer, where there was one.
     pub fn status(&self) -> Option<StatusCode> {
-        self.status
+        self.0.status
     }
 
     /// The `error` code of the answer (RFC 6749 §5.2), where there was one.
     pub fn code(&self) -> Option<&ErrorCode> {
-        self.code.as_ref()
+        self.0.code.as_ref()
     }
 
     /// The `error_description` of the answer: at most 256 characters, control characters removed, the secrets that were
     /// sent masked. It is the server's text, not part of `Display`, and may tell more than you want in a log.
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
+    pub fn error_description(&self) -> Option<&str> {
+        self.0.description.as_deref()
     }
 
     /// What was wrong, in a few words: where in the answer, never what it said. Part of `Display`.
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.0.detail.as_deref()
     }
 
     /// How long until the next token request is made, counted from the failure, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
-    }
-
-    /// The underlying error: a [`TransportError`](crate::TransportError) where the authorization server could not be
-    /// reached or did not answer, and the error of your own source, function or signer where that failed. No other error of
-    /// an exchange is kept.
-    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        self.cause.as_deref()
+        self.0.retry_after
     }
 
     /// Whether the failure may pass by itself.
     pub fn is_transient(&self) -> bool {
         use TokenErrorKind::*;
-        match self.kind {
+        match self.0.kind {
             Unreachable
             | Timeout
             | Unavailable
@@ -231,74 +241,66 @@ impl TokenError {
     }
 
     pub(crate) fn new(kind: TokenErrorKind) -> Self {
-        Self {
-            kind,
-            status: None,
-            code: None,
-            detail: None,
-            description: None,
-            retry_after: None,
-            held_back: false,
-            cause: None,
-        }
+        Self(Arc::new(Inner::new(kind)))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// The same failure, of another class by what is known besides.
-    pub(crate) fn of_kind(mut self, kind: TokenErrorKind) -> Self {
-        self.kind = kind;
-        self
+    pub(crate) fn of_kind(self, kind: TokenErrorKind) -> Self {
+        self.with(|inner| inner.kind = kind)
     }
 
     /// Nothing was sent: the bounds of the token endpoint did not let the request through.
-    pub(crate) fn held_back(mut self) -> Self {
-        self.held_back = true;
-        self
+    pub(crate) fn held_back(self) -> Self {
+        self.with(|inner| inner.held_back = true)
     }
 
     pub(crate) fn is_held_back(&self) -> bool {
-        self.held_back
+        self.0.held_back
     }
 
     /// The error as others are told it who did not ask themselves: without the server's words, which are not for them.
     pub(crate) fn for_others(&self, pause: Duration) -> Self {
-        let mut error = Self::new(self.kind).held_back();
-        error.status = self.status;
-        error.code.clone_from(&self.code);
-        error.detail.clone_from(&self.detail);
-        error.retry_after = Some(pause);
-        error
+        let Inner { kind, status, code, detail, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            status: *status,
+            code: code.clone(),
+            detail: detail.clone(),
+            retry_after: Some(pause),
+            held_back: true,
+            ..Inner::new(*kind)
+        }))
     }
 
-    pub(crate) fn caused_by(mut self, cause: BoxError) -> Self {
-        self.cause = Some(Arc::from(cause));
-        self
+    pub(crate) fn caused_by(self, cause: BoxError) -> Self {
+        self.with(|inner| inner.cause = Some(Arc::from(cause)))
     }
 
-    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = Some(status);
-        self
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        self.with(|inner| inner.status = Some(status))
     }
 
-    pub(crate) fn with_code(mut self, code: ErrorCode) -> Self {
-        self.code = Some(code);
-        self
+    pub(crate) fn with_code(self, code: ErrorCode) -> Self {
+        self.with(|inner| inner.code = Some(code))
     }
 
-    pub(crate) fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
-        self.detail = Some(detail.into());
-        self
+    pub(crate) fn with_detail(self, detail: impl Into<Box<str>>) -> Self {
+        self.with(|inner| inner.detail = Some(detail.into()))
     }
 
-    pub(crate) fn with_description(mut self, description: impl Into<Box<str>>) -> Self {
-        self.description = Some(description.into());
-        self
+    pub(crate) fn with_description(self, description: impl Into<Box<str>>) -> Self {
+        self.with(|inner| inner.description = Some(description.into()))
     }
 
     /// As tonic's generated clients tell it: code `Unavailable` (gRFC A97), the cause behind it.
     #[cfg(feature = "tonic")]
     pub(crate) fn to_status(&self) -> tonic::Status {
         let mut status = tonic::Status::unavailable(self.to_string());
-        if let Some(cause) = &self.cause {
+        if let Some(cause) = &self.0.cause {
             status.set_source(cause.clone());
         }
         status
@@ -325,14 +327,14 @@ impl TokenError {
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.sentence())?;
-        match (&self.status, &self.code) {
+        f.write_str(self.0.kind.sentence())?;
+        match (&self.0.status, &self.0.code) {
             (Some(status), Some(code)) => write!(f, " (status {}, error {code})", status.as_u16())?,
             (Some(status), None) => write!(f, " (status {})", status.as_u16())?,
             (None, Some(code)) => write!(f, " (error {code})")?,
             (None, None) => {}
         }
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = &self.0.detail {
             write!(f, ": {detail}")?;
         }
         Ok(())
@@ -343,19 +345,21 @@ impl fmt::Display for TokenError {
 impl fmt::Debug for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenError")
-            .field("kind", &self.kind)
-            .field("status", &self.status)
-            .field("code", &self.code)
-            .field("detail", &self.detail)
-            .field("retry_after", &self.retry_after)
-            .field("cause", &self.cause)
+            .field("kind", &self.0.kind)
+            .field("status", &self.0.status)
+            .field("code", &self.0.code)
+            .field("detail", &self.0.detail)
+            .field("retry_after", &self.0.retry_after)
+            .field("cause", &self.0.cause)
             .finish_non_exhaustive()
     }
 }
 
 impl StdError for TokenError {
+    /// A [`TransportError`](crate::TransportError) where the authorization server could not be reached or did not answer, and
+    /// the error of your own source, function or signer where that failed. No other error of an exchange is kept.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+        self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
     }
 }
 

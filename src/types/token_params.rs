@@ -214,7 +214,7 @@ impl SubjectToken {
     }
 
     /// Until when it is good, where it does not say so itself.
-    pub fn expires_at(mut self, at: SystemTime) -> Self {
+    pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.expires_at = Some(at);
         self
     }
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert_eq!(audience(["a", "b"]), audience(["b", "a"]));
         let until =
-            SubjectToken::access_token("a").unwrap().expires_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+            SubjectToken::access_token("a").unwrap().with_expires_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
         assert_eq!(subject("a"), TokenParams::new().subject(until));
         // A digest that was asked for before a change is not kept.
         let changed = subject("a");

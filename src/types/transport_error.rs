@@ -11,12 +11,13 @@ use std::io;
 /// sent: an HTTP/2 GOAWAY with its debug data, a header that cannot be parsed, a URL with a key in it.
 ///
 /// ```
+/// use std::error::Error;
 /// use std::io::ErrorKind;
 /// use tower_oauth2_client::{TokenError, TransportError};
 ///
 /// /// Whether somebody forgot to start the authorization server.
 /// fn is_down(error: &TokenError) -> bool {
-///     let transport = error.cause().and_then(|cause| cause.downcast_ref::<TransportError>());
+///     let transport = error.source().and_then(|cause| cause.downcast_ref::<TransportError>());
 ///     transport.is_some_and(|transport| transport.io_kind() == Some(ErrorKind::ConnectionRefused))
 /// }
 /// ```

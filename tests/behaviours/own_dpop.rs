@@ -405,6 +405,31 @@ async fn a_challenge_without_a_nonce_or_for_another_scheme_is_no_reason_to_repea
     }
 }
 
+/// Behaviour 110. What nothing more is done about is not told as "not rejected".
+#[tokio::test(start_paused = true)]
+async fn a_rejected_proof_is_told_whether_it_was_repeated_or_not() {
+    let (nonce, proof) = (r#"DPoP error="use_dpop_nonce""#, r#"DPoP error="invalid_dpop_proof""#);
+    let cases = [(nonce, true, 2), (proof, true, 2), (proof, false, 1), (nonce, false, 1)];
+    for (last, is_repeated, sends) in cases {
+        let world = World::new();
+        let replay = if sends == 1 && last == nonce { Replay::Never } else { Replay::AnyReplayable };
+        let layer = world.layer(world.config().replay(replay));
+        layer.handle().warm_up().await.unwrap();
+        let refused = |challenge: &str| {
+            let answer =
+                Response::builder().status(401).header("www-authenticate", challenge).header("dpop-nonce", "n");
+            Fault::Respond(answer.body(Bytes::new()).unwrap())
+        };
+        world.api.script(is_repeated.then(|| refused(nonce)).into_iter().chain([refused(last)]));
+        let response = layer.layer(world.api.clone()).oneshot(get("/")).await.unwrap();
+        assert_eq!((response.status().as_u16(), world.api.hits()), (401, sends), "{last}");
+        let outcome = response.extensions().get::<AuthOutcome>().cloned().expect(last);
+        assert!(outcome.rejected && !outcome.resent && !outcome.refreshed && outcome.generation == 1, "{outcome:?}");
+        assert_eq!(outcome.not_replayable, replay == Replay::Never, "{last}");
+        assert_eq!(world.auth.token_requests(), 1, "the token may be good");
+    }
+}
+
 /// Behaviour 110.
 #[tokio::test(start_paused = true)]
 async fn at_a_limit_of_one_a_repeat_does_not_wait_for_itself() {

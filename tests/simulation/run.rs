@@ -249,7 +249,7 @@ impl Simulation {
                 this.excuse("credentials replaced", process, None, now);
             }),
             Action::SetToken { process } if plan.tenants == 1 => self.drive(0, pause, |this| {
-                let token = Token::bearer("canary-handed").unwrap().expires_in(Duration::from_secs(5));
+                let token = Token::bearer("canary-handed").unwrap().with_expires_in(Duration::from_secs(5));
                 let handle = this.processes[process].handle.clone();
                 this.runtimes[0].spawn(async move { handle.set_token(token).await.map(drop) });
                 this.excuse_all(process, now);

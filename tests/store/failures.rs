@@ -159,7 +159,7 @@ async fn a_sign_in_that_cannot_be_stored_says_so_and_counts() {
     world.store.down(Trouble::Fail);
     let process = world.process(world.signed_in("dead"));
     let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-    let token = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
+    let token = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(refresh_token);
     assert_eq!(process.handle.set_token(token).await.unwrap_err().kind(), TokenErrorKind::NotStored);
     assert_eq!(process.token().await, "signed-in");
     world.store.heal();

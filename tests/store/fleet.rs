@@ -192,7 +192,7 @@ async fn a_sign_in_is_stored_before_it_is_used_and_other_processes_hear_of_it() 
     }
     // One has tried what the configuration brought, for all.
     assert_eq!(world.auth.token_requests(), 1);
-    let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR);
+    let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(HOUR);
     let refresh_token = world.auth.sign_in("id", "");
     let signed_in = signed_in.with_refresh_token(RefreshToken::Replace(Secret::from(refresh_token)));
     processes[0].handle.set_token(signed_in).await.unwrap();
@@ -213,7 +213,7 @@ async fn what_is_handed_in_outranks_the_store_until_it_is_stored() {
     let processes = world.processes(2, || world.signed_in(&first));
     join_all(processes.iter().map(|process| process.get())).await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-    let signed_in = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(second);
+    let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(second);
     processes[0].handle.set_token(signed_in).await.unwrap();
     assert_eq!(processes[0].token().await, "signed-in");
     processes[0].handle.invalidate();
@@ -242,7 +242,8 @@ async fn tenants_whose_refresh_tokens_are_stored_can_be_forgotten_and_come_back(
     let process = world.process(world.signed_in("none").tenant(tenants).max_partitions(16));
     for number in 0..TENANTS {
         let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-        let token = Token::bearer(&format!("of-{number}")).unwrap().expires_in(HOUR).with_refresh_token(refresh_token);
+        let token =
+            Token::bearer(&format!("of-{number}")).unwrap().with_expires_in(HOUR).with_refresh_token(refresh_token);
         process.handle.for_tenant(&tenant(number)).set_token(token).await.unwrap();
     }
     assert!(process.handle.stats().partitions < 100, "{}", process.handle.stats().partitions);

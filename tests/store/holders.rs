@@ -155,7 +155,7 @@ async fn what_a_holder_that_slept_through_its_lease_brings_is_not_stored() {
         let identity = world.endpoint(world.config()).identity();
         let source = service_fn(move |_: TokenRequest| async move {
             sleep(wakes_after * SECOND).await;
-            let token = Token::bearer("stale").unwrap().expires_in(HOUR);
+            let token = Token::bearer("stale").unwrap().with_expires_in(HOUR);
             Ok::<_, TokenError>(token.with_refresh_token(RefreshToken::Replace("stale-refresh-token".into_secret())))
         });
         world.store.trouble(Call::Renew, Trouble::Hang);
@@ -219,7 +219,7 @@ async fn a_dead_refresh_token_is_not_the_end_while_the_store_has_another() {
     let process = world.process(world.signed_in(&first));
     process.token().await;
     // A token is set while the store fails. Its refresh token turns out dead; what the store has is good.
-    let dead = Token::bearer("set").unwrap().expires_in(HOUR);
+    let dead = Token::bearer("set").unwrap().with_expires_in(HOUR);
     world.store.down(Trouble::Fail);
     let set = process.handle.set_token(dead.with_refresh_token(RefreshToken::Replace("dead".into_secret()))).await;
     assert_eq!(set.unwrap_err().kind(), TokenErrorKind::NotStored);
@@ -248,7 +248,7 @@ async fn the_store_is_read_again_before_a_refresh_token_is_forgotten() {
         sleep(HOUR).await;
         world.auth.revoke_refresh_tokens();
         let anew = RefreshToken::Replace(world.auth.sign_in("id", "").as_str().into_secret());
-        let signed_in = Token::bearer("signed-in").unwrap().expires_in(lives).with_refresh_token(anew);
+        let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(lives).with_refresh_token(anew);
         let (endpoint, elsewhere) = (world.endpoint(cfg()), world.process(cfg()));
         let identity = endpoint.identity();
         let source = service_fn(move |request: TokenRequest| {

@@ -155,7 +155,7 @@ async fn a_sign_in_is_newer_than_any_rotation() {
     }
     processes[0].token().await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-    let token = Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(second);
+    let token = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(second);
     processes[0].handle.set_token(token).await.unwrap();
     sleep(HOUR).await;
     processes[1].token().await;
@@ -270,7 +270,7 @@ async fn what_only_failed_leaves_nothing_after_its_pause() {
 async fn a_sign_in_replaces_what_cannot_be_read_and_nothing_newer() {
     let token = |world: &World| {
         let refresh_token = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
-        Token::bearer("signed-in").unwrap().expires_in(HOUR).with_refresh_token(refresh_token)
+        Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(refresh_token)
     };
     let of_a_newer_version: &[u8] = b"{\"v\":2,\"sealed\":true}";
     for (bytes, replaced) in [(&b"of a key that was dropped"[..], true), (of_a_newer_version, false)] {

@@ -26,7 +26,7 @@ async fn events_errors_and_debug_tell_no_secret_whatever_fails() {
             let client_auth = ClientAuth::basic("id", "canary-secret");
             let cfg = AuthConfig::refresh_token(TOKEN_URL, client_auth, "canary-first").origin(API);
             let process = world.process(cfg.clock(world.clock.clone()).token_param("key", "canary-param"));
-            let token = Token::bearer("canary-access").unwrap().expires_in(HOUR);
+            let token = Token::bearer("canary-access").unwrap().with_expires_in(HOUR);
             let token = token.with_refresh_token(RefreshToken::Replace(Secret::from("canary-refresh")));
             world.store.trouble(call, trouble);
             said.add(format!("{:?}", process.handle.set_token(token).await));

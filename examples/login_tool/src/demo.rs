@@ -13,11 +13,13 @@ use crate::Result;
 /// For the demonstration alone; of the tool's own key the keychain takes care.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+#[derive(Clone)]
 struct Tool {
     server: String,
     api: String,
     directory: PathBuf,
     flow: &'static str,
+    account: &'static str,
 }
 
 impl Tool {
@@ -26,6 +28,7 @@ impl Tool {
         command.args(args).stdout(Stdio::piped()).kill_on_drop(true);
         command.env("LOGIN_TOOL_SERVER", &self.server).env("LOGIN_TOOL_API", &self.api);
         command.env("LOGIN_TOOL_DIRECTORY", &self.directory).env("LOGIN_TOOL_FLOW", self.flow);
+        command.env("LOGIN_TOOL_ACCOUNT", self.account);
         if env::var_os("LOGIN_TOOL_KEYCHAIN").is_none() {
             command.env("LOGIN_TOOL_KEY", KEY);
         }
@@ -69,7 +72,7 @@ pub(crate) async fn run() -> Result<()> {
     let (server, api) = (serve(auth.clone()).await?, serve(Api::new(&auth)).await?);
     for flow in ["browser", "device"] {
         let directory = env::temp_dir().join(format!("login-tool-{}-{flow}", std::process::id()));
-        let tool = Tool { server: server.origin(), api: api.origin(), directory, flow };
+        let tool = Tool { server: server.origin(), api: api.origin(), directory, flow, account: "main" };
         let items = api.uri("/items");
         let nobody = "nobody is signed in; use `login`";
         let call = ["call", items.as_str()];
@@ -78,6 +81,8 @@ pub(crate) async fn run() -> Result<()> {
         // Two other processes, with the login of the first.
         expect(tool.line(&call).await?, "200")?;
         expect(tool.line(&call).await?, "200")?;
+        let other = Tool { account: "other", ..tool.clone() };
+        expect(other.line(&call).await?, nobody)?;
         expect(tool.line(&["logout"]).await?, "signed out")?;
         expect(tool.line(&call).await?, nobody)?;
         std::fs::remove_dir_all(&tool.directory)?;

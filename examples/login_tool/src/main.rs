@@ -55,7 +55,7 @@ fn key() -> Result<EncryptionKeys> {
             getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
             entry.set_secret(&bytes)?;
             // Another process may have made one at the same time: the one that is there counts.
-            entry.get_secret()?
+            entry.get_secret().map_err(|_| "the keychain of this machine keeps nothing; see docs/one-login.md")?
         }
         Err(error) => return Err(error.into()),
     };
@@ -74,7 +74,9 @@ fn layer(redirect_uri: &str) -> Result<AuthLayer> {
         let code = AuthorizationCode::new(format!("{server}/authorize"), redirect_uri);
         AuthConfig::authorization_code(format!("{server}/token"), client, code)
     };
-    let cfg = cfg.scopes(["read"]).origin(setting("LOGIN_TOOL_API")?).build()?;
+    // One client registration and one directory serve all accounts, so that each must be named.
+    let account = env::var("LOGIN_TOOL_ACCOUNT").unwrap_or_else(|_| "main".to_owned());
+    let cfg = cfg.account(account).scopes(["read"]).origin(setting("LOGIN_TOOL_API")?).build()?;
     let files = FileStore::new(PathBuf::from(setting("LOGIN_TOOL_DIRECTORY")?));
     Ok(AuthLayer::builder(cfg).store(Encrypted::new(files, key()?)).build()?)
 }

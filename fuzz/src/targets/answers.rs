@@ -284,7 +284,7 @@ fn check_error(error: &TokenError, status: u16, pause: Option<Pause>, sent: &[&s
             assert!(!told.contains(&coded), "an error tells what was sent, encoded: {told}");
         }
     }
-    if let Some(description) = error.description() {
+    if let Some(description) = error.error_description() {
         assert!(!sent.iter().any(|secret| description.contains(secret)), "a description tells what was sent");
         assert!(description.chars().count() <= 256 && !description.chars().any(char::is_control));
     }

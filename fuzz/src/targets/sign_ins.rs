@@ -103,7 +103,7 @@ pub fn redirect(data: &[u8]) {
             assert!(raw || Some(&*sent) == value("code"), "{sent}");
         }
         if let Err(error) = result {
-            let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.description());
+            let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.error_description());
             assert!(!told.contains(&state) && !told.contains(SECRET), "{told}");
             if !raw && value("state") != Some(&state) && once("state") <= 1 && good_names(&told_once(&pairs)) {
                 assert_eq!(error.kind(), SignInErrorKind::WrongState, "{text}");

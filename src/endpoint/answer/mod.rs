@@ -21,6 +21,7 @@ mod tests;
 
 pub(crate) use device::DeviceCodes;
 pub(crate) use redactor::Redactor;
+pub(crate) use refusal::is_registered;
 
 use members::{Class, Member, Members};
 

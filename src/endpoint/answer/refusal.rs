@@ -133,13 +133,15 @@ fn kind(status: StatusCode, code: &str) -> TokenErrorKind {
     }
 }
 
-fn is_registered(code: &str) -> bool {
-    const CODES: [&str; 16] = [
+/// Whether any server says it: nobody gains from being told.
+pub(crate) fn is_registered(code: &str) -> bool {
+    const CODES: [&str; 17] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
         "unauthorized_client",
         "unsupported_grant_type",
+        "unsupported_response_type",
         "invalid_scope",
         "invalid_target",
         "access_denied",

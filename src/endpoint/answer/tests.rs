@@ -553,13 +553,13 @@ fn an_echoed_secret_is_masked() {
         r#"{"error":"invalid_client","error_description":"no s3cret\u0007 value+, s3cret%20value%2B, s3cret+value%2B of tenant-1"}"#,
     );
     let masked = "no [redacted], [redacted], [redacted] of [redacted]";
-    assert_eq!(told.description(), Some(masked));
+    assert_eq!(told.error_description(), Some(masked));
     assert!(!format!("{told} {told:?}").contains("redacted"), "the server's text is not printed at all");
     let echoed = error(r#"{"error":"client_tenant-1_unknown"}"#);
     assert!(echoed.code().is_none());
     let long = error(&format!(r#"{{"error":"x","error_description":"{}"}}"#, "é\u{7f}".repeat(1000)));
-    assert_eq!(long.description().unwrap().chars().count(), 256);
-    assert!(long.description().unwrap().chars().all(|c| c == 'é'));
+    assert_eq!(long.error_description().unwrap().chars().count(), 256);
+    assert!(long.error_description().unwrap().chars().all(|c| c == 'é'));
 }
 
 #[test]
@@ -627,7 +627,7 @@ fn nonsense_never_panics() {
         let status = [200, 302, 400, 401, 500][random.usize(..5)];
         let setup = Setup { sent: vec!["canary"], ..Default::default() };
         if let Err(error) = setup.read(status, &[], body.as_bytes()) {
-            assert!(!format!("{error} {error:?} {:?}", error.description()).contains("canary"), "{body}");
+            assert!(!format!("{error} {error:?} {:?}", error.error_description()).contains("canary"), "{body}");
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Metadata {
     pub(crate) authorization: Option<Uri>,
     /// Each answer to a person's browser says who it is from (RFC 9207 §3).
     pub(crate) names_itself: bool,
+    /// `S256` is a code challenge method there, as far as it says (RFC 7636 §6.2).
+    pub(crate) takes_s256: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,6 +68,10 @@ impl Metadata {
                 .transpose()
                 .map_err(|_| bad("`authorization_endpoint` is no secure URL".to_owned()))?,
             names_itself: document.authorization_response_iss_parameter_supported.unwrap_or_default(),
+            // A server that lists none is not believed to know none (RFC 8414 §2): too many say nothing.
+            takes_s256: document
+                .code_challenge_methods_supported
+                .is_none_or(|methods| methods.iter().any(|method| method == "S256")),
         })
     }
 
@@ -130,6 +136,7 @@ struct Document {
     dpop_signing_alg_values_supported: Option<Vec<String>>,
     authorization_endpoint: Option<String>,
     authorization_response_iss_parameter_supported: Option<bool>,
+    code_challenge_methods_supported: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]

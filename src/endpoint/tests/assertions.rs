@@ -440,7 +440,7 @@ async fn a_signer_that_fails_is_told_and_may_recover() {
     let error = Server::default().ask(&spry(), &auth, TokenRequest::default()).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
     assert!(error.is_transient());
-    assert_eq!(error.cause().unwrap().to_string(), "the HSM is away");
+    assert_eq!(error.source().unwrap().to_string(), "the HSM is away");
 }
 
 /// Behaviour 103. Behaviour 104.
@@ -458,7 +458,7 @@ async fn no_error_tells_an_assertion_or_a_key() {
     let server = server.then(echo);
     let error = server.ask(&settings("https://a.example/t"), &key.auth(), TokenRequest::default()).await.unwrap_err();
     let (assertion, _) = split(&server.seen()[0]);
-    assert_eq!(error.description(), Some("bad assertion [redacted]"));
+    assert_eq!(error.error_description(), Some("bad assertion [redacted]"));
     let told = format!("{error} {error:?} {:?}", SigningKey::from_pem(key.algorithm, key.pem.as_str()));
     assert!(!told.contains(&assertion) && !told.contains(&line), "{told}");
 }

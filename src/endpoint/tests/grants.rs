@@ -169,7 +169,7 @@ async fn no_error_tells_an_assertion_or_a_token() {
         let server = Server::default().answers(400, echo);
         let error = server.ask(&with_grant(grant.clone()), &body_auth(), TokenRequest::default()).await.unwrap_err();
         assert!(!format!("{error} {error:?} {grant:?}").contains("canary"));
-        let description = error.description().unwrap();
+        let description = error.error_description().unwrap();
         assert!(description.contains("[redacted]") && description.contains("token-type:jwt"), "{description}");
         let own = if matches!(grant, Grant::JwtBearer(_)) { "canary-assertion" } else { "canary-actor" };
         assert!(!description.contains(own), "{description}");

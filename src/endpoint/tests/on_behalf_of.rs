@@ -102,8 +102,8 @@ async fn entra_on_behalf_of() {
 #[tokio::test]
 async fn an_exchanged_token_ends_with_its_subject() {
     let settings = on_behalf_of(OnBehalfOf::token_exchange());
-    let given = SubjectToken::access_token("opaque").unwrap().expires_at(time(1_000_500));
-    let both = SubjectToken::access_token(jwt(1_000_400)).unwrap().expires_at(time(1_000_500));
+    let given = SubjectToken::access_token("opaque").unwrap().with_expires_at(time(1_000_500));
+    let both = SubjectToken::access_token(jwt(1_000_400)).unwrap().with_expires_at(time(1_000_500));
     let cases = [
         (of("opaque"), None),
         (of(&jwt(1_000_600)), Some(1_000_600)),
@@ -121,7 +121,7 @@ async fn an_exchanged_token_ends_with_its_subject() {
 #[tokio::test]
 async fn without_a_subject_that_is_good_nothing_is_sent() {
     let settings = on_behalf_of(OnBehalfOf::token_exchange());
-    let expired = SubjectToken::access_token("canary").unwrap().expires_at(time(1_000_000));
+    let expired = SubjectToken::access_token("canary").unwrap().with_expires_at(time(1_000_000));
     let cases = [
         (TokenRequest::default(), TokenErrorKind::Refused, "no subject token"),
         (with(TokenParams::new().audience("a").unwrap()), TokenErrorKind::Refused, "no subject token"),
@@ -152,6 +152,6 @@ async fn an_exchange_that_brings_another_kind_of_token_is_told_and_quotes_nothin
     let echo = r#"{"error":"invalid_grant","error_description":"canary-subject was not accepted"}"#;
     let server = Server::default().answers(400, echo);
     let error = server.ask(&settings, &body_auth(), with(of("canary-subject"))).await.unwrap_err();
-    assert_eq!(error.description(), Some("[redacted] was not accepted"));
+    assert_eq!(error.error_description(), Some("[redacted] was not accepted"));
     assert!(!format!("{error} {error:?} {:?}", with(of("canary-subject"))).contains("canary"));
 }

@@ -125,7 +125,7 @@ async fn no_error_tells_a_proof() {
     let server = server.then(echo);
     let settings = bound(settings("https://a.example/t"));
     let error = server.ask(&settings, &body_auth(), TokenRequest::default()).await.unwrap_err();
-    assert_eq!(error.description(), Some("bad proof [redacted]"));
+    assert_eq!(error.error_description(), Some("bad proof [redacted]"));
     assert!(!format!("{error} {error:?} {settings:?}").contains("eyJ"));
 }
 

@@ -54,7 +54,7 @@ async fn a_refusal_is_typed_and_quotes_nothing() {
         let auth = ClientAuth::body("my-id", "canary-secret");
         let error = revoke(&server, &auth, "canary-token", Revoked::RefreshToken).await.unwrap_err();
         assert_eq!((error.kind(), error.status().map(|status| status.as_u16())), (kind, Some(status)));
-        assert!(!format!("{error} {error:?} {:?}", error.description()).contains("canary"), "{error:?}");
+        assert!(!format!("{error} {error:?} {:?}", error.error_description()).contains("canary"), "{error:?}");
         assert!(error.to_string().ends_with("the refresh token may still be good"), "{error}");
         assert_eq!(server.seen().len(), 1, "it is not sent twice");
     }

@@ -100,7 +100,7 @@ async fn a_refused_client_is_not_tried_in_another_way() {
         let error = ask(&server, &auth).await.unwrap_err();
         assert_eq!(server.seen().len(), 1, "{auth:?}");
         assert_eq!(error.code().map(|code| code.as_str()), Some("invalid_client"));
-        assert_eq!(error.description(), Some("no"));
+        assert_eq!(error.error_description(), Some("no"));
     }
     let server = Server::default().answers(401, REFUSED).answers(401, REFUSED);
     let (changing, _) = in_turn(&["one", "two"]);

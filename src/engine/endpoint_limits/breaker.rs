@@ -1,6 +1,5 @@
 //! The breaker: whether something that partitions share is taken to be down. Knows neither time nor tasks.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Attempt;
@@ -30,7 +29,7 @@ pub(super) struct Breaker {
 
 #[derive(Debug)]
 struct Down {
-    error: Arc<TokenError>,
+    error: TokenError,
     until: Instant,
     in_a_row: u32,
     probe: Option<(Probe, Instant)>,
@@ -46,7 +45,7 @@ impl Breaker {
     }
 
     /// The remembered error and how long until the next probe, if this request may not be sent.
-    pub(super) fn refusal(&self, attempt: Attempt, now: Instant) -> Option<(&Arc<TokenError>, Duration)> {
+    pub(super) fn refusal(&self, attempt: Attempt, now: Instant) -> Option<(&TokenError, Duration)> {
         let down = self.down_for(attempt)?;
         let pause = down.until.saturating_duration_since(now);
         (!pause.is_zero() || down.is_probed(self.longest, now)).then_some((&down.error, pause))
@@ -70,7 +69,7 @@ impl Breaker {
         &mut self,
         attempt: Attempt,
         probe: Option<Probe>,
-        error: Arc<TokenError>,
+        error: TokenError,
         now: Instant,
         pause: impl FnOnce(u32) -> Duration,
     ) {
@@ -147,15 +146,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn known(origin: u64) -> Attempt {
-        Attempt { origin, first: false, slow: false }
+        Attempt { origin, first: false, slow: false, credentials: None }
     }
 
     fn first(origin: u64) -> Attempt {
-        Attempt { origin, first: true, slow: false }
+        Attempt { origin, first: true, slow: false, credentials: None }
     }
 
-    fn down() -> Arc<TokenError> {
-        Arc::new(TokenError::new(TokenErrorKind::Unavailable))
+    fn down() -> TokenError {
+        TokenError::new(TokenErrorKind::Unavailable)
     }
 
     /// A breaker whose pause is a second, two, three...
@@ -186,7 +185,7 @@ mod tests {
             self.fail_with(attempt, probe, down());
         }
 
-        fn fail_with(&mut self, attempt: Attempt, probe: Option<Probe>, error: Arc<TokenError>) {
+        fn fail_with(&mut self, attempt: Attempt, probe: Option<Probe>, error: TokenError) {
             let told = error.retry_after();
             self.breaker.failed(attempt, probe, error, self.now, |in_a_row| told.unwrap_or(SECOND * (in_a_row + 1)));
         }
@@ -257,7 +256,7 @@ mod tests {
     #[test]
     fn the_longest_pause_that_the_server_asks_for_counts() {
         let mut world = World::new();
-        let asks = |pause| Arc::new(TokenError::clone(&down()).with_retry_after(pause));
+        let asks = |pause| down().with_retry_after(pause);
         world.fail_with(known(1), None, asks(60 * SECOND));
         world.fail(known(2), None);
         world.fail(known(3), None);

@@ -60,6 +60,8 @@ struct State {
     permits: Permits<Waiter>,
     outage: Breaker,
     credentials: Credentials,
+    /// Those that tenants of a directory have of their own, while they are refused.
+    refused: HashMap<[u8; 32], Breaker>,
 }
 
 /// What is known of the credentials that all partitions of an endpoint have today.
@@ -88,13 +90,15 @@ struct Attempt {
     first: bool,
     /// Its last request timed out.
     slow: bool,
+    /// What it authenticates with, where that is not what the configuration says.
+    credentials: Option<[u8; 32]>,
 }
 
 /// Why a token request is not sent.
 #[derive(Clone)]
 enum Refused {
     /// The endpoint is down, or the credentials are refused: the error that others were told, and for how long.
-    Shared(Arc<TokenError>, Duration),
+    Shared(TokenError, Duration),
     /// Too many partitions that never had a token ask for one: when there may be room.
     TooManyFirst(Duration),
 }
@@ -133,6 +137,9 @@ enum Outcome {
     Unknown,
 }
 
+/// Of so many credentials of one endpoint it is remembered that they were refused; beyond it each finds out anew.
+const MOST_REFUSED: usize = 10_000;
+
 impl EndpointLimits {
     pub(crate) fn new(policy: EnginePolicy, clock: Arc<dyn Clock>) -> Self {
         // What is under way has drawn too.
@@ -160,6 +167,7 @@ impl EndpointLimits {
             let mut state = endpoint.lock();
             state.outage.probe_now(now);
             state.credentials.refused.probe_now(now);
+            state.refused.values_mut().for_each(|refused| refused.probe_now(now));
         });
     }
 
@@ -173,7 +181,7 @@ impl EndpointLimits {
         request: TokenRequest,
         fetch: impl AsyncFnOnce(TokenRequest) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let name = request.endpoint.clone();
+        let name = request.endpoint.as_ref().map(|endpoint| endpoint.server.clone());
         let endpoint = self.endpoint(name.as_ref());
         let deadline = request.context.as_ref().map(|context| context.deadline);
         if let Some(context) = &request.context {
@@ -206,7 +214,8 @@ impl EndpointLimits {
             None => self.origins.hash_one((&request.scopes, &request.params)),
         };
         let Asker { first, slow } = request.asker;
-        Attempt { origin, first, slow }
+        let credentials = request.endpoint.as_ref().map(|endpoint| endpoint.credentials);
+        Attempt { origin, first, slow, credentials }
     }
 
     fn endpoint(&self, name: Option<&Arc<str>>) -> Arc<Endpoint> {
@@ -259,6 +268,7 @@ impl Endpoint {
             permits: Permits::new(env.policy.max_concurrent_token_requests, longest),
             outage: Breaker::new(longest),
             credentials: Credentials { refused: Breaker::new(longest), worked: false, epoch: 0 },
+            refused: HashMap::new(),
         };
         Arc::new(Self { env, state: Mutex::new(state) })
     }
@@ -312,7 +322,7 @@ impl Endpoint {
             attempt,
             number,
             outage_probe: state.outage.sent(attempt, now),
-            credentials_probe: state.credentials.refused.sent(attempt, now),
+            credentials_probe: state.refused_mut(attempt).and_then(|refused| refused.sent(attempt, now)),
             epoch: state.credentials.epoch,
         };
         Ok(Permit { endpoint: self.clone(), ticket, deadline, done: false })
@@ -360,13 +370,29 @@ impl Endpoint {
         match &outcome {
             Outcome::Token | Outcome::Refused | Outcome::BadCredentials(_) => state.outage.succeeded(),
             Outcome::Unavailable(error) => {
-                state.outage.failed(attempt, outage_probe, Arc::new(error.clone()), now, pause(error));
+                state.outage.failed(attempt, outage_probe, error.clone(), now, pause(error));
             }
             Outcome::Unclear => {
                 let error = TokenError::new(TokenErrorKind::Malformed);
                 state.outage.nothing_learned(outage_probe, now, pause(&error));
             }
             Outcome::Unknown => state.outage.nothing_learned(outage_probe, now, |_| Duration::ZERO),
+        }
+        if let Some(key) = attempt.credentials {
+            match (&outcome, state.refused.get_mut(&key)) {
+                (Outcome::Token, _) => drop(state.refused.remove(&key)),
+                (Outcome::BadCredentials(error), _) => {
+                    if state.refused.len() >= MOST_REFUSED {
+                        state.refused.clear();
+                    }
+                    let new = || Breaker::new(self.env.policy.longest_refresh());
+                    let refused = state.refused.entry(key).or_insert_with(new);
+                    refused.failed(attempt, credentials_probe, error.clone(), now, pause(error));
+                }
+                (_, Some(refused)) => refused.nothing_learned(credentials_probe, now, |_| Duration::ZERO),
+                (_, None) => {}
+            }
+            return;
         }
         let credentials = &mut state.credentials;
         if credentials.epoch != epoch {
@@ -380,7 +406,7 @@ impl Endpoint {
             // Of credentials that have worked it says less than of a tenant that may be invented.
             Outcome::BadCredentials(_) if credentials.worked && attempt.first => {}
             Outcome::BadCredentials(error) => {
-                credentials.refused.failed(attempt, credentials_probe, Arc::new(error.clone()), now, pause(error));
+                credentials.refused.failed(attempt, credentials_probe, error.clone(), now, pause(error));
             }
             _ => credentials.refused.nothing_learned(credentials_probe, now, |_| Duration::ZERO),
         }
@@ -393,13 +419,27 @@ impl Endpoint {
 
 impl State {
     fn refusal(&self, attempt: Attempt, now: Instant) -> Option<Refused> {
-        let refused = || self.credentials.refused.refusal(attempt, now);
+        let refused = || {
+            let refused = match attempt.credentials {
+                Some(key) => self.refused.get(&key)?,
+                None => &self.credentials.refused,
+            };
+            refused.refusal(attempt, now)
+        };
         let (error, pause) = self.outage.refusal(attempt, now).or_else(refused)?;
         Some(Refused::Shared(error.clone(), pause))
     }
 
+    /// What is known to be refused of what it authenticates with.
+    fn refused_mut(&mut self, attempt: Attempt) -> Option<&mut Breaker> {
+        match attempt.credentials {
+            Some(key) => self.refused.get_mut(&key),
+            None => Some(&mut self.credentials.refused),
+        }
+    }
+
     fn is_idle(&self) -> bool {
-        self.permits.is_idle() && self.outage.is_idle() && self.credentials.refused.is_idle()
+        self.permits.is_idle() && self.outage.is_idle() && self.credentials.refused.is_idle() && self.refused.is_empty()
     }
 }
 

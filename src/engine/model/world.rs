@@ -39,7 +39,7 @@ impl TokenSource for Source {
         let number = self.0.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let token = Token::bearer(&format!("fetched-{number}"))
             .map_err(TokenError::permanent)?
-            .expires_in(Duration::from_secs(3600));
+            .with_expires_in(Duration::from_secs(3600));
         Ok(match request.refresh_token {
             Some(refresh_token) => {
                 self.0.sent.lock().unwrap().push(refresh_token.expose().clone());
@@ -79,7 +79,7 @@ impl World {
     }
 
     pub(super) fn set_token(&self, token: &str) {
-        let token = Token::bearer(token).unwrap().expires_in(Duration::from_secs(3600));
+        let token = Token::bearer(token).unwrap().with_expires_in(Duration::from_secs(3600));
         self.cell().hand_in(self.env(), token).unwrap();
     }
 

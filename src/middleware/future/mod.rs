@@ -130,7 +130,14 @@ where
             let accepted = verdict == Verdict::Accepted;
             // Neither accepted nor rejected, such as a 403: no hot path.
             if !accepted && response.headers().contains_key(WWW_AUTHENTICATE) {
-                return polled.map_ok(|response| with_challenge(first.watched(response, false)));
+                let outcome = future.is_proof_rejected(response).then(|| first.rejected_proof());
+                return polled.map_ok(|response| {
+                    let response = first.watched(response, false);
+                    match outcome {
+                        Some(outcome) => with_outcome(response, outcome, None),
+                        None => with_challenge(response),
+                    }
+                });
             }
             if first.body_support.watch.is_some() {
                 return polled.map_ok(|response| first.watched(response, accepted));
@@ -230,6 +237,18 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
         self.shared.judge(response, self.cell(), self.generation, scheme)
     }
 
+    /// What there is to tell where the proof was refused, and the token may be good.
+    #[cold]
+    fn rejected_proof(&self) -> AuthOutcome {
+        AuthOutcome {
+            generation: self.generation,
+            waited: self.waited,
+            rejected: true,
+            not_replayable: self.replay_copy.is_none(),
+            ..AuthOutcome::default()
+        }
+    }
+
     #[cold]
     fn watched(&self, response: T, accepted: bool) -> T {
         let generation = self.generation;
@@ -243,7 +262,7 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
 
 /// Tells the caller what happened.
 #[cold]
-fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<Arc<TokenError>>) -> T {
+fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<TokenError>) -> T {
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));

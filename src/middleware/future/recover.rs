@@ -244,12 +244,12 @@ where
 
     /// The original response went, for a token that was there and is gone.
     #[cold]
-    fn none_left(&self, failure: Option<Arc<TokenError>>) -> Error {
-        self.body_support.no_token(failure.unwrap_or_else(|| Arc::new(TokenError::new(TokenErrorKind::Aborted))))
+    fn none_left(&self, failure: Option<TokenError>) -> Error {
+        self.body_support.no_token(failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted)))
     }
 
     /// Nothing better can be had: the rejected response with what happened. It is whole, unless it had to be read.
-    fn original(&mut self, mut response: T, held: &Held, failure: Option<Arc<TokenError>>) -> Recovered<S, R> {
+    fn original(&mut self, mut response: T, held: &Held, failure: Option<TokenError>) -> Recovered<S, R> {
         let mut outcome = std::mem::take(&mut self.outcome);
         if let Held::Discarding { .. } = held {
             outcome.body_discarded = true;
@@ -305,7 +305,7 @@ impl Held {
 enum Look {
     Newer(Arc<Current>),
     Wait(RefreshWaiter),
-    Nothing(Option<Arc<TokenError>>),
+    Nothing(Option<TokenError>),
 }
 
 /// What is remembered of a second sending.
