@@ -16,7 +16,7 @@ use super::copies::Copies;
 use super::failure::{Failure, Who};
 use super::lease_guard::{LeaseGuard, Settled};
 use super::record::Record;
-use super::{StoreError, StoreKey, TokenStore, Version};
+use super::{Saved, StoreError, StoreKey, TokenStore, Version};
 use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
@@ -124,14 +124,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     async fn look(&self) -> Result<Lookup<St>, StoreError> {
         /// Who did not reach the authorization server lately lets others have the lease.
         const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
-        let mut first = None;
+        let mut first: Option<Version> = None;
         let (mut may_recall, mut stands_back) = (true, self.access.stands_back(self.clock()));
         // From when whoever has the lease takes too long.
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
-            let first = *first.get_or_insert(found.version);
-            if let Some(token) = self.usable(&found, first) {
+            let seen = *first.get_or_insert(found.version);
+            if let Some(token) = self.usable(&found, seen) {
                 return Ok(Lookup::Token(token));
             }
             if let Some(error) = self.failure(&found) {
@@ -147,9 +147,18 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             if let Some(mut lease_guard) = self.access.lease(self.clock(), &self.key).await? {
                 let found = self.access.load(self.clock(), &self.key).await?;
-                let look = match (self.usable(&found, first), self.failure(&found)) {
+                let look = match (self.usable(&found, seen), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
+                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
+                        match self.yield_to_whoever_lives(lease_guard, found).await? {
+                            Ok(version) => {
+                                first = Some(version);
+                                continue;
+                            }
+                            Err((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
+                        }
+                    }
                     (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
                 };
                 lease_guard.told();
@@ -178,16 +187,45 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest.
+    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
     async fn recall(&self) {
-        const ROUNDS: u32 = 3;
+        const ROUNDS: u32 = 6;
         const PAUSE: Duration = Duration::from_millis(100);
         // What we have ourselves we need not be brought.
         let _asking = Redeeming::new(self.access.copies(), &self.key, true);
         for _ in 0..ROUNDS {
-            self.access.recall(&self.key).await;
+            if !self.access.recall(&self.key).await {
+                return;
+            }
             sleep(PAUSE).await;
         }
+    }
+
+    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for longer than a lease, and it
+    /// lives and has what replaced the refresh token that is stored. That goes before ours: the lease is given back, with a
+    /// note in its place, and we ask. Which version the note made; or everything as it was, where nobody can be asked.
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    async fn yield_to_whoever_lives(
+        &self,
+        mut lease_guard: LeaseGuard<St>,
+        found: StoredEntry,
+    ) -> Result<Result<Version, (LeaseGuard<St>, StoredEntry)>, StoreError> {
+        if !self.access.recall(&self.key).await {
+            return Ok(Err((lease_guard, found)));
+        }
+        let mut version = found.version;
+        if let Some(record) = found.record.filter(|record| !record.answer_lost) {
+            let record = Record { answer_lost: true, ..record };
+            match lease_guard.save(self.clock(), &record, self.lives_for(&record), version).await? {
+                Saved::Done(saved) => version = saved,
+                // Somebody else was faster.
+                Saved::Conflict | Saved::Fenced => {}
+            }
+        }
+        lease_guard.told();
+        lease_guard.end().await;
+        self.recall().await;
+        Ok(Ok(version))
     }
 
     /// Asks the source without the lease, where that cannot spend anything twice.
@@ -602,6 +640,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     fn clock(&self) -> &dyn Clock {
         &*self.context.clock
     }
+}
+
+/// Whether the refresh token that is stored may be spent.
+fn may_be_spent<St: TokenStore>(lease_guard: &LeaseGuard<St>, found: &StoredEntry) -> bool {
+    let record = found.record.as_ref().filter(|record| record.refresh_token.is_some());
+    record.is_some_and(|record| record.answer_lost || lease_guard.abandoned)
 }
 
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
