@@ -78,11 +78,15 @@ guards:
 	cargo test --release --test allocations --test instructions
 	cargo test --release --lib a_million_tenants
 
-# The engine's cell under loom: every interleaving of a few threads, with up to three preemptions. Built apart, since each
-# crate is compiled with another flag.
-.PHONY: model
+# The engine's cells under loom: every interleaving of a few threads, with up to three preemptions (more:
+# LOOM_MAX_PREEMPTIONS=4). Built apart, since each crate is compiled with another flag.
+.PHONY: model model-planted
 model:
-	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --lib engine::model $(MODEL)
+	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --lib engine::model$(if $(MODEL),::$(MODEL)) -- --test-threads=1
+
+# That the models notice: one defect after the other is planted in a copy.
+model-planted:
+	.ci/model-planted
 
 # Proofs that take longer than tests (docs/proof.md has the figures of the last run).
 .PHONY: simulate fuzz

@@ -113,6 +113,9 @@ pub(crate) struct RefreshId {
 
 struct Refresh {
     id: RefreshId,
+    /// Its task was driven: its refresh token is with the server.
+    begun: bool,
+    /// From when its deadline counts: that of its task once that has begun.
     started: Instant,
     waiters: Waiters,
     sender: ResultSender,
@@ -429,6 +432,14 @@ impl Cell {
         }
     }
 
+    /// The task of a refresh is driven for the first time: whether it may ask, and from now on it has.
+    fn begin(&self, id: RefreshId, now: &Now) -> bool {
+        let mut state = self.lock();
+        let Some(refresh) = state.refresh.as_mut().filter(|refresh| refresh.id == id) else { return false };
+        (refresh.begun, refresh.started) = (true, now.monotonic);
+        true
+    }
+
     /// Takes in how a refresh ended. Publishes before anybody is woken.
     fn finish(&self, env: &Env, id: RefreshId, end: TaskEnd, asked: Now) {
         let arrived = env.now_or(asked);
@@ -507,7 +518,16 @@ impl Cell {
             superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Superseded));
             return;
         }
-        let sent = refresh.carries;
+        let sent = refresh.carries.filter(|_| refresh.begun);
+        if sent.is_some() && !refresh.is_overdue(env, &env.now_or(last)) {
+            // It began late, and its own deadline is still ahead: nobody waits so long, and its refresh token is not sent
+            // before.
+            let superseded = state.supersede_refresh(env, Some(&last));
+            drop(state);
+            let error = refresh::deadline_passed();
+            superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Failed(error.clone())));
+            return;
+        }
         let fate = if sent.is_some() { RefreshFate::MaybeSpent } else { RefreshFate::Untouched };
         drop(state);
         let failed = Failed { error: refresh::deadline_passed(), refresh: fate, sent };
@@ -763,7 +783,8 @@ impl Cell {
     ) -> Result<RefreshWaiter, TokenError> {
         if let Some(refresh) = &mut state.refresh {
             let is_overdue = refresh.is_overdue(env, now);
-            let may_come = !is_overdue || refresh.carries.is_some() && !env.policy.has_primary_grant;
+            let answer_may_be_there = refresh.begun && refresh.carries.is_some() && !env.policy.has_primary_grant;
+            let may_come = !is_overdue || answer_may_be_there;
             let grace = if is_overdue { refresh.grace.get_or_insert(now.monotonic) } else { &now.monotonic };
             if may_come && now.monotonic.saturating_duration_since(*grace) < MIN_INTERVAL {
                 after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, now);
@@ -802,18 +823,12 @@ impl Cell {
             ..env.request(&self.partition.whole())
         };
         let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
-        let complete = {
-            let (cell, env) = (self.clone(), env.clone());
-            move |end, asked| {
-                cell.finish(&env, id, end, asked);
-                drop(cell);
-                env.coarse_clock.refresh_ended();
-            }
-        };
+        let owner = Box::new(RefreshOf { cell: self.clone(), env: env.clone(), id });
         let (sender, waiters) = refresh::channel(runtime.id());
         let waiter = waiters.join();
         let refresh = Refresh {
             id,
+            begun: false,
             started: now.monotonic,
             waiters,
             sender,
@@ -823,7 +838,7 @@ impl Cell {
             grace: None,
             watched: Vec::new(),
         };
-        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, Box::new(complete)));
+        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, owner));
         state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
         state.refresh = Some(Box::new(refresh));
@@ -853,7 +868,7 @@ impl Cell {
             let is_fresh = current.lifetime.freshness(now) == Freshness::Fresh;
             let ahead = if is_fresh { delay.saturating_sub(MAX_AGE) } else { Duration::ZERO };
             let clock = &env.coarse_clock;
-            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick(now, MAX_AGE) };
+            let time = if clock.is_recent() { env.coarse_time(|| *now) } else { clock.tick_late(now) };
             time.saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
@@ -982,9 +997,9 @@ impl State {
         self.known_invalid = false;
         let mut refresh = self.refresh.take()?;
         self.token_requests = self.token_requests.saturating_add(1);
-        let Some(carries) = refresh.carries.filter(|carries| self.refresh_token.is_held(carries)) else {
-            return Some(refresh);
-        };
+        // One that has not begun never will.
+        let carries = refresh.carries.filter(|carries| refresh.begun && self.refresh_token.is_held(carries));
+        let Some(carries) = carries else { return Some(refresh) };
         let (sender, waiters) = refresh::channel(refresh.waiters.runtime());
         let (id, started) = (refresh.id, refresh.started);
         let carrier = Carrier { id, started, carries, waiters, sender, watched: std::mem::take(&mut refresh.watched) };
@@ -994,6 +1009,26 @@ impl State {
             self.refresh_token.unanswered(&carries);
         }
         Some(refresh)
+    }
+}
+
+/// A refresh of a cell, as its task knows it.
+struct RefreshOf {
+    cell: Arc<Cell>,
+    env: Arc<Env>,
+    id: RefreshId,
+}
+
+impl refresh::Owner for RefreshOf {
+    fn begin(&self, now: &Now) -> bool {
+        self.cell.begin(self.id, now)
+    }
+
+    fn complete(self: Box<Self>, end: TaskEnd, asked: Now) {
+        let Self { cell, env, id } = *self;
+        cell.finish(&env, id, end, asked);
+        drop(cell);
+        env.coarse_clock.refresh_ended();
     }
 }
 
@@ -1315,6 +1350,29 @@ mod tests {
         });
     }
 
+    /// Behaviour 124.
+    #[test]
+    fn a_task_that_is_driven_too_late_sends_nothing() {
+        let gate = Gate::new(true);
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stuck = {
+            let _inside = parked.enter();
+            wait(cell.read(table.env()))
+        };
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
+            let second = wait(cell.read(table.env()));
+            assert!(matches!(stuck.await, RefreshResult::Superseded));
+            gate.let_one_land().await;
+            assert!(matches!(second.await, RefreshResult::New(_)));
+        });
+        parked.block_on(async { tokio::task::yield_now().await });
+        assert_eq!(*gate.0.asked.lock().unwrap(), [Some("r0".to_owned())], "what another refresh has sent meanwhile");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_handed_in_is_the_very_next_one() {
         let gate = Gate::new(false);
@@ -1514,6 +1572,30 @@ mod tests {
             clock.advance(Duration::from_secs(7200));
             assert!(cell.ready(table.env()).is_some(), "nobody has said that time has passed");
             os.fetch_add(1_000_000_001, Ordering::Relaxed);
+            assert!(cell.ready(table.env()).is_none());
+            assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
+        }
+    }
+
+    /// Behaviour 130.
+    #[test]
+    fn a_look_for_one_partition_hides_from_no_other_that_time_has_passed() {
+        let (os, clock) = (Arc::new(std::sync::atomic::AtomicU64::new(0)), TestClock::new());
+        let source = erase(tower::service_fn(|_: TokenRequest| async { Ok::<_, TokenError>(token("new")) }));
+        let mut env = Env::new(source, Arc::new(clock.clone()), EnginePolicy::default(), None);
+        env.coarse_clock = CoarseClock::new(OsClock::Set(os.clone()));
+        let table = Table::new(env, None);
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _inside = parked.enter();
+        let tenant = |id| Partition { tenant: Some(crate::types::TenantId::new(id).unwrap()), ..Partition::default() };
+        let cells = [table.cell(tenant("a")), table.default_cell().clone(), table.cell(tenant("b"))];
+        for cell in &cells {
+            cell.hand_in(table.env(), token("old")).unwrap();
+            ready(cell.read(table.env()));
+        }
+        clock.advance(Duration::from_secs(7200));
+        os.fetch_add(2_000_000_000, Ordering::Relaxed);
+        for cell in &cells {
             assert!(cell.ready(table.env()).is_none());
             assert!(matches!(cell.read(table.env()), Read::Wait { fallback: None, .. }), "it has expired");
         }

@@ -97,7 +97,22 @@ impl CoarseClock {
     /// The clocks were read. The timer goes off after `delay` or earlier. Returns the milliseconds since the first tick,
     /// never less than what either clock says has passed.
     pub(crate) fn tick(&self, now: &Now, delay: Duration) -> u64 {
+        let time = self.advance(now, delay);
+        // Last: whoever finds the look recent relies on the time, and on the word of its cell.
         self.last_look.note();
+        time
+    }
+
+    /// The same where nobody has read the clocks for so long that the timer should have gone off, and the cell that was
+    /// looked at is not the one that relies on the timer.
+    pub(crate) fn tick_late(&self, now: &Now) -> u64 {
+        if let Some(cells) = self.on_timer.get().and_then(Weak::upgrade) {
+            cells.stopped();
+        }
+        self.tick(now, MAX_AGE)
+    }
+
+    fn advance(&self, now: &Now, delay: Duration) -> u64 {
         let mut state = self.lock();
         let time = state.advance(*now);
         let fires_at = now.monotonic.checked_add(delay).unwrap_or(now.monotonic);

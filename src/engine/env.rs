@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{CoarseClock, MAX_AGE};
-use super::key::Partition;
+use super::key::{Partition, PartitionHasher};
 use super::os_clock::OsClock;
 use super::rt;
 use crate::token::{
@@ -105,6 +105,7 @@ pub(crate) struct Env {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: EnginePolicy,
     pub(crate) draw: Draw,
+    pub(crate) hasher: PartitionHasher,
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
@@ -124,6 +125,7 @@ impl Env {
             clock,
             policy,
             draw: Draw::default(),
+            hasher: PartitionHasher::default(),
             fixed_tenant,
             coarse_clock: CoarseClock::new(OsClock::default()),
             is_closing: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! `Partition`: the identity of a token within one engine.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
 use crate::types::{Scopes, TenantId, TokenParams};
 
@@ -35,6 +35,37 @@ fn hash(tenant: Option<&[u8]>, scopes: &Option<Scopes>, params: Option<&TokenPar
     // Few partitions have any; the others do not pay for a discriminant.
     if let Some(params) = params {
         params.hash(state);
+    }
+}
+
+/// How partitions are hashed. Nobody who chooses tenants can foresee it; tests can.
+#[derive(Clone)]
+pub(crate) enum PartitionHasher {
+    Random(RandomState),
+    #[cfg(test)]
+    Seeded(u64),
+}
+
+impl Default for PartitionHasher {
+    fn default() -> Self {
+        Self::Random(RandomState::new())
+    }
+}
+
+impl BuildHasher for PartitionHasher {
+    type Hasher = DefaultHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> DefaultHasher {
+        match self {
+            Self::Random(state) => state.build_hasher(),
+            #[cfg(test)]
+            Self::Seeded(seed) => {
+                let mut hasher = DefaultHasher::new();
+                hasher.write_u64(*seed);
+                hasher
+            }
+        }
     }
 }
 
@@ -125,7 +156,6 @@ impl CompactId {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::hash::{BuildHasher, RandomState};
 
     use proptest::collection::vec;
     use proptest::option;

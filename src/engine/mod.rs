@@ -14,6 +14,8 @@ mod key;
 #[cfg(all(test, model))]
 mod model;
 mod os_clock;
+#[cfg(test)]
+mod reference_model;
 mod refresh;
 mod refresh_token;
 mod rejection_limiter;

@@ -3,9 +3,10 @@
 //! A timer goes off only where somebody drives its runtime, and a process may be suspended. What the time is says the
 //! injected clock alone; this says no more than that it is time to read it again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::rt::Runtime;
+use super::sync::AtomicU64;
 
 /// When the injected clock was read last, by these clocks. In nanoseconds.
 pub(super) struct LastLook {
@@ -22,11 +23,12 @@ impl LastLook {
         Self { monotonic: AtomicU64::new(0), real: AtomicU64::new(0), source }
     }
 
-    /// The injected clock was read.
+    /// The injected clock was read, and everybody who must look because of it has been told: whoever finds the look
+    /// recent finds that too.
     pub(super) fn note(&self) {
         let (monotonic, real) = self.source.now();
-        self.monotonic.store(monotonic, Ordering::Relaxed);
-        self.real.store(real, Ordering::Relaxed);
+        self.monotonic.store(monotonic, Ordering::Release);
+        self.real.store(real, Ordering::Release);
     }
 
     /// Whether that is at most a second ago.
@@ -37,8 +39,8 @@ impl LastLook {
         }
         let (monotonic, real) = self.source.now();
         // Either way: the real clock may be set back.
-        monotonic.saturating_sub(self.monotonic.load(Ordering::Relaxed)) <= SECOND
-            && real.abs_diff(self.real.load(Ordering::Relaxed)) <= SECOND
+        monotonic.saturating_sub(self.monotonic.load(Ordering::Acquire)) <= SECOND
+            && real.abs_diff(self.real.load(Ordering::Acquire)) <= SECOND
     }
 }
 
@@ -49,7 +51,7 @@ pub(crate) enum OsClock {
     System,
     /// Nanoseconds of both.
     #[cfg(test)]
-    Set(std::sync::Arc<AtomicU64>),
+    Set(std::sync::Arc<std::sync::atomic::AtomicU64>),
 }
 
 impl OsClock {

@@ -168,8 +168,15 @@ pub(crate) enum TaskEnd {
     RuntimeEnded(Failed),
 }
 
-/// What is to be done with the end, once: by the cell. `asked`: when the source was.
-pub(crate) type Completion = Box<dyn FnOnce(TaskEnd, Now) + Send>;
+/// The cell, as the task of its refresh knows it.
+pub(crate) trait Owner: Send {
+    /// The task is driven for the first time: whether its refresh is still wanted. It may have waited for long on a runtime
+    /// that nobody drove, and its refresh token may have been sent by another one since.
+    fn begin(&self, now: &Now) -> bool;
+
+    /// Takes in the end, once. `asked`: when the source was.
+    fn complete(self: Box<Self>, end: TaskEnd, asked: Now);
+}
 
 /// A refresh that has not begun: made under the cell's lock, spawned after it is released, since a runtime that has shut
 /// down drops the task, and so ends the refresh, on the spot.
@@ -188,11 +195,10 @@ pub(crate) fn prepare(
     request: TokenRequest,
     now: Now,
     after_rejection: bool,
-    complete: Completion,
+    owner: Box<dyn Owner>,
 ) -> PreparedRefresh {
-    let asked = Asked::of(&request);
-    let guard =
-        CompletionGuard { env: env.clone(), carried: asked, context: None, asked: now, complete: Some(complete) };
+    let carried = Asked::of(&request);
+    let guard = CompletionGuard { env: env.clone(), carried, context: None, asked: now, owner: Some(owner) };
     PreparedRefresh { guard, runtime, request, after_rejection }
 }
 
@@ -206,6 +212,9 @@ impl PreparedRefresh {
 
 async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
     guard.asked = guard.env.now_or(guard.asked);
+    if !guard.begin() {
+        return guard.complete(TaskEnd::Finished(Err(TokenError::new(TokenErrorKind::Aborted).into())));
+    }
     let context = Arc::new(guard.env.context());
     guard.context = Some(context.clone());
     request.context = Some(context);
@@ -233,13 +242,17 @@ struct CompletionGuard {
     /// From when the source is asked.
     context: Option<Arc<RefreshContext>>,
     asked: Now,
-    complete: Option<Completion>,
+    owner: Option<Box<dyn Owner>>,
 }
 
 impl CompletionGuard {
+    fn begin(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.begin(&self.asked))
+    }
+
     fn complete(mut self, end: TaskEnd) {
-        if let Some(complete) = self.complete.take() {
-            complete(end, self.asked);
+        if let Some(owner) = self.owner.take() {
+            owner.complete(end, self.asked);
         }
     }
 
@@ -255,9 +268,9 @@ impl CompletionGuard {
 /// A runtime that shuts down drops the task without a result.
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        if let Some(complete) = self.complete.take() {
+        if let Some(owner) = self.owner.take() {
             let failed = self.unfinished(TokenError::new(TokenErrorKind::Aborted));
-            complete(TaskEnd::RuntimeEnded(failed), self.asked);
+            owner.complete(TaskEnd::RuntimeEnded(failed), self.asked);
         }
     }
 }

@@ -59,6 +59,7 @@ pub(crate) use tokio_runtime::*;
 
 #[cfg(model)]
 #[path = "model/rt.rs"]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests drive it"))]
 mod model_runtime;
 #[cfg(model)]
 pub(crate) use model_runtime::*;

@@ -1,15 +1,16 @@
 //! `Shards`: all cells but the default one, bounded.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
 
 use super::cell::Cell;
 use super::coarse_clock::millis;
-use super::key::Partition;
+use super::key::{Partition, PartitionHasher};
+use super::sync::{AtomicBool, AtomicUsize, RwLock};
 use crate::types::Now;
 
 /// A sharded table, so that tenants do not queue behind each other's look-ups, and a cursor that goes round in each shard.
@@ -22,7 +23,7 @@ use crate::types::Now;
 /// neither fork a refresh nor lose a grant. Where all that the cursor meets are such, the table is larger for a while.
 pub(crate) struct Shards {
     shards: Box<[RwLock<Shard>]>,
-    hasher: RandomState,
+    hasher: PartitionHasher,
     max: usize,
     /// In milliseconds.
     idle: u64,
@@ -74,11 +75,11 @@ const BUCKETS_PER_TICK: usize = 16;
 const ENDED_FOR: u64 = 60_000;
 
 impl Shards {
-    pub(crate) fn new(max: usize, idle: Duration) -> Self {
+    pub(crate) fn new(max: usize, idle: Duration, hasher: PartitionHasher) -> Self {
         let shards = (max / CELLS_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
         Self {
-            shards: (0..shards).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
+            shards: (0..shards).map(|_| RwLock::new(Shard::default())).collect(),
+            hasher,
             max,
             idle: millis(idle),
             count: AtomicUsize::new(0),
@@ -249,7 +250,7 @@ impl Shard {
     }
 
     /// Gives memory back after many have gone.
-    fn shrink(&mut self, hasher: &RandomState) {
+    fn shrink(&mut self, hasher: &PartitionHasher) {
         if self.table.capacity() > CELLS_A_SHARD.max(4 * self.table.len()) {
             self.table.shrink_to(2 * self.table.len(), |cell| hasher.hash_one(cell.partition()));
         }
@@ -297,7 +298,7 @@ mod tests {
     #[test]
     fn a_million_tenants_keep_to_the_bound_and_the_busy_one_stays() {
         for max in [1, 64, 1000] {
-            let cells = Shards::new(max, HOUR);
+            let cells = Shards::new(max, HOUR, PartitionHasher::default());
             let busy = Arc::downgrade(&cells.cell(partition(0), 0));
             for n in 1..many() {
                 cells.cell(partition(n), 0);
@@ -314,7 +315,7 @@ mod tests {
     /// Behaviour 93.
     #[test]
     fn those_that_come_again_outlast_those_that_come_once() {
-        let cells = Shards::new(1000, HOUR);
+        let cells = Shards::new(1000, HOUR, PartitionHasher::default());
         for round in 0..100 {
             for n in 0..100 {
                 assert!(cells.existing(&partition(n), 0).is_some() || round == 0, "tenant {n} in round {round}");
@@ -327,7 +328,7 @@ mod tests {
     /// Behaviour 94.
     #[test]
     fn a_cell_in_use_is_not_dropped_and_the_table_grows_meanwhile_only() {
-        let cells = Shards::new(100, HOUR);
+        let cells = Shards::new(100, HOUR, PartitionHasher::default());
         let held: Vec<_> = (0..500).map(|n| cells.cell(partition(n), 0)).collect();
         assert_eq!(cells.all().0.len(), 500);
         for (n, held) in held.iter().enumerate() {
@@ -346,7 +347,7 @@ mod tests {
         let policy = EnginePolicy::default();
         let env = Arc::new(Env::new(erase(source), Arc::new(SystemClock), policy, None));
         let token = Token::bearer("t").unwrap().with_refresh_token(RefreshToken::Replace(Secret::from("r")));
-        let cells = Shards::new(10, HOUR);
+        let cells = Shards::new(10, HOUR, PartitionHasher::default());
         cells.cell(partition(0), 0).hand_in(&env, token).unwrap();
         for n in 1..10_000 {
             cells.cell(partition(n), 1_000_000_000);
@@ -357,7 +358,7 @@ mod tests {
     /// Behaviour 93.
     #[test]
     fn the_idle_go_after_their_time_and_give_their_memory_back() {
-        let cells = Shards::new(100_000, HOUR);
+        let cells = Shards::new(100_000, HOUR, PartitionHasher::default());
         for n in 0..50_000 {
             cells.cell(partition(n), 0);
         }

@@ -2,14 +2,14 @@
 
 #[cfg(not(model))]
 pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64},
+    Mutex, MutexGuard, RwLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
 };
 
 #[cfg(model)]
 pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64},
+    Mutex, MutexGuard, RwLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
 };
 
 #[cfg(not(model))]

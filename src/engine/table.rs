@@ -1,6 +1,6 @@
 //! `Table`: one configuration's cells, that of the default partition and all others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::cell::{Cell, Read};
@@ -10,6 +10,7 @@ use super::env::Env;
 use super::key::Partition;
 use super::rt;
 use super::shards::{EvictedTotals, Shards};
+use super::sync::AtomicBool;
 use crate::token::Token;
 use crate::types::{Secret, TokenError};
 
@@ -27,7 +28,7 @@ impl Table {
         Arc::new_cyclic(|table: &Weak<Self>| {
             env.coarse_clock.tells(table.clone());
             let default_cell = Arc::new(Cell::new(&Partition::default(), refresh_token));
-            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle);
+            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle, env.hasher.clone());
             Self { env: Arc::new(env), default_cell, others, sweeping: AtomicBool::new(false) }
         })
     }

@@ -17,7 +17,7 @@ pub(crate) fn text<const N: usize>() -> Result<String, TokenError> {
 }
 
 /// Draws for jitter and hashing: nothing depends on their being secret, so tests may fix them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Draw {
     /// Of this thread's generator.
     #[default]
@@ -25,6 +25,9 @@ pub(crate) enum Draw {
     /// Always the same.
     #[cfg(test)]
     Always(f64),
+    /// Different each time, and the same for the same seed.
+    #[cfg(test)]
+    Seeded(std::sync::Arc<std::sync::Mutex<fastrand::Rng>>),
 }
 
 impl Draw {
@@ -33,12 +36,19 @@ impl Draw {
         Self::Always(draw)
     }
 
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self::Seeded(std::sync::Arc::new(std::sync::Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
     /// Uniform in `[0, 1)`.
     pub(crate) fn uniform(&self) -> f64 {
         match self {
             Self::Fresh => fastrand::f64(),
             #[cfg(test)]
             Self::Always(draw) => *draw,
+            #[cfg(test)]
+            Self::Seeded(rng) => rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).f64(),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! The runtime of the models: tasks wait in a queue until the model runs or drops them, and time does not pass.
+//! The runtime of the models: tasks wait in a queue until a thread of the model drives it, and timers until they are told.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use loom::sync::{Mutex, MutexGuard};
+use loom::sync::{Condvar, Mutex, MutexGuard};
 
 pub(crate) use tokio::time::Instant;
 
@@ -15,15 +16,44 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A runtime that nobody drives but the model.
 #[derive(Clone, Default)]
-pub(crate) struct Runtime(Arc<Mutex<VecDeque<Task>>>);
+pub(crate) struct Runtime(Arc<Inner>);
 
 /// Where it is: no two that live are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RuntimeId(usize);
 
+struct Inner {
+    tasks: Mutex<Tasks>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Tasks {
+    /// Not polled yet.
+    new: VecDeque<Task>,
+    /// Polled once. In a model nothing but a timer is waited for.
+    asleep: VecDeque<Task>,
+    wakes: u32,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { tasks: Mutex::new(Tasks::default()), changed: Condvar::new() }
+    }
+}
+
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        lock(&self.tasks).wakes += 1;
+        self.changed.notify_all();
+    }
+}
+
 loom::thread_local! {
     /// Weak, since what a thread of the model leaves behind is dropped outside of it, where no lock of loom's may be taken.
-    static CURRENT: std::cell::RefCell<Weak<Mutex<VecDeque<Task>>>> = std::cell::RefCell::new(Weak::new());
+    static CURRENT: RefCell<Weak<Inner>> = RefCell::new(Weak::new());
+    /// The task that is polled is one whose timer goes off.
+    static GOES_OFF: Cell<bool> = Cell::new(false);
 }
 
 impl Runtime {
@@ -45,20 +75,82 @@ impl Runtime {
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.0).push_back(Box::pin(task));
+        lock(&self.0.tasks).new.push_back(Box::pin(task));
+        self.0.changed.notify_all();
     }
 
-    /// The oldest task that nobody has taken.
+    /// The oldest task that has not been polled.
+    pub(crate) fn take_new(&self) -> Option<Task> {
+        lock(&self.0.tasks).new.pop_front()
+    }
+
+    /// The oldest task, those that sleep first.
     pub(crate) fn take(&self) -> Option<Task> {
-        lock(&self.0).pop_front()
+        let mut tasks = lock(&self.0.tasks);
+        tasks.asleep.pop_front().or_else(|| tasks.new.pop_front())
+    }
+
+    /// Whether there is a task, asleep or new.
+    pub(crate) fn has_tasks(&self) -> bool {
+        let tasks = lock(&self.0.tasks);
+        !(tasks.new.is_empty() && tasks.asleep.is_empty())
+    }
+
+    /// Polls whatever is new. All that is not over then waits for a timer.
+    pub(crate) fn settle(&self) {
+        while let Some(task) = self.take_new() {
+            self.poll(task, false);
+        }
+    }
+
+    /// All timers that there are now go off.
+    pub(crate) fn fire_timers(&self) {
+        let count = {
+            let tasks = lock(&self.0.tasks);
+            tasks.new.len() + tasks.asleep.len()
+        };
+        for _ in 0..count {
+            let Some(task) = self.take() else { return };
+            self.poll(task, true);
+        }
+    }
+
+    /// Drives this runtime, as one of its workers, until the future is ready. No timer goes off.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let waker = Waker::from(self.0.clone());
+        loop {
+            let seen = lock(&self.0.tasks).wakes;
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+            if let Some(task) = self.take_new() {
+                self.poll(task, false);
+                continue;
+            }
+            let mut tasks = lock(&self.0.tasks);
+            while tasks.wakes == seen && tasks.new.is_empty() {
+                tasks = self.0.changed.wait(tasks).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn poll(&self, mut task: Task, goes_off: bool) {
+        GOES_OFF.with(|timer| timer.set(goes_off));
+        let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        GOES_OFF.with(|timer| timer.set(false));
+        if polled.is_pending() {
+            lock(&self.0.tasks).asleep.push_back(task);
+        }
     }
 }
 
-/// Never: a model that wants a deadline to pass drops the task.
+/// Until the model says that the timer goes off.
 pub(crate) async fn sleep(_: Duration) {
-    pending().await
+    std::future::poll_fn(|_| if GOES_OFF.with(Cell::get) { Poll::Ready(()) } else { Poll::Pending }).await
 }
 
+/// A deadline that passes is a task that is dropped, or a watchdog elsewhere.
 pub(crate) async fn timeout<T>(_: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
     Ok(work.await)
 }
@@ -121,10 +213,6 @@ impl<T> Clone for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     pub(crate) fn strong_count(&self) -> Option<usize> {
         Some(Arc::strong_count(&self.0).saturating_sub(1))
     }
