@@ -139,7 +139,7 @@ async fn files_and_client_credentials() {
     run(&world, &world.setup(path, false), &OF_FILES, None, "files, client credentials").await;
 }
 
-/// Behaviour 158: Redis dies at any moment of a renewal and comes back after any time, with what it had or without.
+/// Redis dies at any moment of a renewal and comes back after any time, with what it had or without.
 async fn redis_dies_in_each_round(redis: Redis, name: &str) {
     let world = World::new().await;
     let _ = world.auth.clone().latency(Duration::from_millis(50));
