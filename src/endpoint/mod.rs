@@ -425,6 +425,10 @@ where
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
+        if self.context.is_over() {
+            let error = TokenError::new(TokenErrorKind::Timeout);
+            return Err(error.with_detail("its deadline had passed before it was sent").into());
+        }
         let carried = self.request.refresh_token.as_ref().filter(|_| asking == GrantKind::RefreshToken);
         if let Some(refresh_token) = carried {
             if !self.context.may_send() {

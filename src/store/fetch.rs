@@ -6,7 +6,7 @@
 //! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,7 +16,7 @@ use super::copies::Copies;
 use super::failure::{Failure, Who};
 use super::lease_guard::{LeaseGuard, Settled};
 use super::record::Record;
-use super::{Saved, StoreError, StoreKey, TokenStore, Version};
+use super::{StoreError, StoreErrorKind, StoreKey, TokenStore, Version};
 use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
@@ -72,6 +72,20 @@ struct Candidate {
     answer_lost: bool,
 }
 
+/// What the store had when we looked first. A failure that is saved later changes its version, not its token.
+#[derive(Clone, Copy)]
+struct FirstLook {
+    version: Version,
+    asked_at: Option<SystemTime>,
+}
+
+impl FirstLook {
+    fn at(found: &StoredEntry) -> Self {
+        let token = found.record.as_ref().and_then(|record| record.token.as_ref());
+        Self { version: found.version, asked_at: token.and_then(|token| token.asked_at) }
+    }
+}
+
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
@@ -124,14 +138,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     async fn look(&self) -> Result<Lookup<St>, StoreError> {
         /// Who did not reach the authorization server lately lets others have the lease.
         const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
-        let mut first: Option<Version> = None;
+        let mut first = None;
         let (mut may_recall, mut stands_back) = (true, self.access.stands_back(self.clock()));
         // From when whoever has the lease takes too long.
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
-            let seen = *first.get_or_insert(found.version);
-            if let Some(token) = self.usable(&found, seen) {
+            let first = *first.get_or_insert_with(|| FirstLook::at(&found));
+            if let Some(token) = self.usable(&found, first) {
                 return Ok(Lookup::Token(token));
             }
             if let Some(error) = self.failure(&found) {
@@ -147,16 +161,13 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             if let Some(mut lease_guard) = self.access.lease(self.clock(), &self.key).await? {
                 let found = self.access.load(self.clock(), &self.key).await?;
-                let look = match (self.usable(&found, seen), self.failure(&found)) {
+                let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
                     (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
                         match self.yield_to_whoever_lives(lease_guard, found).await? {
-                            Ok(version) => {
-                                first = Some(version);
-                                continue;
-                            }
-                            Err((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
+                            None => continue,
+                            Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
                         }
                     }
                     (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
@@ -165,8 +176,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 lease_guard.end().await;
                 return Ok(look);
             }
-            // A little before the engine gives up, which would count the refresh token as spent.
-            let deadline = self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline);
+            // The engine would count the refresh token as spent.
+            let deadline = self.before_deadline();
             let alone_from = *alone_from.get_or_insert_with(|| Instant::now() + long_enough());
             let alone_from = Some(alone_from).filter(|_| self.candidates(&found, None).is_empty());
             let until = alone_from.map_or(deadline, |alone_from| alone_from.min(deadline));
@@ -201,31 +212,26 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for longer than a lease, and it
-    /// lives and has what replaced the refresh token that is stored. That goes before ours: the lease is given back, with a
-    /// note in its place, and we ask. Which version the note made; or everything as it was, where nobody can be asked.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
+    /// longer than a lease, and the holder lives and has what replaced it. That goes before ours: the lease is given back,
+    /// with a note in its place, and we ask. Both come back where nobody can be asked.
     async fn yield_to_whoever_lives(
         &self,
         mut lease_guard: LeaseGuard<St>,
         found: StoredEntry,
-    ) -> Result<Result<Version, (LeaseGuard<St>, StoredEntry)>, StoreError> {
+    ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
         if !self.access.recall(&self.key).await {
-            return Ok(Err((lease_guard, found)));
+            return Ok(Some((lease_guard, found)));
         }
-        let mut version = found.version;
         if let Some(record) = found.record.filter(|record| !record.answer_lost) {
             let record = Record { answer_lost: true, ..record };
-            match lease_guard.save(self.clock(), &record, self.lives_for(&record), version).await? {
-                Saved::Done(saved) => version = saved,
-                // Somebody else was faster.
-                Saved::Conflict | Saved::Fenced => {}
-            }
+            // If somebody else was faster, all the better.
+            lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await?;
         }
         lease_guard.told();
         lease_guard.end().await;
         self.recall().await;
-        Ok(Ok(version))
+        Ok(None)
     }
 
     /// Asks the source without the lease, where that cannot spend anything twice.
@@ -247,7 +253,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             lease_guard.told();
             let found = self.access.load(self.clock(), &self.key).await;
             if let Ok(found) = found
-                && self.usable(&found, found.version).is_none()
+                && self.usable(&found, FirstLook::at(&found)).is_none()
                 && self.candidates(&found, None).is_empty()
             {
                 let token = Some(token.clone());
@@ -260,7 +266,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
-    fn usable(&self, found: &StoredEntry, first: Version) -> Option<Token> {
+    fn usable(&self, found: &StoredEntry, first: FirstLook) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
         if self.is_signed_in_anew(record) {
@@ -273,7 +279,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
-            let asked_again = found.version != first;
+            let asked_again = found.version != first.version && token.asked_at != first.asked_at;
             let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
@@ -496,11 +502,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
-        if settled.is_err() {
-            // Once more, as so much is at stake.
-            settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
+        if used.is_some() && record.refresh_token.is_some() {
+            // At once: nobody may drive this task any more, and another one is not to send the former.
+            self.access.copies().note(&self.key, &record);
         }
+        let settling = async {
+            match lease_guard.settle(self.clock(), &record, lives_for, expected).await {
+                // Once more, as so much is at stake.
+                Err(_) => lease_guard.settle(self.clock(), &record, lives_for, expected).await,
+                settled => settled,
+            }
+        };
+        // What was granted is told before the engine gives up, whatever the store does: its refresh token is the only one.
+        let until = self.before_deadline();
+        let settled = timeout_at(until, settling).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
         let (token, problem) = match settled {
             Ok(Settled::Stored) => {
                 Figures::count(&self.access.figures().stored);
@@ -517,7 +532,6 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             Ok(Settled::Busy) | Err(_) if used.is_some() && record.refresh_token.is_some() => {
                 // The others still have the refresh token that is spent.
-                self.access.copies().note(&self.key, &record);
                 let token = self.stored(ours, &record);
                 let (clock, unsaved) = (self.context.clock.clone(), self.access.copies().unsaved());
                 tokio::spawn(lease_guard.settle_later(clock, record, lives_for, expected, unsaved));
@@ -533,11 +547,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 (ours, Some(NotStored::StoreFailed))
             }
         };
-        lease_guard.end().await;
+        let _ = timeout_at(until, lease_guard.end()).await;
         if let Some(reason) = problem {
             self.not_stored(reason);
         }
         token
+    }
+
+    /// A little before the engine gives up.
+    fn before_deadline(&self) -> Instant {
+        self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline)
     }
 
     fn not_stored(&self, reason: NotStored) {
@@ -551,7 +570,9 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
             return Some(self.stored(ours.clone(), record));
         }
-        self.usable(found, Version::default())
+        // Not the very token that a newer one was wanted for.
+        let asked_at = self.request.previous.as_ref().and_then(|previous| previous.asked_at);
+        self.usable(found, FirstLook { version: Version::default(), asked_at })
     }
 
     /// The newest refresh token is dead, and nobody has another.

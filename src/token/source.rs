@@ -106,6 +106,12 @@ impl RefreshContext {
         Self { may_send: Some(Arc::new(may_send)), ..self.inner() }
     }
 
+    /// The engine has given this request up: another one may be on its way, with the same refresh token. A task that was
+    /// not driven for long hears of its deadline only after it has gone on.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// Whether a refresh token may be sent now.
     pub(crate) fn may_send(&self) -> bool {
         self.may_send.as_ref().is_none_or(|may_send| may_send())

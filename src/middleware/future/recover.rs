@@ -212,9 +212,10 @@ where
         }
     }
 
-    /// Whether this token may be sent still. Where the cell's word says so, nothing that others share is touched.
+    /// Whether this token may be sent still.
     fn still(&mut self, current: Arc<Current>) -> Look {
-        if self.cell.word() == current.word() { Look::Newer(current) } else { self.newer() }
+        let may_send = self.cell.may_send(self.shared.setup.table.env(), &current);
+        if may_send { Look::Newer(current) } else { self.newer() }
     }
 
     /// A token newer than the rejected one, as things are now.

@@ -104,9 +104,9 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             };
             ready?;
             // Readiness may have been long in coming, and so may this poll: another token may be there, or this one have
-            // expired. Where the cell's word says that it is current still, nothing that others share is touched.
+            // expired.
             let read = match finished {
-                Some(current) if cell.word() == current.word() => Read::Ready(current),
+                Some(current) if cell.may_send(table.env(), &current) => Read::Ready(current),
                 _ => cell.read(table.env()),
             };
             // A token that the refresh did not replace is good until its end, and while nobody takes it back.
