@@ -101,6 +101,7 @@ async fn what_a_server_says_while_it_hangs_up_is_not_told() {
     let cause = error.token().unwrap().source().unwrap().downcast_ref::<TransportError>().unwrap().clone();
     assert_eq!(cause.http2_code(), Some(11), "{cause:?}");
     said.error(&error);
+    said.show(&tonic::Status::from_error(Box::new(Error::Token(error.token().unwrap().clone()))));
     layer.handle().invalidate();
     said.error(&layer.handle().token().await.unwrap_err());
     said.show(&(&layer, layer.handle(), layer.handle().stats()));

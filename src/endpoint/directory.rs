@@ -77,7 +77,7 @@ impl Authority {
         }
         let params = self.params.iter().map(|(name, value)| Param { name: name.clone(), value: value.clone() });
         settings.params.extend(params);
-        settings.validate()?;
+        settings.validate(&self.client_auth)?;
         self.client_auth.validate()?;
         Ok(settings)
     }

@@ -318,7 +318,7 @@ impl<C> Call<C> {
             dead_refresh_codes: &settings.dead_refresh_codes,
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
-            require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
+            asked_type: settings.grant.asked_type().filter(|_| asking == GrantKind::Primary),
             url,
             sent,
             now: clock.now().wall,

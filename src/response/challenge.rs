@@ -11,7 +11,7 @@ pub(crate) enum Challenge {
     /// There is no challenge, or none that can be read.
     None,
     /// There are challenges, none of the scheme that was sent.
-    UnlistedOrigin,
+    Foreign,
     /// The scheme that was sent is challenged; of several of its challenges `invalid_token` wins, else the first error.
     Ours { error: Option<ErrorKind> },
 }
@@ -128,8 +128,8 @@ impl Visit for Reader<'_> {
     fn open(&mut self, scheme: &[u8]) {
         let ours = scheme.eq_ignore_ascii_case(self.sent);
         self.found = match self.found {
-            Challenge::None | Challenge::UnlistedOrigin if ours => Challenge::Ours { error: None },
-            Challenge::None => Challenge::UnlistedOrigin,
+            Challenge::None | Challenge::Foreign if ours => Challenge::Ours { error: None },
+            Challenge::None => Challenge::Foreign,
             found => found,
         };
         self.open = Open { ours, error: None };
@@ -288,7 +288,7 @@ mod tests {
             ("BEARER ERROR=\"Invalid_Token\"", ours(InvalidToken)),
             (
                 r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#,
-                Challenge::UnlistedOrigin,
+                Challenge::Foreign,
             ),
             (
                 r#"Basic realm="simple", Newauth realm="apps", title="Login to \"apps\"", Bearer error="invalid_token""#,
@@ -314,7 +314,7 @@ mod tests {
                 ours(InsufficientUserAuthentication),
             ),
             ("Negotiate YII, Bearer", ours(None)),
-            ("Negotiate Bearer", Challenge::UnlistedOrigin),
+            ("Negotiate Bearer", Challenge::Foreign),
             // Every error.
             ("Bearer error=use_dpop_nonce", ours(UseDpopNonce)),
             ("Bearer error=insufficient_claims, claims=\"e30=\"", ours(Other)),
@@ -329,11 +329,11 @@ mod tests {
             ("Bearer error=invalid_token, Bearer error=insufficient_scope", ours(InvalidToken)),
             ("Bearer, Bearer error=invalid_request, Bearer error=insufficient_scope", ours(InvalidRequest)),
             // Another scheme's error is not ours.
-            ("DPoP error=\"invalid_token\"", Challenge::UnlistedOrigin),
+            ("DPoP error=\"invalid_token\"", Challenge::Foreign),
             ("DPoP error=\"insufficient_scope\", Bearer realm=\"x\"", ours(None)),
             ("Bearer realm=\"x\", DPoP error=\"insufficient_scope\"", ours(None)),
-            ("Bearerish error=insufficient_scope", Challenge::UnlistedOrigin),
-            ("Basic realm=\"Bearer error=insufficient_scope\"", Challenge::UnlistedOrigin),
+            ("Bearerish error=insufficient_scope", Challenge::Foreign),
+            ("Basic realm=\"Bearer error=insufficient_scope\"", Challenge::Foreign),
         ];
         for (line, expected) in table {
             assert_eq!(read([line]), *expected, "{line}");
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(read(["Bearer error=\"insufficient_scope\"", "Bearer error=\"invalid_token\""]), ours(InvalidToken));
         assert_eq!(read(["Bearer realm=\"cut", "Bearer error=\"invalid_token\""]), ours(InvalidToken));
         assert_eq!(read(["Bearer", "error=insufficient_scope"]), ours(None), "a line begins with a scheme");
-        assert_eq!(read(["Basic", "Digest realm=\"x\""]), Challenge::UnlistedOrigin);
+        assert_eq!(read(["Basic", "Digest realm=\"x\""]), Challenge::Foreign);
         assert_eq!(read::<&str>([]), Challenge::None);
     }
 
@@ -362,7 +362,7 @@ mod tests {
             (b"Bearer error=insufficient_scope, @", ours(None)),
             (b"Bearer \"error=insufficient_scope\"", ours(None)),
             (b"Bearer error=insufficient_scope \xe9\xff", ours(None)),
-            (b"Basic realm=say Bearer error=insufficient_scope", Challenge::UnlistedOrigin),
+            (b"Basic realm=say Bearer error=insufficient_scope", Challenge::Foreign),
             (b"error=insufficient_scope", Challenge::None),
             (b"=,==,\"", Challenge::None),
             (b"\xff\xfe", Challenge::None),
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(read(["\"".repeat(MAX_BYTES), last.into()]), Challenge::None);
 
         assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES - 1) + last]), ours(InsufficientScope));
-        assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES) + last]), Challenge::UnlistedOrigin);
+        assert_eq!(read(["Basic, ".repeat(MAX_CHALLENGES) + last]), Challenge::Foreign);
 
         let params = |count| format!("{last}{}", ", a=b".repeat(count));
         assert_eq!(read([params(MAX_PARAMS - 1)]), ours(InsufficientScope));
@@ -402,8 +402,8 @@ mod tests {
             HeaderValue::from_static("Bearer error=invalid_token, DPoP error=use_dpop_nonce"),
         );
         assert_eq!(Challenge::read(&headers, b"dpop"), ours(UseDpopNonce));
-        assert_eq!(Challenge::read(&headers, b"Token"), Challenge::UnlistedOrigin);
-        assert_eq!(Challenge::read(&headers, b""), Challenge::UnlistedOrigin);
+        assert_eq!(Challenge::read(&headers, b"Token"), Challenge::Foreign);
+        assert_eq!(Challenge::read(&headers, b""), Challenge::Foreign);
     }
 
     /// Header values that look like challenges, and some that do not.

@@ -138,7 +138,7 @@ fn unauthorized(headers: &HeaderMap, scheme: &[u8]) -> Verdict {
             | ErrorKind::InvalidRequest
             | ErrorKind::InvalidDpopProof => Verdict::Unknown,
         },
-        Challenge::Ours { error: None } | Challenge::UnlistedOrigin | Challenge::None => {
+        Challenge::Ours { error: None } | Challenge::Foreign | Challenge::None => {
             Verdict::Rejected { says_invalid: false }
         }
     }

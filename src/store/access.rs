@@ -167,9 +167,9 @@ impl<St: TokenStore> Access<St> {
         sleep(SHORTEST).await;
     }
 
-    /// Asks the other processes for younger copies of what the store has lost.
-    pub(super) async fn recall(&self, key: &StoreKey) {
-        let _ = timeout(self.settings.timeout, self.store.recall(key)).await;
+    /// Asks the other processes for younger copies of what the store has lost. Whether they may hear of it.
+    pub(super) async fn recall(&self, key: &StoreKey) -> bool {
+        !matches!(timeout(self.settings.timeout, self.store.recall(key)).await, Ok(Ok(false)))
     }
 
     /// Sees to it that somebody listens for others who miss what this process has a copy of.

@@ -83,7 +83,7 @@ impl<St: TokenStore> TokenStore for Encrypted<St> {
         self.store.changed(key, since).await;
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.store.recall(key).await
     }
 

@@ -164,6 +164,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
+                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
+                        match self.yield_to_whoever_lives(lease_guard, found).await? {
+                            None => continue,
+                            Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
+                        }
+                    }
                     (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
                 };
                 lease_guard.told();
@@ -192,16 +198,40 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest.
+    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
     async fn recall(&self) {
-        const ROUNDS: u32 = 3;
+        const ROUNDS: u32 = 6;
         const PAUSE: Duration = Duration::from_millis(100);
         // What we have ourselves we need not be brought.
         let _asking = Redeeming::new(self.access.copies(), &self.key, true);
         for _ in 0..ROUNDS {
-            self.access.recall(&self.key).await;
+            if !self.access.recall(&self.key).await {
+                return;
+            }
             sleep(PAUSE).await;
         }
+    }
+
+    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
+    /// longer than a lease, and the holder lives and has what replaced it. That goes before ours: the lease is given back,
+    /// with a note in its place, and we ask. Both come back where nobody can be asked.
+    async fn yield_to_whoever_lives(
+        &self,
+        mut lease_guard: LeaseGuard<St>,
+        found: StoredEntry,
+    ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
+        if !self.access.recall(&self.key).await {
+            return Ok(Some((lease_guard, found)));
+        }
+        if let Some(record) = found.record.filter(|record| !record.answer_lost) {
+            let record = Record { answer_lost: true, ..record };
+            // If somebody else was faster, all the better.
+            lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await?;
+        }
+        lease_guard.told();
+        lease_guard.end().await;
+        self.recall().await;
+        Ok(None)
     }
 
     /// Asks the source without the lease, where that cannot spend anything twice.
@@ -632,6 +662,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     fn clock(&self) -> &dyn Clock {
         &*self.context.clock
     }
+}
+
+/// Whether the refresh token that is stored may be spent.
+fn may_be_spent<St: TokenStore>(lease_guard: &LeaseGuard<St>, found: &StoredEntry) -> bool {
+    let record = found.record.as_ref().filter(|record| record.refresh_token.is_some());
+    record.is_some_and(|record| record.answer_lost || lease_guard.abandoned)
 }
 
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);

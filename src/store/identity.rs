@@ -90,7 +90,7 @@ impl StoreIdentity {
             return Ok(());
         }
         Err(ConfigError::new(
-            "tokens are to be stored, and nothing says whose they are: of who signs in, or of whom a function makes assertions",
+            "tokens are to be stored, and nothing says whose they are: of who signs in, or whose assertions a function or a file holds",
             "name the account with `.account(..)`, or give each tenant its own tokens",
         ))
     }

@@ -239,7 +239,7 @@ impl TokenStore for Flaky {
         let _ = self.play(Call::Changed, work).await;
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.inner.recall(key).await
     }
 

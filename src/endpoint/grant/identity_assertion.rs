@@ -95,7 +95,7 @@ impl IdentityAssertion {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
         settings.answer.takes_assertions = true;
-        settings.validate()?;
+        settings.validate(&self.client_auth)?;
         self.client_auth.validate()?;
         Ok(FirstLeg { settings, client_auth: self.client_auth.clone() })
     }
