@@ -81,14 +81,15 @@ impl<S: Clone> Auth<S> {
     /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
     /// # });
     /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
-    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let practice = client.for_tenant(&TenantId::new("practice-1")?);
     /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
     /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
     /// # assert_eq!(response.headers()["seen"], "practice-1");
     /// # Ok(()) }
     /// ```
-    pub fn for_tenant(&self, tenant: TenantId) -> Self {
-        self.with(self.handle.own.with_tenant(&self.handle.setup.requests, tenant))
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        self.with(self.handle.own.with_tenant(&self.handle.setup.requests, tenant.clone()))
     }
 
     /// A clone whose requests bring these parameters for their token requests: the way to say so where requests carry no
@@ -111,14 +112,15 @@ impl<S: Clone> Auth<S> {
     /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", token).body(String::new()).unwrap())
     /// # });
     /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
-    /// let orders = client.for_params(TokenParams::new().audience("orders")?);
+    /// let orders = client.for_params(&TokenParams::new().audience("orders")?);
     /// let request = http::Request::get("https://api.example.com/v1/orders").body(Empty::new())?;
     /// let response = orders.oneshot(request).await?; // with a token for the audience `orders`
     /// # assert_eq!(response.headers()["seen"], "Bearer for-orders");
     /// # Ok(()) }
     /// ```
-    pub fn for_params(&self, params: TokenParams) -> Self {
-        self.with(self.handle.own.with_params(params))
+    #[must_use]
+    pub fn for_params(&self, params: &TokenParams) -> Self {
+        self.with(self.handle.own.with_params(params.clone()))
     }
 }
 
@@ -402,7 +404,7 @@ mod tests {
         let mut named = request();
         named.extensions_mut().insert(tenant.clone());
         assert!(matches!(service.clone().oneshot(named).await, Err(Error::Tenant { .. })));
-        assert!(matches!(service.for_tenant(tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
+        assert!(matches!(service.for_tenant(&tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
         assert!(service.oneshot(request()).await.is_ok());
     }
 

@@ -18,7 +18,7 @@ use replay::ReplayCopy;
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
 pub use message::{HttpRequest, HttpResponse};
-pub use origin::Foreign;
+pub use origin::UnlistedOrigin;
 pub use tenant::Tenant;
 
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, is_known_by_name, record_vtable};
