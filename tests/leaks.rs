@@ -344,7 +344,7 @@ async fn refused_before_sending(said: &Said) {
         said.error(&client.clone().oneshot(request).await.unwrap_err());
     }
     assert_eq!(auth.token_requests(), 0);
-    let two_tenants = client.for_tenant(TenantId::new(format!("{TENANT}-other")).unwrap());
+    let two_tenants = client.for_tenant(&TenantId::new(format!("{TENANT}-other")).unwrap());
     said.error(&two_tenants.oneshot(for_tenant(get("https://api.example.com/"))).await.unwrap_err());
     let malformed = ClientAuth::basic(ID, format!("{SECRET}\n"));
     said.error(&layer.handle().replace_credentials(malformed).unwrap_err());

@@ -341,7 +341,7 @@ async fn a_request_without_a_subject_or_with_one_too_many_is_not_sent() {
 async fn a_service_can_bring_the_parameters_of_all_its_requests() {
     let world = World::default();
     let client = world.client(cfg());
-    let annas = client.for_params(subject("anna").audience("stock").unwrap());
+    let annas = client.for_params(&subject("anna").audience("stock").unwrap());
     let mut plain = Request::get("https://api.example.com/").body(Full::default()).unwrap();
     plain.headers_mut().insert("expected", "anna.stock.".parse().unwrap());
     assert_eq!(status(&annas, plain).await, 200);

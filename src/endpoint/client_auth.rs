@@ -66,6 +66,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct ClientAuth {
     /// `None`: no client is named at all.
     id: Option<String>,

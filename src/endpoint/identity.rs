@@ -33,7 +33,7 @@ impl EndpointSettings {
         }
         self.grant.describe(digest);
         if let Some(scopes) = &self.scopes {
-            digest.list("scopes", scopes.sorted());
+            digest.list("scopes", scopes.iter());
         }
         for (label, names) in [("resources", &self.resources), ("audiences", &self.audiences)] {
             let mut names = names.clone();

@@ -185,6 +185,21 @@ impl<C> TokenEndpoint<C> {
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
 
+    /// The HTTP service inside.
+    pub fn get_ref(&self) -> &C {
+        &self.client
+    }
+
+    /// The HTTP service inside.
+    pub fn get_mut(&mut self) -> &mut C {
+        &mut self.client
+    }
+
+    /// The HTTP service inside.
+    pub fn into_inner(self) -> C {
+        self.client
+    }
+
     /// The store that was put around this endpoint.
     pub(crate) fn store(&self) -> Option<Arc<dyn StoreAccess>> {
         self.shared.store.get()

@@ -31,6 +31,7 @@ use crate::types::{ConfigError, Digest, Scopes, TenantId};
 /// let of_anna = identity.and("anna");
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct StoreIdentity {
     fixed: [u8; 32],
     client: Option<Arc<dyn Client>>,
@@ -105,7 +106,7 @@ impl StoreIdentity {
             digest.field("tenant", tenant.as_str());
         }
         if let Some(scopes) = scopes {
-            digest.list("scopes", scopes.sorted());
+            digest.list("scopes", scopes.iter());
         }
         StoreKey::new(digest.finish())
     }

@@ -140,7 +140,7 @@ impl Reader<'_> {
             let granted = match self.asked_scopes {
                 // A million tokens with the same scopes share them.
                 Some(asked) if *asked == granted => asked.clone(),
-                Some(asked) if self.require_granted && !granted.contains(asked) => {
+                Some(asked) if self.require_granted && !granted.is_superset(asked) => {
                     return Err("fewer scopes were granted than asked for".into());
                 }
                 _ => granted,

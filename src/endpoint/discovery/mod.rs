@@ -56,6 +56,7 @@ pub(crate) use metadata::Metadata;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Discovery {
     issuer: String,
     openid: bool,

@@ -35,6 +35,7 @@ use crate::types::{ConfigError, Digest, Scopes, Secret, TokenError, TokenErrorKi
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct IdentityAssertion {
     token_url: TokenUrl,
     client_auth: ClientAuth,

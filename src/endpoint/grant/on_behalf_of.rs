@@ -34,6 +34,7 @@ use crate::types::{ConfigError, Digest, SecretSource, SubjectToken, TokenError, 
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct OnBehalfOf {
     form: Form,
     actor: Option<Typed>,

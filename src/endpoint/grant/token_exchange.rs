@@ -27,6 +27,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct TokenExchange {
     subject: Typed,
     actor: Option<Typed>,
