@@ -581,7 +581,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let refresh_number = number.max(before.refresh_number);
         let record = Record { refresh_token: None, refresh_number, refresh_dead: true, answer_lost: false, ..before };
         // Kept for long, so that nobody tries a copy of it.
-        if lease_guard.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
+        if lease_guard.save(self.clock(), &record, self.access.settings.refresh_token_ttl, found.version).await.is_ok()
+        {
             lease_guard.told();
         }
     }
@@ -619,7 +620,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     fn lives_for(&self, record: &Record) -> Duration {
-        lives_for(record, &self.context, self.access.settings.keep)
+        lives_for(record, &self.context, self.access.settings.refresh_token_ttl)
     }
 
     /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
@@ -702,13 +703,15 @@ impl Drop for Redeeming<'_> {
 }
 
 /// For how long what is stored is worth something.
-pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duration) -> Duration {
+pub(super) fn lives_for(record: &Record, context: &RefreshContext, refresh_token_ttl: Duration) -> Duration {
     // Longer than the pause: whoever comes next finds how many failures there were in a row.
     const NEXT_COMES_WITHIN: Duration = Duration::from_secs(30);
     let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {
-        _ if record.refresh_token.is_some() || record.refresh_dead => keep,
-        Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(keep, |left| left.max(least)),
+        _ if record.refresh_token.is_some() || record.refresh_dead => refresh_token_ttl,
+        Some(token) => {
+            useful_for(token, &context.lifetime, &context.clock.now()).map_or(refresh_token_ttl, |left| left.max(least))
+        }
         None => least,
     }
 }

@@ -215,6 +215,7 @@ impl<S: TokenStore> TokenStore for Arc<S> {
 
 /// Which copies may be missed: see [`TokenStore::recalled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recall {
     /// Those of this key.
     Key(StoreKey),
@@ -287,8 +288,9 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// What is kept under a key. The bytes are the crate's own business and hold secrets.
+/// What is stored under a key. The bytes are the crate's own business and hold secrets.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Value {
     /// Opaque; some hundred bytes to some tens of kilobytes.
     pub bytes: Secret<Vec<u8>>,
@@ -296,13 +298,28 @@ pub struct Value {
     pub lives_for: Duration,
 }
 
+impl Value {
+    /// A value, for a store around another one and for tests.
+    pub fn new(bytes: Secret<Vec<u8>>, lives_for: Duration) -> Self {
+        Self { bytes, lives_for }
+    }
+}
+
 /// A value as it was loaded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Stored {
     /// Its version, for [`TokenStore::save`].
     pub version: Version,
     /// The bytes of the [`Value`].
     pub bytes: Secret<Vec<u8>>,
+}
+
+impl Stored {
+    /// A value of this version.
+    pub fn new(version: Version, bytes: Secret<Vec<u8>>) -> Self {
+        Self { version, bytes }
+    }
 }
 
 /// Counts what was saved under a key. Grows with each save; zero while nothing is stored.
@@ -315,6 +332,7 @@ pub struct Fence(pub u64);
 
 /// The answer to [`TokenStore::lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lease {
     /// It is ours.
     Acquired {
@@ -330,6 +348,7 @@ pub enum Lease {
 
 /// The answer to [`TokenStore::save`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Saved {
     /// It is stored, as this version.
     Done(Version),
@@ -367,6 +386,7 @@ impl StoreError {
     }
 
     /// Names the cause, which must not quote a value or a password.
+    #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
