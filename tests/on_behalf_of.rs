@@ -361,7 +361,7 @@ async fn reqwest_requests_are_on_behalf_of_whom_their_service_is_narrowed_to() {
     let client = world.layer(cfg()).layer(api);
     let get = || reqwest::Request::new(http::Method::GET, "https://api.example.com/".parse().unwrap());
     for user in ["anna", "berta"] {
-        let theirs = client.for_params(subject(user).audience("stock").unwrap());
+        let theirs = client.for_params(&subject(user).audience("stock").unwrap());
         let response = theirs.oneshot(get()).await.unwrap();
         assert_eq!(response.headers()["seen"], format!("Bearer {user}.stock..1"));
     }
