@@ -1,4 +1,4 @@
-//! What all clones of a service share: a configuration at work, a spare of the inner service, and what both need.
+//! What all clones of a service share: a configuration at work, a clone of the inner service, and what both need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use crate::response::{Discard, TrailerWatch, Verdict, ends_in_headers, judge};
 use crate::setup::Setup;
 use crate::types::{Error, TokenError, events};
 
-/// The way of a request to what all clones share. The outer count is a clone's own from its second request on, so that
+/// How a request gets to what all clones share. The outer count is a clone's own from its second request on, so that
 /// threads with a clone each do not write to one counter.
 pub(crate) type SharedHandle<S> = Arc<Arc<Shared<S>>>;
 
 /// What all clones of a service share.
 pub(crate) struct Shared<S> {
     /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<Prove<S>>,
+    fresh: Mutex<Prove<S>>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) registry: Registry,
     /// For clones that have no header value of their own yet.
@@ -29,7 +29,7 @@ pub(crate) struct Shared<S> {
 impl<S> Shared<S> {
     pub(crate) fn new(inner: Prove<S>, setup: Arc<Setup>, registry: Registry) -> Self {
         Self {
-            spare: Mutex::new(inner),
+            fresh: Mutex::new(inner),
             setup,
             registry,
             header_cache: HeaderCache::default(),
@@ -41,7 +41,7 @@ impl<S> Shared<S> {
     where
         S: Clone,
     {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says once that requests with bodies of this type are never sent twice.

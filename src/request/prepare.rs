@@ -1,4 +1,4 @@
-//! `RequestPolicy`: the one way into this module. `prepare` makes a request ready to be sent, `send` sends it.
+//! `RequestPolicy`: the one entry into this module. `prepare` makes a request ready to be sent, `send` sends it.
 
 use http::{Extensions, HeaderValue};
 

@@ -286,10 +286,7 @@ mod tests {
             ("Bearer", ours(None)),
             ("bearer realm=\"x\"", ours(None)),
             ("BEARER ERROR=\"Invalid_Token\"", ours(InvalidToken)),
-            (
-                r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#,
-                Challenge::Foreign,
-            ),
+            (r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#, Challenge::Foreign),
             (
                 r#"Basic realm="simple", Newauth realm="apps", title="Login to \"apps\"", Bearer error="invalid_token""#,
                 ours(InvalidToken),

@@ -168,11 +168,11 @@ where
                 None => State::Done,
             },
             StateProj::Waiting { waiting } => {
-                let (spare, current) = ready!(waiting.poll(cx))?;
+                let (fresh, current) = ready!(waiting.poll(cx))?;
                 let StateOwned::Waiting { waiting } = self.as_mut().project_replace(State::Done) else {
                     return Poll::Pending;
                 };
-                let (future, first) = waiting.send(spare, &current);
+                let (future, first) = waiting.send(fresh, &current);
                 State::Sent { future, first }
             }
             StateProj::Recovering { recovery } => match ready!(recovery.poll(cx))? {

@@ -32,7 +32,7 @@ enum Step<S> {
     },
     /// There was a token, and the inner service is not ready.
     Readying {
-        spare: Prove<S>,
+        fresh: Prove<S>,
         /// The refresh failed, and the token from before it is to be used.
         fallback: Option<Arc<Current>>,
     },
@@ -74,7 +74,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let (table, body_support) = (&self.shared.setup.table, &self.body_support);
         let cell = self.cell.as_ref().unwrap_or_else(|| table.default_cell());
         loop {
-            let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
+            let (mut fresh, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
                 Step::Reading => match cell.read(table.env()) {
                     Read::Ready(current) => (self.shared.fresh_clone(), Some(current), None),
                     Read::Wait { waiter, fallback } => {
@@ -96,10 +96,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         None => continue,
                     }
                 }
-                Step::Readying { spare, fallback } => (spare, None, fallback),
+                Step::Readying { fresh, fallback } => (fresh, None, fallback),
             };
-            let Poll::Ready(ready) = spare.poll_ready(cx) else {
-                self.step = Step::Readying { spare, fallback };
+            let Poll::Ready(ready) = fresh.poll_ready(cx) else {
+                self.step = Step::Readying { fresh, fallback };
                 return Poll::Pending;
             };
             ready?;
@@ -115,7 +115,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                     && current.lifetime.is_alive(&table.env().clock.now())
             };
             match (read, fallback.take().filter(usable)) {
-                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
+                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((fresh, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
                 (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
             }
@@ -123,7 +123,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     }
 
     #[expect(clippy::boxed_local, reason = "taken apart where it is: out of the box it would be copied once more")]
-    pub(super) fn send(self: Box<Self>, mut spare: Prove<S>, current: &Current) -> Sending<S, R>
+    pub(super) fn send(self: Box<Self>, mut fresh: Prove<S>, current: &Current) -> Sending<S, R>
     where
         S: Service<R, Response = T> + Clone,
     {
@@ -136,7 +136,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let (vtable, may_replay) = (body_support.vtable, resending.may_replay);
         let requests = &shared.setup.requests;
         let (future, replay_copy) = requests.send(request, token, vtable, may_replay, |request, replay_copy| {
-            (spare.call(request, vtable, may_replay), replay_copy)
+            (fresh.call(request, vtable, may_replay), replay_copy)
         });
         let generation = current.generation;
         let outer = resending.outer;
