@@ -350,6 +350,25 @@ async fn a_service_can_bring_the_parameters_of_all_its_requests() {
     assert_eq!(world.mix_ups(), 0);
 }
 
+/// Behaviours 181 and 183. A request of reqwest's has no extensions.
+#[tokio::test(start_paused = true)]
+async fn reqwest_requests_are_on_behalf_of_whom_their_service_is_narrowed_to() {
+    let world = World::default();
+    let api = service_fn(|request: reqwest::Request| async move {
+        let seen = Response::builder().header("seen", request.headers()["authorization"].clone());
+        Ok::<_, BoxError>(reqwest::Response::from(seen.body("")?))
+    });
+    let client = world.layer(cfg()).layer(api);
+    let get = || reqwest::Request::new(http::Method::GET, "https://api.example.com/".parse().unwrap());
+    for user in ["anna", "berta"] {
+        let theirs = client.for_params(&subject(user).audience("stock").unwrap());
+        let response = theirs.oneshot(get()).await.unwrap();
+        assert_eq!(response.headers()["seen"], format!("Bearer {user}.stock..1"));
+    }
+    assert!(matches!(client.oneshot(get()).await.unwrap_err(), Error::Subject { .. }));
+    assert_eq!(world.token_requests(), 2);
+}
+
 /// A user who is idle costs their subject token, their token and a partition.
 ///
 /// Behaviour 185.

@@ -55,7 +55,7 @@ pub struct TokenRequest {
 }
 
 /// A token endpoint besides the one of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct EndpointName {
     /// Its URL, or its issuer.
     pub(crate) server: Arc<str>,

@@ -72,10 +72,6 @@ impl TenantId {
         &self.0
     }
 
-    pub(crate) fn into_header_value(self) -> HeaderValue {
-        self.0
-    }
-
     pub(crate) fn deep_clone(&self) -> Self {
         Self(deep_clone(&self.0))
     }
