@@ -229,7 +229,13 @@ impl Simulation {
             }
             Action::Server(weather) => self.world.weather.lock().unwrap().server = weather,
             Action::Api(weather) => self.world.weather.lock().unwrap().api = weather,
-            Action::Store(weather) => self.world.weather.lock().unwrap().store = weather,
+            Action::Store(store) => {
+                let mut weather = self.world.weather.lock().unwrap();
+                if weather.store != StoreWeather::Fine {
+                    weather.store_healed = Some(now);
+                }
+                weather.store = store;
+            }
             Action::Revoke { tenant } => self.revoke(now, Some(tenant)),
             Action::RevokeAll => self.revoke(now, None),
             Action::Invalidate { process, tenant } => self.drive(0, pause, |this| {

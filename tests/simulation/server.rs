@@ -33,6 +33,7 @@ pub(crate) struct Weather {
     pub(crate) server: ServerWeather,
     pub(crate) api: ApiWeather,
     pub(crate) store: StoreWeather,
+    pub(crate) store_healed: Option<Duration>,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -42,6 +43,7 @@ impl World {
             server: ServerWeather::Fine,
             api: ApiWeather::Fine,
             store: StoreWeather::Fine,
+            store_healed: None,
             random: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
         };
         let mut books = Books::default();
@@ -56,6 +58,14 @@ impl World {
 
     fn now(&self) -> Duration {
         self.clock.passed()
+    }
+
+    /// Now, or so lately that a process may go without it still.
+    fn store_was_away(&self, now: Duration) -> bool {
+        const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+        let weather = self.weather.lock().unwrap();
+        let away = weather.store != StoreWeather::Fine;
+        away || weather.store_healed.is_some_and(|healed| now < healed + LONGEST_PAUSE)
     }
 
     fn server_weather(&self) -> ServerWeather {
@@ -294,7 +304,9 @@ impl Visit {
             known.in_flight.push((process, now));
             // One that nobody drives any more is given up at its deadline.
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
-            let carriers: Vec<_> = carriers.map(|(process, _)| *process).collect();
+            // While the store is away processes do not know of each other.
+            let alone = world.store_was_away(now);
+            let carriers: Vec<_> = carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
             let (answered, lost) = (known.answered.clone(), known.lost);
             if carriers.len() > 1 && !known.slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
