@@ -290,9 +290,10 @@ impl Visit {
         view.asked.push(now);
         // One that was superseded, or that nobody drives any more, is no reason to wait.
         let first = view.flights.first().copied().unwrap_or(now);
-        // It began before it arrived, where it had to look into a store first, or so many others were to come first.
+        // It began before it arrived, where it had to look into a store first, or others were to come first: by its
+        // deadline at most.
         let is_held_back = world.plan.store || world.plan.tenants > 1;
-        let on_its_way = if is_held_back { TIMEOUT } else { Duration::from_millis(2) };
+        let on_its_way = if is_held_back { DEADLINE } else { Duration::from_millis(2) };
         let excused = view.excuses.iter().any(|excuse| *excuse + on_its_way >= first) || now > first + DEADLINE;
         view.flights.push(now);
         let both = view.in_flight;
