@@ -880,6 +880,13 @@ impl Cell {
         self.good_until.store(good_until, Ordering::Relaxed);
     }
 
+    /// Runs while nobody can have this cell's lock.
+    #[cfg(test)]
+    pub(super) fn while_locked<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _state = self.lock();
+        run()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock can panic half way through a change that matters; a poisoned state is still a state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -164,6 +164,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
+                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
+                        match self.yield_to_whoever_lives(lease_guard, found).await? {
+                            None => continue,
+                            Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
+                        }
+                    }
                     (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
                 };
                 lease_guard.told();
@@ -192,16 +198,40 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest.
+    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
     async fn recall(&self) {
-        const ROUNDS: u32 = 3;
+        const ROUNDS: u32 = 6;
         const PAUSE: Duration = Duration::from_millis(100);
         // What we have ourselves we need not be brought.
         let _asking = Redeeming::new(self.access.copies(), &self.key, true);
         for _ in 0..ROUNDS {
-            self.access.recall(&self.key).await;
+            if !self.access.recall(&self.key).await {
+                return;
+            }
             sleep(PAUSE).await;
         }
+    }
+
+    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
+    /// longer than a lease, and the holder lives and has what replaced it. That goes before ours: the lease is given back,
+    /// with a note in its place, and we ask. Both come back where nobody can be asked.
+    async fn yield_to_whoever_lives(
+        &self,
+        mut lease_guard: LeaseGuard<St>,
+        found: StoredEntry,
+    ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
+        if !self.access.recall(&self.key).await {
+            return Ok(Some((lease_guard, found)));
+        }
+        if let Some(record) = found.record.filter(|record| !record.answer_lost) {
+            let record = Record { answer_lost: true, ..record };
+            // If somebody else was faster, all the better.
+            lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await?;
+        }
+        lease_guard.told();
+        lease_guard.end().await;
+        self.recall().await;
+        Ok(None)
     }
 
     /// Asks the source without the lease, where that cannot spend anything twice.
@@ -551,7 +581,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let refresh_number = number.max(before.refresh_number);
         let record = Record { refresh_token: None, refresh_number, refresh_dead: true, answer_lost: false, ..before };
         // Kept for long, so that nobody tries a copy of it.
-        if lease_guard.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
+        if lease_guard.save(self.clock(), &record, self.access.settings.refresh_token_ttl, found.version).await.is_ok()
+        {
             lease_guard.told();
         }
     }
@@ -589,7 +620,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     fn lives_for(&self, record: &Record) -> Duration {
-        lives_for(record, &self.context, self.access.settings.keep)
+        lives_for(record, &self.context, self.access.settings.refresh_token_ttl)
     }
 
     /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
@@ -633,6 +664,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 }
 
+/// Whether the refresh token that is stored may be spent.
+fn may_be_spent<St: TokenStore>(lease_guard: &LeaseGuard<St>, found: &StoredEntry) -> bool {
+    let record = found.record.as_ref().filter(|record| record.refresh_token.is_some());
+    record.is_some_and(|record| record.answer_lost || lease_guard.abandoned)
+}
+
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// How long a process waits for another's token request, where it can ask for itself. Not all at the same moment.
@@ -666,13 +703,15 @@ impl Drop for Redeeming<'_> {
 }
 
 /// For how long what is stored is worth something.
-pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duration) -> Duration {
+pub(super) fn lives_for(record: &Record, context: &RefreshContext, refresh_token_ttl: Duration) -> Duration {
     // Longer than the pause: whoever comes next finds how many failures there were in a row.
     const NEXT_COMES_WITHIN: Duration = Duration::from_secs(30);
     let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {
-        _ if record.refresh_token.is_some() || record.refresh_dead => keep,
-        Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(keep, |left| left.max(least)),
+        _ if record.refresh_token.is_some() || record.refresh_dead => refresh_token_ttl,
+        Some(token) => {
+            useful_for(token, &context.lifetime, &context.clock.now()).map_or(refresh_token_ttl, |left| left.max(least))
+        }
         None => least,
     }
 }
