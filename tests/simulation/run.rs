@@ -301,7 +301,7 @@ impl Simulation {
 
     fn excuse_all(&self, process: usize, now: Duration) {
         let mut books = self.world.books.lock().unwrap();
-        books.views.iter_mut().filter(|((own, _), _)| *own == process).for_each(|(_, view)| view.excuses.push(now));
+        (0..self.world.plan.tenants).for_each(|tenant| books.view(process, tenant).excuses.push(now));
     }
 
     /// Something that is a good reason to ask for a token once more.
