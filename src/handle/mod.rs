@@ -196,7 +196,8 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`](crate::AuthLayer::with_source), whose credentials are the source's.
+    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`](crate::AuthLayer::with_source), where the
+    /// source has the credentials.
     pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
         let Some(endpoint) = &self.setup.endpoint else {
             return Err(ConfigError::new(

@@ -145,8 +145,8 @@ impl<E> AuthConfigBuilder<E> {
     /// Those over their time go a few at a time, with each new partition and once a second while there are requests: a
     /// million within some minutes. The exceptions are those of [`max_partitions`](Self::max_partitions).
     ///
-    /// Partitions of tokens that were had on somebody's behalf ([`SubjectToken`](crate::SubjectToken)) go in the same way, but
-    /// as soon as their token has expired and nobody has used them for a minute.
+    /// A partition with a token on somebody's behalf ([`SubjectToken`](crate::SubjectToken)) goes earlier: as soon as its token
+    /// has expired and nobody has used it for a minute.
     #[doc(alias = "tenant_idle")]
     pub fn partition_idle(mut self, idle: Duration) -> Self {
         self.engine.partition_idle = idle;
