@@ -3,7 +3,8 @@
 //! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. Whoever has the lease looks
 //! again, since its holder before may have just finished. What the source brought is stored before it is used, so that a
 //! crash cannot leave a refresh token spent that others still hold. Of two refresh tokens the one with the higher number
-//! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
+//! is newer, whoever has it; a store that has lost its own gets it back. While a store fails, tokens are asked
+//! for without it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

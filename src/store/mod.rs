@@ -69,7 +69,7 @@ pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};
 
-pub(crate) use identity::{Client, StoreSlot};
+pub(crate) use identity::{Client, KnownStore};
 pub(crate) use layer::{StoreAccess, StoredToken};
 
 /// A place outside the process where tokens are kept: so that they survive a restart, and so that many processes make
