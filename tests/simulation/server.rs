@@ -307,7 +307,8 @@ impl Visit {
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
             // While the store is away processes do not know of each other.
             let alone = world.store_was_away(now);
-            let carriers: Vec<_> = carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
+            let carriers: Vec<_> =
+                carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
             let (answered, lost) = (known.answered.clone(), known.lost);
             if carriers.len() > 1 && !known.slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
