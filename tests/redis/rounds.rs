@@ -95,7 +95,7 @@ async fn run(world: &World, setup: &Setup, wrong: &[Wrong], mut redis: Option<Re
         }
         unhealed += usize::from(!heals(&mut fleet).await);
     }
-    tell(&world, name, (rounds, PROCESSES), failed, unhealed);
+    tell(world, name, (rounds, PROCESSES), failed, unhealed);
 }
 
 /// The figures of some rounds. No refresh token was sent twice, and every round healed.
