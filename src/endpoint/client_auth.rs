@@ -302,8 +302,16 @@ impl ClientAuth {
             _ => {}
         }
         #[cfg(feature = "jwt")]
-        self.assertion.validate(matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_)))?;
+        self.assertion.validate(self.makes_assertions())?;
         self.secret().map_or(Ok(()), |secret| secret.validate(self.secret_name()))
+    }
+
+    /// Whether the client makes assertions of its own, which are addressed to somebody.
+    pub(crate) fn makes_assertions(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        false
     }
 
     /// Whether another reading of the secret or the key may find another.

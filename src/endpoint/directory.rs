@@ -43,13 +43,13 @@ impl Authority {
         Self { token_url, client_auth, scopes: Vec::new(), audiences: Vec::new(), params: Vec::new() }
     }
 
-    /// The scopes to ask for, in place of those of the configuration; each call adds to the former.
+    /// The scopes to ask for, in place of those of the configuration and of those named so far.
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 

@@ -216,7 +216,7 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
         L::Service: TokenSource,
         St: StoreChoice,
     {
-        let endpoint = TokenEndpoint::new(&self.cfg, client);
+        let endpoint = TokenEndpoint::of_config(&self.cfg, client);
         let limits = self.cfg.endpoint_limits();
         let limited = Limited::new(self.token_layer.layer(endpoint.clone()), limits.clone());
         let source = self.store.around(limited, endpoint.identity());

@@ -52,6 +52,10 @@ impl Injection {
         Ok(())
     }
 
+    pub(crate) fn sets_if_absent(&self, name: &HeaderName) -> bool {
+        self.set_if_absent.iter().any(|(own, _)| own == name)
+    }
+
     /// Whether the token goes onto this request (`true`), or the caller's own `Authorization` stays.
     #[inline]
     pub(crate) fn admits(

@@ -87,8 +87,8 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
-    /// A further status that is treated like a 401, such as 419 or 440 of some APIs. Repeatable. Successes and 407
-    /// never are.
+    /// A further status that is treated like a 401, such as 419 or 440 of some APIs. Repeatable. A success, a status below 200
+    /// and 407 (a proxy's) are errors.
     pub fn unauthorized_status(mut self, status: StatusCode) -> Self {
         self.rejection.also.push(status);
         self

@@ -75,13 +75,13 @@ impl IdentityAssertion {
         self
     }
 
-    /// The scopes that the assertion is to allow; each call adds to the former. None by default: the server decides.
+    /// The scopes that the assertion is to allow, in place of those named so far. None by default: the server decides.
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 
