@@ -26,7 +26,7 @@
 //!
 //! # Where to look
 //!
-//! - [`AuthConfig`] says how tokens are had and where they may go; [`providers`] has five presets.
+//! - [`AuthConfig`] says how tokens are obtained and where they may go; [`providers`] has five presets.
 //! - [`AuthLayer`] puts it in front of a client, [`Auth`] is the client it makes, [`AuthHandle`] looks after the tokens.
 //! - [`SignIn`] is a person's sign-in, from the URL that they open to the token, [`DeviceSignIn`] one on another device, and
 //!   [`SignInError`] why it brought none. [`AuthHandle::revoke`] ends it.

@@ -46,7 +46,7 @@ fn id_token() -> TokenExchange {
 }
 
 /// <https://datatracker.ietf.org/doc/html/draft-ietf-oauth-identity-assertion-authz-grant-03> (2026-04-22), read 2026-11-26
-/// as far as it was to be had: which parameters go where.
+/// as far as it was available: which parameters go where.
 ///
 /// Behaviour 186.
 #[tokio::test(start_paused = true)]

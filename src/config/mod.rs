@@ -336,7 +336,7 @@ impl AuthConfig<External> {
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
     ///
     /// async fn own_grant(request: TokenRequest) -> Result<Token, TokenError> {
-    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask whomever you like
+    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask any service
     ///     Token::bearer(&token).map_err(TokenError::permanent)
     /// }
     ///

@@ -119,7 +119,7 @@ where
         .origin(base)
 }
 
-/// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one had before going on.
+/// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one fetched before going on.
 pub fn graphnet(
     token_url: impl Into<TokenUrl>,
     api_origin: impl Into<String>,

@@ -518,7 +518,7 @@ impl ClientAuth {
 const EXPIRY_LEEWAY: Duration = Duration::from_secs(60);
 
 /// # Errors
-/// It has expired: whoever should replace it does not.
+/// It has expired: what should replace it does not run.
 fn check_not_expired(assertion: &str, now: SystemTime) -> Result<(), TokenError> {
     let Some(ago) = jwt_exp(assertion).and_then(|exp| now.duration_since(exp).ok()) else { return Ok(()) };
     if ago <= EXPIRY_LEEWAY {

@@ -94,7 +94,7 @@ impl fmt::Debug for Authority {
 /// yours.
 ///
 /// It is asked for each token request, so that a tenant can be added, moved to another server or given another secret while
-/// the program runs. A token that was had before stays in use until it ends;
+/// the program runs. A token that was obtained before stays in use until it ends;
 /// [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it. What is remembered of a server that fails, and the
 /// bounds on token requests, are that server's: the others' tenants never notice.
 ///

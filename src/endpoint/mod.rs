@@ -469,7 +469,7 @@ where
         result
     }
 
-    /// No token that was had on somebody's behalf lives longer than the token it was had for.
+    /// No token on somebody's behalf lives longer than the token that it was exchanged for.
     fn end_with_subject(&self, mut token: Token) -> Token {
         let subject = self.request.params.as_ref().and_then(|params| params.subject_token());
         token.not_after = subject.and_then(subject_expiry);

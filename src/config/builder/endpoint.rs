@@ -145,6 +145,16 @@ impl AuthConfigBuilder {
         self
     }
 
+    /// For whom the token is, in place of the names given so far, a preset's among them.
+    pub fn audiences<I>(mut self, audiences: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.endpoint.settings.audiences = audiences.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
     /// the authorization server.
     ///

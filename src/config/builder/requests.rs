@@ -62,6 +62,17 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
+    /// The headers that each request gets unless it has them already, in place of those named so far, a preset's among them.
+    pub fn default_headers<I, N, V>(mut self, headers: I) -> Self
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: Into<String>,
+        V: Into<String>,
+    {
+        self.default_headers = headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self
+    }
+
     /// What happens to an `Authorization` header that a request brings. Default: it is replaced.
     pub fn existing_authorization(mut self, existing: ExistingAuthorization) -> Self {
         self.existing = existing;

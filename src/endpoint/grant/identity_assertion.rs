@@ -142,7 +142,7 @@ pub(super) async fn params(assertions: Option<&Table>, request: &TokenRequest) -
         || TokenError::new(TokenErrorKind::Unsupported).with_detail("there is nowhere to get assertions from");
     let assertion = assertions.ok_or_else(missing)?.token(partition(request)).await.map_err(|error| {
         let told = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        error.clone().with_detail(format!("no identity assertion was to be had{told}"))
+        error.clone().with_detail(format!("no identity assertion could be obtained{told}"))
     })?;
     Ok(jwt_bearer::params_of(Secret::from(assertion.access_token())))
 }
