@@ -2,6 +2,8 @@
 
 mod builder;
 pub mod presets;
+#[cfg(feature = "serde")]
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use crate::store::StoreAccess;
 use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
 
 pub use builder::AuthConfigBuilder;
+#[cfg(feature = "serde")]
+pub use settings::{AuthSettings, NamedSettings};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
 ///

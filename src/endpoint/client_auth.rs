@@ -414,6 +414,15 @@ impl ClientAuth {
         Some(digest)
     }
 
+    /// All that its assertions are made of.
+    #[cfg(all(test, feature = "serde", feature = "jwt"))]
+    pub(crate) fn signed_as(&self) -> String {
+        match &self.method {
+            Method::PrivateKeyJwt(key) => format!("{key:?} {:?}", self.assertion),
+            _ => format!("{:?}", self.assertion),
+        }
+    }
+
     /// The client's secret as it is now, where it has one that the server knows.
     ///
     /// # Errors
