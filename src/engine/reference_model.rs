@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use super::cell::{Read, Rejection};
 use super::env::{EnginePolicy, Env};
 use super::key::PartitionHasher;
-use super::refresh::RefreshResult;
 use super::table::Table;
 use crate::token::{RefreshToken, Token, TokenRequest, TokenSource, erase};
 use crate::types::{Draw, Secret, SystemClock, TokenError};

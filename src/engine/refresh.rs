@@ -160,6 +160,7 @@ impl fmt::Debug for RefreshWaiter {
 }
 
 /// How the task of a refresh ended.
+#[allow(clippy::large_enum_variant, reason = "it is passed on once, and not kept")]
 pub(crate) enum TaskEnd {
     Finished(Result<Granted, Failed>),
     /// The source panicked.

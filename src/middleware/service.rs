@@ -12,7 +12,9 @@ use super::prove::Prove;
 use super::shared::{BodySupport, Shared, SharedHandle};
 use crate::engine::{Cell, Current, Partition, Read};
 use crate::request::{HttpRequest, HttpResponse, Own, Prepared, Registry, Resending};
-use crate::response::{discard_of, trailer_watch_of};
+#[cfg(feature = "reqwest")]
+use crate::response::holding_of_reqwest;
+use crate::response::{holding_of, trailer_watch_of};
 use crate::setup::Setup;
 use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 
@@ -168,7 +170,7 @@ where
         self.start(request, |registry| BodySupport {
             vtable: registry.vtable_of::<B>(),
             watch: trailer_watch_of::<RB>(),
-            discard: discard_of::<RB>(),
+            holding: holding_of::<RB>(),
         })
     }
 }
@@ -188,7 +190,11 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, |registry| BodySupport { vtable: registry.vtable_of(), watch: None, discard: None })
+        self.start(request, |registry| BodySupport {
+            vtable: registry.vtable_of(),
+            watch: None,
+            holding: Some(holding_of_reqwest),
+        })
     }
 }
 

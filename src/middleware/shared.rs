@@ -7,7 +7,7 @@ use super::header_cache::HeaderCache;
 use super::prove::Prove;
 use crate::engine::{Cell, Env};
 use crate::request::{HttpRequest, HttpResponse, Registry, is_known_by_name};
-use crate::response::{Discard, TrailerWatch, Verdict, ends_in_headers, judge};
+use crate::response::{Holding, TrailerWatch, Verdict, ends_in_headers, judge};
 use crate::setup::Setup;
 use crate::types::{Error, TokenError, events};
 
@@ -105,8 +105,8 @@ pub(crate) struct BodySupport<R: HttpRequest, T> {
     pub(crate) vtable: R::ReplayVtable,
     /// How the response's trailers are watched; `None` where they cannot be.
     pub(crate) watch: Option<TrailerWatch<T>>,
-    /// How the response's body is read while it waits; `None` where it cannot be.
-    pub(crate) discard: Option<Discard<T>>,
+    /// What can be done with the response's body while it waits; `None`: nothing.
+    pub(crate) holding: Option<fn() -> Holding<T>>,
 }
 
 impl<R: HttpRequest, T> Copy for BodySupport<R, T> {}
