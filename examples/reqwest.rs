@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for clinic in ["north", "south"] {
         // reqwest's requests carry no extensions of yours, so a clone of the service carries the tenant. It is cheap,
         // and shares the token.
-        let client = client.for_tenant(TenantId::new(clinic)?);
+        let client = client.for_tenant(&TenantId::new(clinic)?);
         let mut request = Request::new(Method::POST, server.uri("/appointments").parse()?);
         *request.body_mut() = Some(format!("an appointment at the {clinic} clinic").into());
 

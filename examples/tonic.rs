@@ -34,7 +34,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // The layer goes around the channel; the generated client takes any such service.
     let channel = Channel::from_shared(grpc.origin())?.connect().await?;
-    let mut client = EchoClient::new(ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(channel));
+    let layer = AuthLayer::new(cfg);
+    // Tells when another minor version of tonic has come in, whose bodies are another type.
+    assert!(layer.can_replay::<tonic::body::Body>(), "a rejected request could not be sent again");
+    let mut client = EchoClient::new(ServiceBuilder::new().layer(layer).service(channel));
 
     for message in ["hello", "hello again"] {
         let response = client.unary(message).await?;

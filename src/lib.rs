@@ -95,7 +95,7 @@ pub use handle::{AuthHandle, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
-pub use request::{ExistingAuthorization, Foreign, HttpRequest, HttpResponse, Recorded, Tenant};
+pub use request::{ExistingAuthorization, HttpRequest, HttpResponse, Recorded, Tenant, UnlistedOrigin};
 pub use response::{AuthChallenge, Forbidden};
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{

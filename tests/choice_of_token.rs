@@ -13,7 +13,10 @@ use http_body_util::Full;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::TestClock;
-use tower_oauth2_client::{Auth, AuthConfig, AuthHandle, AuthLayer, Error, Token, TokenError, TokenRequest};
+use tower_oauth2_client::{
+    Auth, AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, Error, External, Tenant, TenantId, Token, TokenError,
+    TokenRequest,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const API: &str = "https://api.example.com/";
@@ -26,6 +29,14 @@ fn get() -> Request<Full<Bytes>> {
 
 /// A layer whose `n`th token is `token-n`, as `grant` says, after a second.
 fn layer(clock: &TestClock, grant: impl Fn(usize) -> Result<Token, TokenError> + Send + Sync + 'static) -> AuthLayer {
+    layer_with(clock, |cfg| cfg, grant)
+}
+
+fn layer_with(
+    clock: &TestClock,
+    change: impl FnOnce(AuthConfigBuilder<External>) -> AuthConfigBuilder<External>,
+    grant: impl Fn(usize) -> Result<Token, TokenError> + Send + Sync + 'static,
+) -> AuthLayer {
     let (count, grant) = (Arc::new(AtomicUsize::new(0)), Arc::new(grant));
     let source = service_fn(move |_: TokenRequest| {
         let (number, grant) = (count.fetch_add(1, Ordering::SeqCst), grant.clone());
@@ -34,8 +45,8 @@ fn layer(clock: &TestClock, grant: impl Fn(usize) -> Result<Token, TokenError> +
             grant(number)
         }
     });
-    let cfg = AuthConfig::external().origin(API).clock(clock.clone()).build().unwrap();
-    AuthLayer::with_source(cfg, source)
+    let cfg = change(AuthConfig::external().origin(API).clock(clock.clone()));
+    AuthLayer::with_source(cfg.build().unwrap(), source)
 }
 
 fn token(number: usize, lifetime: Duration) -> Result<Token, TokenError> {
@@ -99,6 +110,29 @@ async fn a_token_that_died_while_the_resend_waited_for_readiness_is_not_sent() {
     let client = with_held_permit(&layer, api(&sent, "token-0"), SECOND + SECOND / 2, 60 * SECOND).await;
     assert_eq!(client.oneshot(get()).await.unwrap().status(), 200);
     assert_eq!(*sent.lock().unwrap(), ["Bearer token-0", "Bearer token-2"]);
+}
+
+/// Behaviour 135 (of a tenant's own token).
+#[tokio::test(start_paused = true)]
+async fn a_tenants_token_that_died_while_the_resend_waited_for_readiness_is_not_sent() {
+    let (clock, sent) = (TestClock::new(), Sent::default());
+    let lifetime = |number| if number == 1 { 30 * SECOND } else { 3600 * SECOND };
+    let tenants = Tenant::header("x-account").per_tenant_tokens();
+    let layer = layer_with(&clock, |cfg| cfg.tenant(tenants), move |number| token(number, lifetime(number)));
+    let request = || {
+        let mut request = get();
+        request.extensions_mut().insert(TenantId::new("a").unwrap());
+        request
+    };
+    let client = with_held_permit(&layer, api(&sent, "token-0"), SECOND + SECOND / 2, 60 * SECOND).await;
+    // Another one of the same tenant has it first, and looks until when it is good.
+    let another = layer.layer(api(&sent, "token-0"));
+    tokio::spawn(async move {
+        tokio::time::sleep(3 * SECOND).await;
+        another.oneshot(request()).await.unwrap();
+    });
+    assert_eq!(client.oneshot(request()).await.unwrap().status(), 200);
+    assert_eq!(*sent.lock().unwrap(), ["Bearer token-0", "Bearer token-1", "Bearer token-2"]);
 }
 
 /// Behaviour 135 (the token of a sending).

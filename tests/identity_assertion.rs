@@ -120,4 +120,15 @@ async fn an_exchange_without_a_kind_is_no_assertion() {
     assert_eq!(error.kind(), TokenErrorKind::Malformed);
     assert!(error.to_string().contains("issued_token_type") && !format!("{error:?}").contains("canary"), "{error}");
     assert_eq!(auth.token_requests(), 0);
+
+    // An access token of the first server is none of the other's business.
+    let (idp, auth, handle) = world(id_token());
+    let access = br#"{"access_token":"canary","token_type":"Bearer","issued_token_type":"urn:ietf:params:oauth:token-type:access_token"}"#;
+    idp.script([Fault::Body(Bytes::from_static(access))]);
+    let error = handle.token().await.unwrap_err();
+    assert!(
+        error.to_string().contains("not that of an assertion") && !format!("{error:?}").contains("canary"),
+        "{error}"
+    );
+    assert_eq!(auth.token_requests(), 0);
 }

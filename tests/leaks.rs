@@ -101,6 +101,7 @@ async fn what_a_server_says_while_it_hangs_up_is_not_told() {
     let cause = error.token().unwrap().source().unwrap().downcast_ref::<TransportError>().unwrap().clone();
     assert_eq!(cause.http2_code(), Some(11), "{cause:?}");
     said.error(&error);
+    said.show(&tonic::Status::from_error(Box::new(Error::Token(error.token().unwrap().clone()))));
     layer.handle().invalidate();
     said.error(&layer.handle().token().await.unwrap_err());
     said.show(&(&layer, layer.handle(), layer.handle().stats()));
@@ -343,7 +344,7 @@ async fn refused_before_sending(said: &Said) {
         said.error(&client.clone().oneshot(request).await.unwrap_err());
     }
     assert_eq!(auth.token_requests(), 0);
-    let two_tenants = client.for_tenant(TenantId::new(format!("{TENANT}-other")).unwrap());
+    let two_tenants = client.for_tenant(&TenantId::new(format!("{TENANT}-other")).unwrap());
     said.error(&two_tenants.oneshot(for_tenant(get("https://api.example.com/"))).await.unwrap_err());
     let malformed = ClientAuth::basic(ID, format!("{SECRET}\n"));
     said.error(&layer.handle().replace_credentials(malformed).unwrap_err());

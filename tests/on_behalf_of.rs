@@ -32,6 +32,10 @@ struct Inner {
     /// Tokens of earlier exchanges than this are rejected.
     revoked_below: AtomicUsize,
     fails_for: Mutex<Option<String>>,
+    /// Whose exchange is answered with another kind of token.
+    other_kind_for: Mutex<Option<String>>,
+    /// Every so many users' requests are rejected, whatever their token; none if zero.
+    rejects_every: AtomicUsize,
 }
 
 type Answer = Result<Response<Full<Bytes>>, BoxError>;
@@ -49,6 +53,8 @@ impl World {
         if self.0.fails_for.lock().unwrap().as_deref() == Some(subject.as_str()) {
             return Ok(Response::builder().status(503).body(Full::default())?);
         }
+        let is_other = self.0.other_kind_for.lock().unwrap().as_deref() == Some(subject.as_str());
+        let issued = if is_other { "refresh_token" } else { "access_token" };
         let whose = format!("{subject}.{audience}.{scope}");
         let times = {
             let mut exchanges = self.0.exchanges.lock().unwrap();
@@ -58,7 +64,7 @@ impl World {
         };
         let answer = json!({
             "access_token": format!("{whose}.{times}"), "token_type": "Bearer", "expires_in": 3600,
-            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "issued_token_type": format!("urn:ietf:params:oauth:token-type:{issued}"),
         });
         Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
     }
@@ -72,7 +78,9 @@ impl World {
             self.0.mix_ups.fetch_add(1, Ordering::Relaxed);
         }
         let is_revoked = times.parse::<usize>().unwrap() < self.0.revoked_below.load(Ordering::Relaxed);
-        Ok(Response::builder().status(if is_revoked { 401 } else { 200 }).body(Full::default())?)
+        let number = whose.split(['-', '.']).nth(1).and_then(|number| number.parse::<usize>().ok());
+        let is_rejected = is_among(number.unwrap_or(1), self.0.rejects_every.load(Ordering::Relaxed));
+        Ok(Response::builder().status(if is_revoked || is_rejected { 401 } else { 200 }).body(Full::default())?)
     }
 
     fn layer(&self, cfg: AuthConfigBuilder) -> AuthLayer {
@@ -95,6 +103,11 @@ impl World {
     fn mix_ups(&self) -> usize {
         self.0.mix_ups.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a user is one of every so many.
+fn is_among(user: usize, every: usize) -> bool {
+    user.checked_rem(every) == Some(0)
 }
 
 trait Client:
@@ -147,7 +160,7 @@ async fn many_users_and_two_audiences_never_mix() {
     let world = World::default();
     let client = world.client(cfg());
     let calls = |round: &'static str| {
-        let client = client.clone();
+        let (client, rejects_every) = (client.clone(), world.0.rejects_every.load(Ordering::Relaxed));
         async move {
             let mut tasks = tokio::task::JoinSet::new();
             for worker in 0..8 {
@@ -155,8 +168,9 @@ async fn many_users_and_two_audiences_never_mix() {
                 tasks.spawn(async move {
                     for user in (0..users()).filter(|user| user % 8 == worker) {
                         for audience in ["orders", "stock"] {
+                            let expected = if is_among(user, rejects_every) { 401 } else { 200 };
                             let user = format!("user-{user}");
-                            assert_eq!(status(&client, request(&user, audience)).await, 200, "{round}");
+                            assert_eq!(status(&client, request(&user, audience)).await, expected, "{round}");
                         }
                     }
                 });
@@ -174,6 +188,13 @@ async fn many_users_and_two_audiences_never_mix() {
     world.0.revoked_below.store(2, Ordering::Relaxed);
     calls("revoked").await;
     assert_eq!(world.token_requests(), users() * 4);
+
+    // Of some users everything is rejected, over and over: one more exchange for each, and none for the others.
+    world.0.rejects_every.store(100, Ordering::Relaxed);
+    for _ in 0..5 {
+        calls("rejected").await;
+    }
+    assert_eq!(world.token_requests(), users() * 4 + users() / 100 * 2);
     assert_eq!(world.mix_ups(), 0);
     println!(
         "{} users x 2 audiences: {} requests, {} token requests, {} mix-ups",
@@ -232,6 +253,23 @@ async fn one_users_failure_is_remembered_and_touches_no_other() {
     }
     assert_eq!(world.token_requests(), 1, "the others were told the first one's failure");
     assert_eq!(status(&client, request("berta", "orders")).await, 200);
+}
+
+/// Behaviour 184. What one user's exchange brings is no token for the API: it is not sent there, and nobody else notices.
+#[tokio::test(start_paused = true)]
+async fn another_kind_of_token_is_one_users_error_and_is_not_sent() {
+    let world = World::default();
+    let client = world.client(cfg());
+    *world.0.other_kind_for.lock().unwrap() = Some("anna".into());
+    for _ in 0..3 {
+        let error = client.clone().oneshot(request("anna", "orders")).await.unwrap_err();
+        let told = error.token().unwrap();
+        assert_eq!(told.kind(), TokenErrorKind::Malformed);
+        assert!(told.to_string().contains("`issued_token_type` is not that of a token for API requests"), "{told}");
+        assert!(!format!("{error:?} {told:?}").contains("anna"));
+        assert_eq!(status(&client, request("berta", "orders")).await, 200);
+    }
+    assert_eq!((world.token_requests(), world.0.api_requests.load(Ordering::Relaxed)), (2, 3));
 }
 
 /// Behaviour 182.
@@ -303,13 +341,32 @@ async fn a_request_without_a_subject_or_with_one_too_many_is_not_sent() {
 async fn a_service_can_bring_the_parameters_of_all_its_requests() {
     let world = World::default();
     let client = world.client(cfg());
-    let annas = client.for_params(subject("anna").audience("stock").unwrap());
+    let annas = client.for_params(&subject("anna").audience("stock").unwrap());
     let mut plain = Request::get("https://api.example.com/").body(Full::default()).unwrap();
     plain.headers_mut().insert("expected", "anna.stock.".parse().unwrap());
     assert_eq!(status(&annas, plain).await, 200);
     let contradicting = annas.oneshot(request("berta", "stock")).await.unwrap_err();
     assert!(matches!(contradicting, Error::Subject { .. }));
     assert_eq!(world.mix_ups(), 0);
+}
+
+/// Behaviours 181 and 183. A request of reqwest's has no extensions.
+#[tokio::test(start_paused = true)]
+async fn reqwest_requests_are_on_behalf_of_whom_their_service_is_narrowed_to() {
+    let world = World::default();
+    let api = service_fn(|request: reqwest::Request| async move {
+        let seen = Response::builder().header("seen", request.headers()["authorization"].clone());
+        Ok::<_, BoxError>(reqwest::Response::from(seen.body("")?))
+    });
+    let client = world.layer(cfg()).layer(api);
+    let get = || reqwest::Request::new(http::Method::GET, "https://api.example.com/".parse().unwrap());
+    for user in ["anna", "berta"] {
+        let theirs = client.for_params(&subject(user).audience("stock").unwrap());
+        let response = theirs.oneshot(get()).await.unwrap();
+        assert_eq!(response.headers()["seen"], format!("Bearer {user}.stock..1"));
+    }
+    assert!(matches!(client.oneshot(get()).await.unwrap_err(), Error::Subject { .. }));
+    assert_eq!(world.token_requests(), 2);
 }
 
 /// A user who is idle costs their subject token, their token and a partition.

@@ -22,7 +22,7 @@ use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Error, Foreign, StaticToken};
+use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Error, StaticToken, UnlistedOrigin};
 
 const TOKEN: &str = "canary-token";
 /// Host and port that may receive the token, over TLS.
@@ -37,13 +37,13 @@ async fn a_scheme_that_is_not_exactly_https_gets_no_token() {
         |scheme: &str| Uri::builder().scheme(scheme).authority("api.example.com").path_and_query("/").build();
     for scheme in ["HTTPS", "Https", "hTTPS", "HTTP", "wss"] {
         let request = Request::get(by_parts(scheme).unwrap()).body(Body::new()).unwrap();
-        let refused = layered(Foreign::Refuse).oneshot(request.clone()).await;
+        let refused = layered(UnlistedOrigin::Refuse).oneshot(request.clone()).await;
         assert!(matches!(refused, Err(Error::Origin { .. })), "{scheme}: {refused:?}");
-        let passed = layered(Foreign::PassWithoutCredentials).oneshot(request).await.unwrap().into_body();
+        let passed = layered(UnlistedOrigin::PassWithoutCredentials).oneshot(request).await.unwrap().into_body();
         assert!(!passed.headers().contains_key(AUTHORIZATION), "{scheme}");
     }
     let read = Request::get("HTTPS://api.example.com/").body(Body::new()).unwrap();
-    let sent = layered(Foreign::Refuse).oneshot(read).await.unwrap().into_body();
+    let sent = layered(UnlistedOrigin::Refuse).oneshot(read).await.unwrap().into_body();
     assert_eq!(sent.headers()[AUTHORIZATION], format!("Bearer {TOKEN}"), "http reads that as https");
 }
 
@@ -52,13 +52,13 @@ async fn a_scheme_that_is_not_exactly_https_gets_no_token() {
 async fn connect_gets_no_token() {
     for uri in ["api.example.com:443", "api.example.com:8443", "https://api.example.com/", "https://api.example.com"] {
         let request = Request::connect(uri).body(Body::new()).unwrap();
-        let refused = layered(Foreign::Refuse).oneshot(request.clone()).await;
+        let refused = layered(UnlistedOrigin::Refuse).oneshot(request.clone()).await;
         assert!(matches!(refused, Err(Error::Origin { .. })), "{uri}: {refused:?}");
-        let passed = layered(Foreign::PassWithoutCredentials).oneshot(request).await.unwrap().into_body();
+        let passed = layered(UnlistedOrigin::PassWithoutCredentials).oneshot(request).await.unwrap().into_body();
         assert!(!passed.headers().contains_key(AUTHORIZATION), "{uri}");
     }
     let authority_form = Request::get("api.example.com:443").body(Body::new()).unwrap();
-    let refused = layered(Foreign::Refuse).oneshot(authority_form).await;
+    let refused = layered(UnlistedOrigin::Refuse).oneshot(authority_form).await;
     assert!(matches!(refused, Err(Error::Origin { .. })), "only CONNECT has that form: {refused:?}");
 }
 
@@ -70,12 +70,12 @@ async fn a_path_that_reads_as_part_of_the_host_gets_no_token() {
         // Versions of `http` differ in whether that can be built.
         let Ok(uri) = uri else { continue };
         let request = Request::get(uri.clone()).body(Body::new()).unwrap();
-        let refused = layered(Foreign::Refuse).oneshot(request).await;
+        let refused = layered(UnlistedOrigin::Refuse).oneshot(request).await;
         assert!(matches!(refused, Err(Error::Origin { .. })), "{uri}: {refused:?}");
     }
     for uri in ["https://api.example.com", "https://api.example.com/", "https://api.example.com?a=b"] {
         let request = Request::get(uri).body(Body::new()).unwrap();
-        assert!(layered(Foreign::Refuse).oneshot(request).await.is_ok(), "{uri}");
+        assert!(layered(UnlistedOrigin::Refuse).oneshot(request).await.is_ok(), "{uri}");
     }
 }
 
@@ -85,7 +85,7 @@ async fn a_path_that_reads_as_part_of_the_host_gets_no_token() {
 #[tokio::test]
 async fn whatever_is_admitted_is_dialled_where_it_may_go() {
     let mut rng = Rng::with_seed(20_260_729);
-    let layered = layered(Foreign::Refuse);
+    let layered = layered(UnlistedOrigin::Refuse);
     let (mut admitted, mut handshakes, mut cases) = (0, 0, 0);
     while cases < 60_000 {
         let Some(request) = any_request(&mut rng) else { continue };
@@ -117,7 +117,7 @@ async fn whatever_is_admitted_is_dialled_where_it_may_go() {
 }
 
 /// The layer in front of a service that gives back what it was sent.
-fn layered(foreign: Foreign) -> Auth<Echo> {
+fn layered(foreign: UnlistedOrigin) -> Auth<Echo> {
     let cfg = AuthConfig::external().on_unlisted_origin(foreign);
     let cfg = ALLOWED.iter().fold(cfg, |cfg, (host, port)| cfg.origin(format!("https://{host}:{port}")));
     AuthLayer::with_source(cfg.build().unwrap(), StaticToken::new(TOKEN)).layer(Echo)

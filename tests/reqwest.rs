@@ -107,7 +107,7 @@ async fn a_tenant_for_each_request_by_a_clone_of_the_service() {
     let auth = AuthLayer::new(cfg).layer(client());
     for practice in ["one", "two"] {
         let tenant = TenantId::new(practice).unwrap();
-        let response = auth.for_tenant(tenant).oneshot(request(Method::GET, &world, None)).await.unwrap();
+        let response = auth.for_tenant(&tenant).oneshot(request(Method::GET, &world, None)).await.unwrap();
         assert_eq!(response.status(), 200);
     }
     let error = auth.oneshot(request(Method::GET, &world, None)).await.unwrap_err();
@@ -174,7 +174,7 @@ async fn a_client_that_follows_redirects_takes_the_tenant_to_another_host() {
 #[tokio::test]
 async fn a_bound_token_has_its_proof_and_the_nonces_that_both_servers_want() {
     let world = World::with(Api::rotate_dpop_nonces).await;
-    world.auth.clone().rotate_dpop_nonces();
+    let _ = world.auth.clone().rotate_dpop_nonces();
     let cfg = world.config().dpop(DpopKey::generate().unwrap()).build().unwrap();
     let auth = AuthLayer::new(cfg).layer(client());
     for _ in 0..2 {

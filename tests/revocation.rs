@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use tower::ServiceBuilder;
 use tower::layer::layer_fn;
-use tower_oauth2_client::store::{MemoryStore, StoreLayer};
+use tower::{Layer, ServiceBuilder};
+use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token,
-    TokenEndpoint, TokenError, TokenErrorKind,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, BoxTokenSource, ClientAuth, RefreshToken, Secret, Tenant,
+    TenantId, Token, TokenEndpoint, TokenError, TokenErrorKind, TokenRequest,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/oauth2/token";
@@ -248,6 +248,37 @@ async fn a_store_that_was_put_in_by_hand_is_seen() {
     let anew = RefreshToken::Replace(Secret::from(auth.sign_in("id", "")));
     one.set_token(Token::bearer("signed-in").unwrap().with_refresh_token(anew)).await.unwrap();
     assert_eq!(process().token().await.unwrap().access_token(), "signed-in");
+}
+
+/// The handle sees a store around a source that is no token endpoint, boxed or not.
+#[tokio::test(start_paused = true)]
+async fn a_store_around_another_source_is_seen() {
+    let source = tower::service_fn(|request: TokenRequest| async move {
+        match request.refresh_token {
+            Some(_) => Token::bearer("renewed").map_err(TokenError::permanent),
+            None => Err(TokenError::sign_in_again()),
+        }
+    });
+    for is_boxed in [false, true] {
+        let store = MemoryStore::new();
+        let process = || {
+            let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+            let stored = StoreLayer::new(store.clone(), StoreIdentity::named("anna")).layer(source);
+            if is_boxed {
+                AuthLayer::with_source(cfg, BoxTokenSource::new(stored)).handle()
+            } else {
+                AuthLayer::with_source(cfg, stored).handle()
+            }
+        };
+        let one = process();
+        let refresh_token = RefreshToken::Replace(Secret::from("refresh"));
+        one.set_token(Token::bearer("signed-in").unwrap().with_refresh_token(refresh_token)).await.unwrap();
+        assert_eq!(one.stats().store.unwrap().stored, 1);
+        assert_eq!(process().token().await.unwrap().access_token(), "signed-in");
+
+        process().forget().await.unwrap();
+        assert_eq!(process().token().await.unwrap_err().kind(), TokenErrorKind::SignInAgain);
+    }
 }
 
 /// Behaviour 144 (rejections by hand).

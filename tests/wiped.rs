@@ -40,7 +40,7 @@ fn no_client_secret_is_left_in_memory_after_a_token_request() {
     // Made before, since making them would use the blocks that are to be searched.
     let spellings = masked_spellings();
 
-    for method in ["basic", "basic_raw", "body", "client_secret_jwt", "provider"] {
+    for method in ["basic", "basic_raw", "body", "client_secret_jwt", "provider", "assertion"] {
         for (status, answer) in [
             (200, r#"{"access_token":"T","token_type":"Bearer","expires_in":60}"#),
             (400, r#"{"error":"unknown_thing","error_description":"no such client"}"#),
@@ -63,6 +63,7 @@ fn token_request(method: &str, status: u16, answer: &'static str) {
         "basic" => ClientAuth::basic("the-id", secret()),
         "basic_raw" => ClientAuth::basic_raw("the-id", secret()),
         "body" => ClientAuth::body("the-id", secret()),
+        "assertion" => ClientAuth::assertion(secret()),
         "client_secret_jwt" => ClientAuth::client_secret_jwt("the-id", secret()),
         _ => ClientAuth::body(
             "the-id",

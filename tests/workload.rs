@@ -209,6 +209,13 @@ async fn an_assertion_that_is_not_there_or_has_expired_is_not_sent() {
     let auth = AuthServer::new(clock.clone());
     let gone = handle(&auth, providers::spiffe("https://auth.example.com/token", "/does/not/exist/svid"));
     assert_not_sent(&gone.token().await.unwrap_err(), "cannot be read from /does/not/exist/svid");
+    // It is there, and cannot be read.
+    let directory = handle(&auth, providers::kubernetes("https://auth.example.com/token", std::env::temp_dir()));
+    assert_not_sent(&directory.token().await.unwrap_err(), "cannot be read from");
+    std::fs::write(file.path(), b"canary\xff").unwrap();
+    let binary = handle(&auth, providers::kubernetes("https://auth.example.com/token", file.path()));
+    assert_not_sent(&binary.token().await.unwrap_err(), "cannot be read from");
+    file.write("");
     let sealed = SecretSource::provider(|| async { Err::<Secret, _>("the agent is away") });
     let sealed = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::assertion(sealed));
     assert_not_sent(&handle(&auth, sealed).token().await.unwrap_err(), "the provider of the client assertion failed");

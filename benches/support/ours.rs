@@ -50,5 +50,5 @@ pub(crate) fn per_tenant<S: Clone>(runtime: &Runtime, inner: S) -> Auth<S> {
     let layer = layer_per_tenant(1);
     let tenant = TenantId::new(TENANT).unwrap();
     runtime.block_on(layer.handle().for_tenant(&tenant).token()).unwrap();
-    layer.layer(inner).for_tenant(tenant)
+    layer.layer(inner).for_tenant(&tenant)
 }

@@ -42,7 +42,7 @@ impl Gateway {
         let params = caller.audience(audience).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let url = url.parse().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let request = reqwest::Request::new(reqwest::Method::GET, url);
-        match self.client.for_params(params).oneshot(request).await {
+        match self.client.for_params(&params).oneshot(request).await {
             Ok(response) => Ok(response.status().as_u16()),
             // The caller's own token is not accepted any more: theirs to renew.
             Err(error) if error.token().is_some_and(|error| error.kind() == TokenErrorKind::SignInAgain) => {
@@ -68,8 +68,10 @@ pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
         .max_partitions(10_000) // callers at a time, times two APIs
         .build()?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
-    let gateway =
-        Gateway { client: AuthLayer::new(cfg).layer(http), orders: api.uri("/orders"), stock: api.uri("/stock") };
+    let layer = AuthLayer::new(cfg);
+    // Better found out when the program starts than when a token is revoked.
+    assert!(layer.can_replay::<reqwest::Body>(), "a rejected request could not be sent again");
+    let gateway = Gateway { client: layer.layer(http), orders: api.uri("/orders"), stock: api.uri("/stock") };
     let app = Router::new().route("/summary", get(summary)).with_state(gateway);
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let url = format!("http://{}/summary", listener.local_addr()?);

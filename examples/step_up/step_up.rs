@@ -43,7 +43,7 @@ where
         match challenge.error() {
             Some("insufficient_scope") => {
                 let wanted =
-                    challenge.scopes().filter(|wanted| allowed.contains(wanted) && scopes.as_ref() != Some(wanted));
+                    challenge.scopes().filter(|wanted| allowed.is_superset(wanted) && scopes.as_ref() != Some(wanted));
                 // Nothing that we may ask for, or what we have asked for already.
                 let Some(wanted) = wanted else { return Ok(response) };
                 scopes = Some(wanted);

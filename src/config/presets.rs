@@ -137,7 +137,8 @@ pub fn graphnet(
 /// that trusts the cluster, such as Keycloak from 26.4.
 ///
 /// `audience` of the volume must be the server's issuer. The kubelet replaces the file in time; it is read for each token
-/// request. Add the API's [`origin`](AuthConfigBuilder::origin).
+/// request. Add the API's [`origin`](AuthConfigBuilder::origin); with a store also the workload's name
+/// ([`account`](AuthConfigBuilder::account)), since the file has the same path in every pod.
 ///
 /// ```
 /// use tower_oauth2_client::{Discovery, providers};
@@ -206,7 +207,7 @@ where
 ///
 /// The SVID's audience must be the server's issuer. Add the API's [`origin`](AuthConfigBuilder::origin), and
 /// where the server has ids for its clients, use [`ClientAuth::assertion_of_type`] with
-/// [`with_client_id`](ClientAuth::with_client_id).
+/// [`with_client_id`](ClientAuth::with_client_id); with a store, [`account`](AuthConfigBuilder::account) names the workload.
 ///
 /// ```
 /// use tower_oauth2_client::providers;
@@ -224,7 +225,8 @@ pub fn spiffe(token_url: impl Into<TokenUrl>, svid_file: impl Into<PathBuf>) -> 
 /// Google's workload identity federation: a JWT of another identity provider, from a file, for an access token of Google's.
 ///
 /// `audience` is the full name of the provider in its pool: `//iam.googleapis.com/projects/<number>/locations/global/`
-/// `workloadIdentityPools/<pool>/providers/<provider>`. Add the API's [`origin`](AuthConfigBuilder::origin).
+/// `workloadIdentityPools/<pool>/providers/<provider>`. Add the API's [`origin`](AuthConfigBuilder::origin); with a store,
+/// [`account`](AuthConfigBuilder::account) names the workload.
 ///
 /// ```
 /// use tower_oauth2_client::providers;

@@ -217,6 +217,11 @@ impl ReqwestClient {
     }
 
     /// The client inside.
+    pub fn get_mut(&mut self) -> &mut reqwest::Client {
+        &mut self.0
+    }
+
+    /// The client inside.
     pub fn into_inner(self) -> reqwest::Client {
         self.0
     }

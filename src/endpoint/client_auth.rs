@@ -66,6 +66,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct ClientAuth {
     /// `None`: no client is named at all.
     id: Option<String>,
@@ -416,9 +417,9 @@ impl ClientAuth {
         }
     }
 
-    /// Whether nothing says which client it is: an assertion that a function makes, without an id.
+    /// Whether nothing says which client it is: an assertion from a function or a file, without an id.
     pub(crate) fn is_nameless(&self) -> bool {
-        matches!((&self.id, &self.method), (None, Method::Assertion(_, assertion)) if assertion.is_provider())
+        matches!((&self.id, &self.method), (None, Method::Assertion(_, assertion)) if assertion.is_nameless())
     }
 
     /// Whether it has nothing to authenticate with (RFC 6749 §2.1).
@@ -429,6 +430,11 @@ impl ClientAuth {
     /// The client's id, where it has one.
     pub(crate) fn client_id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// Whether `client_id` is among the parameters that it sends.
+    pub(crate) fn sends_client_id(&self) -> bool {
+        self.id.is_some() && !matches!(self.method, Method::Basic(_) | Method::BasicRaw(_))
     }
 
     /// Whether the client is known by its TLS certificate.

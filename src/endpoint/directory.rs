@@ -27,6 +27,7 @@ use crate::types::{BoxError, ConfigError, Digest, Scopes, Secret, TenantId, Toke
 ///     .scopes(["read"]);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Authority {
     token_url: TokenUrl,
     client_auth: ClientAuth,
@@ -59,7 +60,7 @@ impl Authority {
     }
 
     /// A further parameter of the token request, beside those of the configuration; treated as a secret.
-    pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
+    pub fn token_param(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.params.push((name.into(), value.into()));
         self
     }
@@ -76,7 +77,7 @@ impl Authority {
         }
         let params = self.params.iter().map(|(name, value)| Param { name: name.clone(), value: value.clone() });
         settings.params.extend(params);
-        settings.validate()?;
+        settings.validate(&self.client_auth)?;
         self.client_auth.validate()?;
         Ok(settings)
     }
@@ -119,7 +120,7 @@ impl fmt::Debug for Authority {
 ///     .build()?;
 /// let server = AuthServer::new(TestClock::new());
 /// let client = AuthLayer::builder(cfg).http_client(server.clone()).build()?.layer(Api::new(&server));
-/// let clinic = client.for_tenant(TenantId::new("clinic-1")?);
+/// let clinic = client.for_tenant(&TenantId::new("clinic-1")?);
 /// clinic.oneshot(http::Request::get("https://api.example.com/items").body(String::new())?).await?;
 /// assert_eq!(server.requests()[0].uri.host(), Some("clinic-1.auth.example.com"));
 /// # Ok::<(), BoxError>(()) }).unwrap();

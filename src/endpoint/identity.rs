@@ -33,7 +33,7 @@ impl EndpointSettings {
         }
         self.grant.describe(digest);
         if let Some(scopes) = &self.scopes {
-            digest.list("scopes", scopes.sorted());
+            digest.list("scopes", scopes.iter());
         }
         for (label, names) in [("resources", &self.resources), ("audiences", &self.audiences)] {
             let mut names = names.clone();
@@ -184,11 +184,14 @@ mod tests {
             (Grant::ClientCredentials, auth(), false),
             (Grant::RefreshToken, auth(), false),
             (Grant::JwtBearer(SecretSource::from("anna")), auth(), false),
-            (Grant::JwtBearer(SecretSource::file("anna")), auth(), false),
+            (Grant::JwtBearer(SecretSource::file("/run/secrets/assertion")), auth(), true),
             (exchange(SecretSource::from("anna")), auth(), false),
             (Grant::ClientCredentials, ClientAuth::basic("id", provider()), false),
             (Grant::ClientCredentials, ClientAuth::assertion(provider()).with_client_id("id"), false),
             (Grant::ClientCredentials, ClientAuth::assertion(provider()), true),
+            (Grant::ClientCredentials, ClientAuth::assertion(SecretSource::file("/run/secrets/token")), true),
+            (Grant::ClientCredentials, ClientAuth::assertion("one that is fixed"), false),
+            (exchange(SecretSource::file("/run/secrets/token")), auth(), true),
             (code(), auth(), true),
             (Grant::Device, auth(), true),
             (Grant::JwtBearer(provider()), auth(), true),

@@ -185,6 +185,21 @@ impl<C> TokenEndpoint<C> {
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
 
+    /// The HTTP service inside.
+    pub fn get_ref(&self) -> &C {
+        &self.client
+    }
+
+    /// The HTTP service inside.
+    pub fn get_mut(&mut self) -> &mut C {
+        &mut self.client
+    }
+
+    /// The HTTP service inside.
+    pub fn into_inner(self) -> C {
+        self.client
+    }
+
     /// The store that was put around this endpoint.
     pub(crate) fn store(&self) -> Option<Arc<dyn StoreAccess>> {
         self.shared.store.get()
@@ -303,7 +318,7 @@ impl<C> Call<C> {
             dead_refresh_codes: &settings.dead_refresh_codes,
             asked_scopes: self.request.scopes.as_ref().or(settings.scopes.as_ref()),
             require_granted: settings.require_granted,
-            require_issued_type: asking == GrantKind::Primary && settings.grant.names_issued_type(),
+            asked_type: settings.grant.asked_type().filter(|_| asking == GrantKind::Primary),
             url,
             sent,
             now: clock.now().wall,
@@ -425,6 +440,10 @@ where
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let outgoing = wire::Outgoing::new(asking, settings, material, &self.request)?;
+        if self.context.is_over() {
+            let error = TokenError::new(TokenErrorKind::Timeout);
+            return Err(error.with_detail("its deadline had passed before it was sent").into());
+        }
         let carried = self.request.refresh_token.as_ref().filter(|_| asking == GrantKind::RefreshToken);
         if let Some(refresh_token) = carried {
             if !self.context.may_send() {

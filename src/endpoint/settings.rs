@@ -100,7 +100,7 @@ impl EndpointSettings {
     ///
     /// # Errors
     /// A limit out of bounds, a parameter that the crate sends itself.
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self, auth: &ClientAuth) -> Result<(), ConfigError> {
         if self.timeout.is_zero() {
             return Err(ConfigError::new("the timeout of token requests is zero", "10 s is the default"));
         }
@@ -112,6 +112,7 @@ impl EndpointSettings {
         }
         let own = |name: &str| match name {
             "grant_type" => self.send_grant_type,
+            "client_id" => auth.sends_client_id(),
             "client_secret" | "client_assertion" | "client_assertion_type" | "refresh_token" | "scope" => true,
             _ => self.grant.sends(name),
         };
@@ -129,7 +130,7 @@ impl EndpointSettings {
         }
         // A second one of the same name is answered by some servers with an error, by others with either of them.
         if let Some(name) = &self.tenant_param
-            && (own(name) || name == "client_id" || self.is_sent(name))
+            && (own(name) || name == "client_id" || name == "claims" || self.is_sent(name))
         {
             return Err(ConfigError::new(
                 "the tenant's parameter of the token request has the name of one that is sent anyway",
@@ -210,11 +211,21 @@ mod tests {
     fn a_parameter_that_is_sent_anyway_is_refused() {
         let mut settings = with_url("https://a.example/t");
         settings.params.push(Param { name: "client_secret".into(), value: Secret::from("x") });
-        assert!(settings.validate().is_err());
+        assert!(settings.validate(&ClientAuth::none("id")).is_err());
         settings.params = vec![Param { name: "grant_type".into(), value: Secret::from("password") }];
-        assert!(settings.validate().is_err());
+        assert!(settings.validate(&ClientAuth::none("id")).is_err());
         settings.send_grant_type = false;
-        assert!(settings.validate().is_ok());
+        assert!(settings.validate(&ClientAuth::none("id")).is_ok());
+        settings.params = vec![Param { name: "client_id".into(), value: Secret::from("other") }];
+        for (auth, good) in [
+            (ClientAuth::none("id"), false),
+            (ClientAuth::body("id", "secret"), false),
+            (ClientAuth::assertion("x").with_client_id("id"), false),
+            (ClientAuth::basic("id", "secret"), true),
+            (ClientAuth::assertion("x"), true),
+        ] {
+            assert_eq!(settings.validate(&auth).is_ok(), good, "{auth:?}");
+        }
     }
 
     #[test]
@@ -226,7 +237,7 @@ mod tests {
             [("scope", false), ("client_id", false), ("account", false), ("audience", false), ("tenant", true)]
         {
             settings.tenant_param = Some(name.into());
-            assert_eq!(settings.validate().is_ok(), good, "{name}");
+            assert_eq!(settings.validate(&ClientAuth::none("id")).is_ok(), good, "{name}");
         }
     }
 
@@ -240,7 +251,7 @@ mod tests {
             assert!(!is_absolute_uri(bad), "{bad}");
             let mut settings = with_url("https://a.example/t");
             settings.resources.push(bad.into());
-            assert!(settings.validate().is_err(), "{bad}");
+            assert!(settings.validate(&ClientAuth::none("id")).is_err(), "{bad}");
         }
     }
 }

@@ -463,6 +463,17 @@ mod flow {
         assert_eq!(server.fate(), RefreshFate::Untouched);
     }
 
+    /// Behaviour 124 (a task that was not driven until after its deadline).
+    #[tokio::test]
+    async fn nothing_is_sent_after_the_deadline() {
+        let server = Server::default();
+        let context = RefreshContext { deadline: tokio::time::Instant::now(), ..RefreshContext::default() };
+        let late = TokenRequest { context: Some(Arc::new(context)), ..with_refresh_token("R") };
+        let error = server.ask(&spry(), &body_auth(), late).await.unwrap_err();
+        assert_eq!((error.kind(), server.fate()), (TokenErrorKind::Timeout, RefreshFate::Untouched));
+        assert!(server.seen().is_empty());
+    }
+
     #[tokio::test]
     async fn without_any_grant_a_person_must_sign_in() {
         let only_refresh = EndpointSettings { grant: Grant::RefreshToken, ..spry() };

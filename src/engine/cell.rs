@@ -264,6 +264,12 @@ impl Cell {
         self.current.load_full()
     }
 
+    /// Whether `current` may be sent still: no lock, and nothing that others share is touched.
+    #[inline]
+    pub(crate) fn may_send(&self, env: &Env, current: &Current) -> bool {
+        self.word_now(env) == current.word() && env.coarse_clock.is_before(self.good_until.load(Ordering::Relaxed))
+    }
+
     /// The token, or a wait, or the remembered failure.
     pub(crate) fn read(self: &Arc<Self>, env: &Arc<Env>) -> Read {
         match self.ready(env) {
@@ -819,7 +825,7 @@ impl Cell {
             refresh_owner: held.map_or(RefreshOwner::Cell, |held| held.owner),
             asker: Asker { first: !state.tokens_seen, slow: state.last_timed_out() },
             previous_from_store: previous.as_ref().is_some_and(|former| former.from_store),
-            previous: previous.map(|former| former.token.clone()),
+            previous: previous.map(|former| former.dated_token()),
             ..env.request(&self.partition.whole())
         };
         let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
@@ -872,6 +878,13 @@ impl Cell {
             time.saturating_add(millis(ahead))
         };
         self.good_until.store(good_until, Ordering::Relaxed);
+    }
+
+    /// Runs while nobody can have this cell's lock.
+    #[cfg(test)]
+    pub(super) fn while_locked<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _state = self.lock();
+        run()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -25,6 +25,13 @@ impl Current {
         word_of(self.generation)
     }
 
+    /// The token with a time of its own: of one that was set, whatever a store had then is older.
+    pub(crate) fn dated_token(&self) -> Token {
+        let mut token = self.token.clone();
+        token.asked_at.get_or_insert(self.lifetime.arrived().wall);
+        token
+    }
+
     /// The generation that such a word stands for.
     pub(crate) fn generation_of(word: u64) -> u64 {
         word >> GENERATION_SHIFT

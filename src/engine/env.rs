@@ -120,6 +120,7 @@ impl Env {
         policy: EnginePolicy,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
+        let coarse_clock = CoarseClock::new(OsClock::of(&clock));
         Self {
             source,
             clock,
@@ -127,7 +128,7 @@ impl Env {
             draw: Draw::default(),
             hasher: PartitionHasher::default(),
             fixed_tenant,
-            coarse_clock: CoarseClock::new(OsClock::default()),
+            coarse_clock,
             is_closing: AtomicBool::new(false),
         }
     }

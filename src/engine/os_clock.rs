@@ -3,10 +3,13 @@
 //! A timer goes off only where somebody drives its runtime, and a process may be suspended. What the time is says the
 //! injected clock alone; this says no more than that it is time to read it again.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::rt::Runtime;
 use super::sync::AtomicU64;
+use crate::types::{Clock, Now};
 
 /// When the injected clock was read last, by these clocks. In nanoseconds.
 pub(super) struct LastLook {
@@ -44,21 +47,33 @@ impl LastLook {
     }
 }
 
-/// The coarse clocks; tests set them.
-#[derive(Clone, Default)]
+/// The coarse clocks.
+#[derive(Clone)]
 pub(crate) enum OsClock {
-    #[default]
     System,
+    /// Those of a clock whose time is not the operating system's, since `started`.
+    Injected {
+        clock: Arc<dyn Clock>,
+        started: Now,
+    },
     /// Nanoseconds of both.
     #[cfg(test)]
-    Set(std::sync::Arc<std::sync::atomic::AtomicU64>),
+    Set(Arc<std::sync::atomic::AtomicU64>),
 }
 
 impl OsClock {
+    pub(crate) fn of(clock: &Arc<dyn Clock>) -> Self {
+        match clock.coarse() {
+            Some(started) => Self::Injected { clock: clock.clone(), started },
+            None => Self::System,
+        }
+    }
+
     #[inline]
     fn now(&self) -> (u64, u64) {
         match self {
             Self::System => system(),
+            Self::Injected { clock, started } => injected(&**clock, started),
             #[cfg(test)]
             Self::Set(nanos) => (nanos.load(Ordering::Relaxed), nanos.load(Ordering::Relaxed)),
         }
@@ -69,10 +84,19 @@ impl OsClock {
     fn must_look(&self) -> bool {
         match self {
             Self::System => !HAS_COARSE_CLOCKS && is_current_thread(),
+            Self::Injected { .. } => false,
             #[cfg(test)]
             Self::Set(_) => false,
         }
     }
+}
+
+#[cold]
+fn injected(clock: &dyn Clock, started: &Now) -> (u64, u64) {
+    let now = clock.coarse().unwrap_or(*started);
+    let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let monotonic = now.monotonic.saturating_duration_since(started.monotonic);
+    (nanos(monotonic), nanos(now.wall.duration_since(UNIX_EPOCH).unwrap_or_default()))
 }
 
 const HAS_COARSE_CLOCKS: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -94,4 +118,23 @@ fn system() -> (u64, u64) {
 /// As with `block_on` for each request, which polls before it turns the timer wheel.
 fn is_current_thread() -> bool {
     Runtime::current().is_some_and(|here| here.is_current_thread())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn the_operating_systems_coarse_clocks_tell_its_time() {
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let (monotonic, real) = system();
+        assert!(monotonic > 0);
+        assert!(
+            real.abs_diff(u64::try_from(before.as_nanos()).unwrap()) < 60 * SECOND,
+            "it is a clock of the same day"
+        );
+    }
 }

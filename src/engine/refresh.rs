@@ -160,7 +160,7 @@ impl fmt::Debug for RefreshWaiter {
 }
 
 /// How the task of a refresh ended.
-#[allow(clippy::large_enum_variant, reason = "it is passed on once, and not kept")]
+#[expect(clippy::large_enum_variant, reason = "there is one for each refresh, and it is moved twice")]
 pub(crate) enum TaskEnd {
     Finished(Result<Granted, Failed>),
     /// The source panicked.

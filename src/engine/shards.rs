@@ -75,6 +75,12 @@ const BUCKETS_PER_TICK: usize = 16;
 const ENDED_FOR: u64 = 60_000;
 
 impl Shards {
+    #[cfg(test)]
+    pub(super) fn while_locked<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
+        run()
+    }
+
     pub(crate) fn new(max: usize, idle: Duration, hasher: PartitionHasher) -> Self {
         let shards = (max / CELLS_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
         Self {

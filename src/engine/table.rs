@@ -93,6 +93,12 @@ impl Table {
         self.others.sweep(time, now.as_ref());
     }
 
+    /// Runs while nobody can have any lock of the table or of the default cell.
+    #[cfg(test)]
+    pub(crate) fn while_locked<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.default_cell.while_locked(|| self.others.while_locked(run))
+    }
+
     fn time(&self) -> u64 {
         self.env.coarse_time(|| self.env.clock.now())
     }

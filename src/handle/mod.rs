@@ -71,6 +71,7 @@ impl AuthHandle {
     /// assert_eq!(clinic.stats().token_requests, 1);
     /// # Ok(()) }
     /// ```
+    #[must_use]
     pub fn for_tenant(&self, tenant: &TenantId) -> Self {
         Self { tenant: Some(tenant.clone()), ..self.clone() }
     }
@@ -86,12 +87,13 @@ impl AuthHandle {
     /// #     Token::bearer(&format!("token-to-{scopes}")).map_err(TokenError::permanent)
     /// # });
     /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
-    /// let reports = layer.handle().for_scopes(Scopes::new(["reports"])?);
+    /// let reports = layer.handle().for_scopes(&Scopes::new(["reports"])?);
     /// assert_eq!(reports.token().await?.access_token(), "token-to-reports");
     /// # Ok(()) }
     /// ```
-    pub fn for_scopes(&self, scopes: Scopes) -> Self {
-        Self { scopes: Some(scopes), ..self.clone() }
+    #[must_use]
+    pub fn for_scopes(&self, scopes: &Scopes) -> Self {
+        Self { scopes: Some(scopes.clone()), ..self.clone() }
     }
 
     /// The current token, waiting for one if there is none.
@@ -248,7 +250,7 @@ impl AuthHandle {
         self.can_be_proved(&token)?;
         let (table, partition) = (&self.setup.table, self.partition());
         let stored = match &self.setup.store {
-            Some(store) => Some(store.keep(table.env().asking_now(&partition), token.clone()).await),
+            Some(store) => Some(store.store_token(table.env().asking_now(&partition), token.clone()).await),
             None => None,
         };
         let (token, number, owner, result) = match stored {

@@ -27,6 +27,7 @@ use crate::types::{ConfigError, SecretSource, TokenError, unavailable};
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Certificate {
     pem: SecretSource,
     sha1: bool,

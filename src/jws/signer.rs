@@ -23,6 +23,7 @@ use crate::types::{BoxError, ConfigError, Secret, SecretSource, TokenError, unav
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct SigningKey {
     key: Key,
     key_id: Option<String>,

@@ -1,5 +1,6 @@
 //! `AuthLayer`: puts a token on each request of the service it wraps.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::engine::{EndpointLimits, Env, Limited, Table};
 use crate::handle::AuthHandle;
 use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
 use crate::setup::Setup;
-use crate::store::StoreAccess;
-use crate::token::{DynTokenSource, TokenSource, erase};
+use crate::store::{StoreAccess, StoreService};
+use crate::token::{BoxTokenSource, DynTokenSource, TokenSource, erase};
 use crate::types::{ConfigError, Secret};
 
 /// Puts an OAuth2 token and tenant header on each request of the service it wraps.
@@ -96,7 +97,8 @@ impl AuthLayer {
 
     /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
     ///
-    /// [`AuthConfig::external`] makes a configuration without a token URL for it.
+    /// [`AuthConfig::external`] makes a configuration without a token URL for it. To keep its tokens in a store, put a
+    /// [`StoreLayer`](crate::store::StoreLayer) around it.
     ///
     /// ```
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
@@ -109,8 +111,8 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig<External>, source: impl TokenSource) -> Self {
-        let limits = cfg.endpoint_limits();
-        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None, None)
+        let (limits, store) = (cfg.endpoint_limits(), store_of(&source));
+        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None, store)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -120,6 +122,7 @@ impl AuthLayer {
     /// [`can_replay`](AuthLayer::can_replay)) need no registration; registering them changes nothing.
     ///
     /// It affects services made by this layer from now on.
+    #[must_use]
     pub fn replay_clone<B: Body + Clone + 'static>(mut self) -> Self {
         self.registry.insert(clone_vtable::<B>());
         self
@@ -130,6 +133,7 @@ impl AuthLayer {
     ///
     /// Up to [`max_replay_bytes`](crate::AuthConfigBuilder::max_replay_bytes) of each body is recorded (64 KiB by
     /// default); longer ones are sent once. It affects services made by this layer from now on.
+    #[must_use]
     pub fn replay_recorded<B>(mut self, erase: fn(Recorded<B>) -> B) -> Self
     where
         B: Body<Data = Bytes> + Unpin + 'static,
@@ -186,6 +190,12 @@ impl AuthLayer {
     }
 }
 
+/// The store that was put around a source, so that the handle sees it.
+fn store_of(source: &dyn Any) -> Option<Arc<dyn StoreAccess>> {
+    let source = source.downcast_ref().map_or(source, |boxed: &BoxTokenSource| boxed.source());
+    source.downcast_ref().map(|stored: &StoreService| stored.store().clone())
+}
+
 impl<S: Clone> Layer<S> for AuthLayer {
     type Service = Auth<S>;
 
@@ -197,5 +207,31 @@ impl<S: Clone> Layer<S> for AuthLayer {
 impl fmt::Debug for AuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthLayer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::token::{Token, TokenRequest};
+    use crate::types::{TenantId, TokenError};
+
+    /// With many tenants it would hold up requests, and inside of a lock it would never end.
+    #[test]
+    fn debug_of_layers_services_and_handles_locks_nothing() {
+        let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+        let cfg = AuthConfig::external().origin("https://api.example.com").build().unwrap();
+        let layer = AuthLayer::with_source(cfg, source);
+        let handle = layer.handle().for_tenant(&TenantId::new("canary").unwrap());
+        let service = layer.layer(());
+        let (tell, told) = mpsc::channel();
+        let text = layer.setup.table.clone().while_locked(|| {
+            std::thread::spawn(move || tell.send(format!("{layer:?} {handle:?} {service:?}")));
+            told.recv_timeout(Duration::from_secs(30)).expect("it waits for a lock")
+        });
+        assert!(text.contains("AuthLayer") && text.contains("AuthHandle") && !text.contains("canary"), "{text}");
     }
 }

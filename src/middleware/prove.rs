@@ -57,7 +57,6 @@ impl<S> Prove<S> {
     }
 
     /// `vtable` and `may_repeat`: how the request is sent twice, and whether it may be.
-    #[inline]
     #[cfg_attr(not(feature = "dpop"), expect(unused_variables, reason = "nothing is repeated"))]
     pub(crate) fn call<R>(
         &mut self,

@@ -1,6 +1,8 @@
 //! `Auth<S>`: the service; starts a request on its way.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -9,9 +11,9 @@ use tower_service::Service;
 
 use super::future::{FirstAttempt, ResponseFuture, Waiting};
 use super::prove::Prove;
-use super::shared::{BodySupport, Shared, SharedHandle};
+use super::shared::{Bodies, BodySupport, BodySupportOf, Handle};
 use crate::engine::{Cell, Current, Partition, Read};
-use crate::request::{HttpRequest, HttpResponse, Own, Prepared, Registry, Resending};
+use crate::request::{HttpRequest, HttpResponse, Identity, Own, Plan, Prepared, Registry, ReplayAttempt};
 #[cfg(feature = "reqwest")]
 use crate::response::holding_of_reqwest;
 use crate::response::{holding_of, trailer_watch_of};
@@ -38,12 +40,10 @@ use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 pub struct Auth<S> {
     inner: Prove<S>,
     local: Local,
-    tenant: Option<TenantId>,
-    params: Option<TokenParams>,
-    shared: SharedHandle<S>,
+    handle: Arc<Handle<S>>,
 }
 
-/// This clone's own copies of header values, so that threads do not share their reference counts.
+/// This clone's own copy of the token's header value, so that threads do not share its reference count.
 #[derive(Default)]
 struct Local {
     /// The cell's word for which `header` is good; zero: none yet.
@@ -51,15 +51,19 @@ struct Local {
     header: Option<HeaderValue>,
     /// The word of the request before, to copy on the second request only.
     seen: u64,
-    /// The tenant of every request that does not name one itself.
-    tenant: Option<TenantId>,
+    /// The handle is this clone's own.
+    has_handle: bool,
 }
 
 impl<S: Clone> Auth<S> {
     pub(crate) fn new(inner: S, setup: Arc<Setup>, registry: Registry) -> Self {
         let inner = Prove::new(inner, &setup);
-        let shared = Shared::new(inner.clone(), setup, registry);
-        Self { inner, local: Local::default(), tenant: None, params: None, shared: Arc::new(Arc::new(shared)) }
+        let handle = Handle::new(inner.clone(), setup, registry);
+        Self { inner, local: Local::default(), handle: Arc::new(handle) }
+    }
+
+    fn with(&self, own: Own) -> Self {
+        Self { inner: self.inner.clone(), local: Local::default(), handle: Arc::new(self.handle.with(own)) }
     }
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
@@ -79,14 +83,15 @@ impl<S: Clone> Auth<S> {
     /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", tenant).body(String::new()).unwrap())
     /// # });
     /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
-    /// let practice = client.for_tenant(TenantId::new("practice-1")?);
+    /// let practice = client.for_tenant(&TenantId::new("practice-1")?);
     /// let request = http::Request::get("https://api.example.com/v1/items").body(Empty::new())?;
     /// let response = practice.oneshot(request).await?; // sent with `Tenant-Id: practice-1`
     /// # assert_eq!(response.headers()["seen"], "practice-1");
     /// # Ok(()) }
     /// ```
-    pub fn for_tenant(&self, tenant: TenantId) -> Self {
-        Self { tenant: Some(tenant), ..self.clone() }
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        self.with(self.handle.own.with_tenant(&self.handle.setup.requests, tenant.clone()))
     }
 
     /// A clone whose requests bring these parameters for their token requests: the way to say so where requests carry no
@@ -109,14 +114,15 @@ impl<S: Clone> Auth<S> {
     /// #     Ok::<_, std::io::Error>(http::Response::builder().header("seen", token).body(String::new()).unwrap())
     /// # });
     /// # let client = AuthLayer::with_source(cfg, source).layer(inner);
-    /// let orders = client.for_params(TokenParams::new().audience("orders")?);
+    /// let orders = client.for_params(&TokenParams::new().audience("orders")?);
     /// let request = http::Request::get("https://api.example.com/v1/orders").body(Empty::new())?;
     /// let response = orders.oneshot(request).await?; // with a token for the audience `orders`
     /// # assert_eq!(response.headers()["seen"], "Bearer for-orders");
     /// # Ok(()) }
     /// ```
-    pub fn for_params(&self, params: TokenParams) -> Self {
-        Self { params: Some(params), ..self.clone() }
+    #[must_use]
+    pub fn for_params(&self, params: &TokenParams) -> Self {
+        self.with(self.handle.own.with_params(params.clone()))
     }
 }
 
@@ -143,9 +149,7 @@ impl<S: Clone> Clone for Auth<S> {
             inner: self.inner.clone(),
             // Not copied: a clone made for one request would pay for a copy that it never uses.
             local: Local::default(),
-            tenant: self.tenant.clone(),
-            params: self.params.clone(),
-            shared: self.shared.clone(),
+            handle: self.handle.clone(),
         }
     }
 }
@@ -167,11 +171,22 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.start(request, |registry| BodySupport {
-            vtable: registry.vtable_of::<B>(),
-            watch: trailer_watch_of::<RB>(),
-            holding: holding_of::<RB>(),
-        })
+        self.start::<_, HttpBodies<B, RB>>(request)
+    }
+}
+
+/// `http::Request<B>` and `http::Response<RB>`.
+struct HttpBodies<B, RB>(PhantomData<(B, RB)>);
+
+impl<B, RB> Bodies<http::Request<B>, http::Response<RB>> for HttpBodies<B, RB>
+where
+    B: http_body::Body + 'static,
+    B::Error: Send,
+    RB: http_body::Body + 'static,
+{
+    #[inline]
+    fn support(registry: &Registry) -> BodySupport<http::Request<B>, http::Response<RB>> {
+        BodySupport { vtable: registry.vtable_of::<B>(), watch: trailer_watch_of::<RB>(), holding: holding_of::<RB>() }
     }
 }
 
@@ -190,11 +205,17 @@ where
     }
 
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.start(request, |registry| BodySupport {
-            vtable: registry.vtable_of(),
-            watch: None,
-            holding: Some(holding_of_reqwest),
-        })
+        self.start::<_, ReqwestBodies>(request)
+    }
+}
+
+#[cfg(feature = "reqwest")]
+struct ReqwestBodies;
+
+#[cfg(feature = "reqwest")]
+impl Bodies<reqwest::Request, reqwest::Response> for ReqwestBodies {
+    fn support(registry: &Registry) -> BodySupport<reqwest::Request, reqwest::Response> {
+        BodySupport { vtable: registry.vtable_of(), watch: None, holding: Some(holding_of_reqwest) }
     }
 }
 
@@ -202,71 +223,86 @@ where
 type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
-    /// Out of line, or the request would be copied once more on its way in here (30 instructions).
+    /// Out of line, or the request would be copied once more on its way in here.
     #[inline(never)]
-    fn start<R>(
-        &mut self,
-        mut request: R,
-        body_support: impl FnOnce(&Registry) -> BodySupport<R, S::Response>,
-    ) -> Answer<S, R>
+    fn start<R, B>(&mut self, mut request: R) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,
         S::Response: HttpResponse,
+        B: Bodies<R, S::Response>,
     {
-        let body_support = body_support(&self.shared.registry);
-        let requests = &self.shared.setup.requests;
-        let own = Own {
-            tenant: self.tenant.as_ref(),
-            agreed_tenant: self.local.tenant.as_ref(),
-            params: self.params.as_ref(),
-        };
-        let (cell, resending) = match requests.prepare(&mut request, own) {
-            // Nearly every request: of the default cell.
-            Ok(Prepared::WithToken { tenant: None, scopes: None, params: None, resending }) => (None, resending),
-            Ok(Prepared::WithToken { tenant, scopes, params, resending }) => {
-                (Some(self.shared.setup.table.cell(Partition { tenant, scopes, params })), resending)
-            }
+        let (requests, own) = (&self.handle.setup.requests, &self.handle.own);
+        let plan = match requests.prepare(&mut request, own) {
+            Ok(Prepared::WithToken(plan)) => plan,
             Ok(Prepared::Bare) => return ResponseFuture::bare(self.inner.get_mut().call(request)),
-            Err(error) => return self.refuse(error),
+            Err(error) => return self.refuse(*error),
         };
-        let (token, generation) = match self.token(cell.as_ref()) {
-            Ok(token) => token,
-            Err(read) => return self.wait(request, cell, resending, body_support, read),
+        // Nearly every request is of the default cell.
+        let mut cell = None;
+        if plan.has_identity {
+            match requests.identity(&request, own, plan) {
+                Ok(Identity { tenant, scopes, params }) => {
+                    cell = Some(self.handle.setup.table.cell(Partition { tenant, scopes, params }));
+                }
+                Err(error) => return self.refuse(error),
+            }
+        }
+        let ready = if cell.is_none() { self.own_token() } else { None };
+        let (token, generation) = match ready {
+            Some((token, generation)) => (Cow::Borrowed(token), generation),
+            None => match self.token(cell.as_ref()) {
+                Ok((token, generation)) => (Cow::Owned(token), generation),
+                Err(read) => return self.wait(request, cell, plan, B::support, read),
+            },
         };
-        let (vtable, Resending { may_replay, outer }) = (body_support.vtable, resending);
-        let (shared, inner) = (&self.shared, &mut self.inner);
-        shared.setup.requests.send(request, token, vtable, may_replay, |request, replay_copy| {
-            let future = inner.call(request, vtable, may_replay);
-            let shared = shared.clone();
-            let first = FirstAttempt { shared, cell, generation, replay_copy, body_support, outer, waited: false };
-            ResponseFuture::sent(future, first)
-        })
+        // Step by step, here and in `Waiting`: a request that is handed on after it was looked at is copied, each time.
+        let (handle, BodySupport { vtable, watch, .. }) = (&self.handle, B::support(&self.handle.shared.registry));
+        let requests = &handle.setup.requests;
+        let replay_copy = match requests.copy_for_replay(&request, plan, vtable) {
+            ReplayAttempt::Done(copy) => copy,
+            ReplayAttempt::ByRecording => {
+                let copy;
+                (request, copy) = requests.record(request, vtable);
+                copy
+            }
+        };
+        requests.inject(&mut request, token, &handle.own, plan);
+        let future = self.inner.call(request, vtable, plan.may_replay);
+        let (handle, support, is_watched) = (handle.clone(), B::support as BodySupportOf<_, _>, watch.is_some());
+        let first = FirstAttempt { handle, cell, generation, replay_copy, support, is_watched, plan, waited: false };
+        ResponseFuture::sent(future, first)
+    }
+
+    /// The token of the default cell, if this clone's own copy is good as things are now.
+    #[inline]
+    fn own_token(&self) -> Option<(&HeaderValue, u64)> {
+        let word = self.handle.default_cell.word_now(self.handle.env());
+        Some((self.local.lookup(word)?, Current::generation_of(word)))
     }
 
     /// The token's header value and generation, or why there is none. `None`: of the default cell.
+    #[inline(never)]
     fn token(&mut self, cell: Option<&Arc<Cell>>) -> Result<(HeaderValue, u64), Read> {
-        let table = &self.shared.setup.table;
-        let Some(cell) = cell else {
-            let mut word = table.default_cell().word_now(table.env());
-            if let Some(header) = self.local.lookup(word) {
-                return Ok((header, Current::generation_of(word)));
+        let env = self.handle.env();
+        if let Some(cell) = cell {
+            let current = ready(cell.read(env))?;
+            return Ok((current.token.header_value().clone(), current.generation));
+        }
+        let header_cache = &self.handle.shared.header_cache;
+        let mut word = self.handle.default_cell.word_now(env);
+        let header = match header_cache.lookup(word) {
+            Some(header) => header,
+            None => {
+                let current = ready(self.handle.default_cell.read(env))?;
+                word = current.word();
+                header_cache.get_or_copy(word, current.token.header_value())
             }
-            let header = match self.shared.header_cache.lookup(word) {
-                Some(header) => header,
-                None => {
-                    let current = ready(table.default_cell().read(table.env()))?;
-                    word = current.word();
-                    self.shared.header_cache.get_or_copy(word, current.token.header_value())
-                }
-            };
-            if self.local.is_second(word) {
-                self.adopt(word, &header);
-            }
-            return Ok((header, Current::generation_of(word)));
         };
-        let current = ready(cell.read(table.env()))?;
-        Ok((current.token.header_value().clone(), current.generation))
+        if self.local.is_second(word) {
+            self.adopt(word, &header);
+        }
+        Ok((header, Current::generation_of(word)))
     }
 
     /// Copies what is shared by reference count; a clone made for one request would pay for nothing.
@@ -274,10 +310,8 @@ impl<S> Auth<S> {
     fn adopt(&mut self, word: u64, header: &HeaderValue) {
         self.local.header = Some(deep_clone(header));
         self.local.word = word;
-        if self.local.tenant.is_none() {
-            let agreed = self.shared.setup.requests.own_tenant(self.tenant.as_ref());
-            self.local.tenant = agreed.as_ref().map(TenantId::deep_clone);
-            self.shared = Arc::new(Arc::clone(&self.shared));
+        if !std::mem::replace(&mut self.local.has_handle, true) {
+            self.handle = Arc::new(self.handle.with(self.handle.own.deep_clone()));
         }
     }
 
@@ -288,8 +322,8 @@ impl<S> Auth<S> {
         &mut self,
         request: R,
         cell: Option<Arc<Cell>>,
-        resending: Resending,
-        body_support: BodySupport<R, S::Response>,
+        plan: Plan,
+        support: BodySupportOf<R, S::Response>,
         read: Read,
     ) -> Answer<S, R>
     where
@@ -298,10 +332,11 @@ impl<S> Auth<S> {
         S::Response: HttpResponse,
     {
         match read {
-            Read::Failed(error) => self.refuse(body_support.no_token(error)),
+            Read::Failed(error) => self.refuse(support(&self.handle.shared.registry).no_token(error)),
             read => {
-                self.inner = self.shared.fresh_clone();
-                ResponseFuture::waiting(Waiting::new(self.shared.clone(), cell, request, resending, body_support, read))
+                self.inner = self.handle.shared.fresh_clone();
+                let handle = self.handle.clone();
+                ResponseFuture::waiting(Waiting::new(handle, cell, request, plan, support, read))
             }
         }
     }
@@ -315,7 +350,7 @@ impl<S> Auth<S> {
         R: HttpRequest,
         S::Response: HttpResponse,
     {
-        self.inner = self.shared.fresh_clone();
+        self.inner = self.handle.shared.fresh_clone();
         ResponseFuture::failed(error)
     }
 }
@@ -330,8 +365,8 @@ fn ready(read: Read) -> Result<Arc<Current>, Read> {
 impl Local {
     /// The private copy, if it is good for the cell as it is now.
     #[inline]
-    fn lookup(&self, word: u64) -> Option<HeaderValue> {
-        if self.word == word { self.header.clone() } else { None }
+    fn lookup(&self, word: u64) -> Option<&HeaderValue> {
+        if self.word == word { self.header.as_ref() } else { None }
     }
 
     /// Whether the request before met the same token.
@@ -371,7 +406,7 @@ mod tests {
         let mut named = request();
         named.extensions_mut().insert(tenant.clone());
         assert!(matches!(service.clone().oneshot(named).await, Err(Error::Tenant { .. })));
-        assert!(matches!(service.for_tenant(tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
+        assert!(matches!(service.for_tenant(&tenant).oneshot(request()).await, Err(Error::Tenant { .. })));
         assert!(service.oneshot(request()).await.is_ok());
     }
 

@@ -124,20 +124,24 @@ pub(crate) fn withhold(headers: &mut HeaderMap, tenant_header: Option<&HeaderNam
 /// Another name in the request that CGI and its like read as this one: `x_tenant` and `x-tenant` are both `HTTP_X_TENANT`
 /// (RFC 3875 §4.1.18).
 pub(crate) fn alike(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderName> {
-    headers.keys().find(|other| *other != name && is_alike(other, name)).cloned()
+    headers.keys().find(|other| *other != name && is_alike(other.as_str(), name.as_str())).cloned()
 }
 
-/// Whether CGI reads them as one. The length decides for nearly all.
+/// Whether CGI reads these names as one. Length and first letter decide for nearly all.
 #[inline]
-pub(crate) fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    one.len() == other.len() && is_same_field(one, other)
+pub(crate) fn is_alike(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    one.len() == other.len() && one.first().map(folded) == other.first().map(folded) && is_same_field(one, other)
 }
 
 #[inline(never)]
 fn is_same_field(one: &[u8], other: &[u8]) -> bool {
-    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     one.len() == other.len() && one.iter().map(folded).eq(other.iter().map(folded))
+}
+
+#[inline]
+fn folded(byte: &u8) -> u8 {
+    if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 /// A header name from a configuration, unless HTTP or this crate gives that header its value.

@@ -13,12 +13,12 @@ mod tenant;
 use http::header::{CONNECTION, HOST, UPGRADE};
 
 use origin::Admission;
-use replay::{ReplayAttempt, ReplayCopy};
+use replay::ReplayCopy;
 
 pub use body::Recorded;
 pub use inject::ExistingAuthorization;
 pub use message::{HttpRequest, HttpResponse};
-pub use origin::Foreign;
+pub use origin::UnlistedOrigin;
 pub use tenant::Tenant;
 
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, is_known_by_name, record_vtable};
@@ -32,8 +32,8 @@ pub(crate) use origin::{OriginPolicy, parse_endpoint_url};
 pub(crate) use params::SubjectPolicy;
 #[cfg(feature = "dpop")]
 pub(crate) use prepare::ProofOrigin;
-pub(crate) use prepare::{Own, Prepared, RequestPolicy, Resending};
-pub(crate) use replay::ReplayPolicy;
+pub(crate) use prepare::{Identity, Own, Plan, Prepared, RequestPolicy};
+pub(crate) use replay::{ReplayAttempt, ReplayPolicy};
 pub(crate) use tenant::TenantPolicy;
 
 /// Which headers of those that matter here, and are rarely there, are there.
@@ -53,11 +53,10 @@ impl SpecialHeaders {
     /// `tenant`: the name of the tenant header.
     #[inline]
     pub(crate) fn find(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
+        // No name is empty.
+        let tenant_name = tenant.map_or("", |tenant| tenant.as_str());
         let is_special = |name: &http::HeaderName| {
-            *name == HOST
-                || *name == CONNECTION
-                || *name == UPGRADE
-                || tenant.is_some_and(|tenant| is_alike(name, tenant))
+            *name == HOST || *name == CONNECTION || *name == UPGRADE || is_alike(name.as_str(), tenant_name)
         };
         if headers.keys().any(is_special) { Self::find_which(headers, tenant) } else { Self::default() }
     }
@@ -69,7 +68,7 @@ impl SpecialHeaders {
             host,
             connection,
             upgrade,
-            tenant: tenant.is_some_and(|tenant| headers.keys().any(|name| is_alike(name, tenant))),
+            tenant: tenant.is_some_and(|tenant| headers.keys().any(|name| is_alike(name.as_str(), tenant.as_str()))),
         }
     }
 }

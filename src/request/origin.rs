@@ -14,7 +14,7 @@ use crate::types::{ConfigError, Error};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OriginPolicy {
     allowed: Vec<Origin>,
-    foreign: Foreign,
+    foreign: UnlistedOrigin,
 }
 
 /// What happens to a request whose URI or `Host` header names an origin that is not on the list.
@@ -28,7 +28,7 @@ pub(crate) struct OriginPolicy {
 /// without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Foreign {
+pub enum UnlistedOrigin {
     /// [`Error::Origin`](crate::Error::Origin) before anything is sent. The default: a URL that an attacker chose must
     /// not even be called.
     #[default]
@@ -54,7 +54,7 @@ const TUNNEL: &str = "is to be connected to by a proxy, which would read the tok
 const NO_SCHEME: &str = "is addressed without a scheme, so that nobody knows whether by TLS (write the whole URL)";
 
 impl OriginPolicy {
-    pub(crate) fn build<I>(origins: I, foreign: Foreign, allow_http: bool) -> Result<Self, ConfigError>
+    pub(crate) fn build<I>(origins: I, foreign: UnlistedOrigin, allow_http: bool) -> Result<Self, ConfigError>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
@@ -194,8 +194,8 @@ impl OriginPolicy {
 
     fn foreign(&self, target: Option<Target<'_>>, why: &'static str) -> Result<Admission, Error> {
         match self.foreign {
-            Foreign::Refuse => Err(refused(target, why)),
-            Foreign::PassWithoutCredentials => Ok(Admission::NoCredentials),
+            UnlistedOrigin::Refuse => Err(refused(target, why)),
+            UnlistedOrigin::PassWithoutCredentials => Ok(Admission::NoCredentials),
         }
     }
 }
@@ -460,7 +460,7 @@ mod tests {
     }
 
     fn policy(origins: &[&str]) -> OriginPolicy {
-        OriginPolicy::build(origins, Foreign::Refuse, false).unwrap()
+        OriginPolicy::build(origins, UnlistedOrigin::Refuse, false).unwrap()
     }
 
     fn host(values: &[&str]) -> HeaderMap {
@@ -547,7 +547,7 @@ mod tests {
         for loopback in
             ["http://localhost:8080", "http://LOCALHOST", "http://127.0.0.1", "http://127.9.9.9:1", "http://[::1]"]
         {
-            assert!(OriginPolicy::build([loopback], Foreign::Refuse, false).is_ok(), "{loopback}");
+            assert!(OriginPolicy::build([loopback], UnlistedOrigin::Refuse, false).is_ok(), "{loopback}");
             assert!(parse_endpoint_url(&format!("{loopback}/token"), false).is_ok(), "{loopback}");
             assert!(is_loopback(&loopback.parse().unwrap()), "{loopback}");
         }
@@ -561,8 +561,8 @@ mod tests {
             "http://[::2]",
             "http://[::ffff:127.0.0.1]",
         ] {
-            assert!(OriginPolicy::build([open], Foreign::Refuse, false).is_err(), "{open}");
-            assert!(OriginPolicy::build([open], Foreign::Refuse, true).is_ok(), "{open}");
+            assert!(OriginPolicy::build([open], UnlistedOrigin::Refuse, false).is_err(), "{open}");
+            assert!(OriginPolicy::build([open], UnlistedOrigin::Refuse, true).is_ok(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), false).is_err(), "{open}");
             assert!(parse_endpoint_url(&format!("{open}/token"), true).is_ok(), "{open}");
             assert!(!is_loopback(&open.parse().unwrap()), "{open}");
@@ -646,17 +646,20 @@ mod tests {
             (Method::GET, by_parts("HTTPS"), NOT_ALLOWED),
             (Method::GET, by_parts("Http"), NOT_ALLOWED),
         ];
-        for foreign in [Foreign::Refuse, Foreign::PassWithoutCredentials] {
+        for foreign in [UnlistedOrigin::Refuse, UnlistedOrigin::PassWithoutCredentials] {
             let policy =
                 OriginPolicy::build(["https://api.example.com", "http://api.example.com"], foreign, true).unwrap();
             for (method, uri, why) in &cases {
                 let uri = uri.as_ref().unwrap();
                 match policy.check(method, uri, &HeaderMap::new(), SpecialHeaders::default()) {
                     Ok(admission) => {
-                        assert_eq!((admission, foreign), (Admission::NoCredentials, Foreign::PassWithoutCredentials));
+                        assert_eq!(
+                            (admission, foreign),
+                            (Admission::NoCredentials, UnlistedOrigin::PassWithoutCredentials)
+                        );
                     }
                     Err(Error::Origin { reason, .. }) => {
-                        assert_eq!((reason, foreign), (*why, Foreign::Refuse), "{uri}")
+                        assert_eq!((reason, foreign), (*why, UnlistedOrigin::Refuse), "{uri}")
                     }
                     Err(error) => panic!("{uri}: {error}"),
                 }
@@ -703,7 +706,8 @@ mod tests {
 
     #[test]
     fn user_information_and_unclear_authorities_are_refused_and_not_quoted() {
-        let policy = OriginPolicy::build(["https://api.example.com"], Foreign::PassWithoutCredentials, false).unwrap();
+        let policy =
+            OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
         for uri in
             ["https://canary@api.example.com/", "https://user:canary@api.example.com/", "https://@api.example.com/"]
         {
@@ -748,7 +752,7 @@ mod tests {
     fn a_host_header_must_be_the_host_of_the_uri() {
         let policy = OriginPolicy::build(
             ["https://api.example.com", "https://two.example.com", "https://[::1]"],
-            Foreign::PassWithoutCredentials,
+            UnlistedOrigin::PassWithoutCredentials,
             false,
         )
         .unwrap();
@@ -765,7 +769,8 @@ mod tests {
 
     #[test]
     fn foreign_requests_may_pass_without_credentials() {
-        let policy = OriginPolicy::build(["https://api.example.com"], Foreign::PassWithoutCredentials, false).unwrap();
+        let policy =
+            OriginPolicy::build(["https://api.example.com"], UnlistedOrigin::PassWithoutCredentials, false).unwrap();
         assert_eq!(check(&policy, "https://bucket.example/file?sig=1", &[]).unwrap(), Admission::NoCredentials);
         assert_eq!(check(&policy, "http://api.example.com/", &[]).unwrap(), Admission::NoCredentials);
         assert_eq!(check(&policy, "/", &["bucket.example"]).unwrap(), Admission::NoCredentials);

@@ -1,6 +1,5 @@
 //! `SubjectPolicy`: the parameters that a request brings for its token request, and whether they fit the layer's grant.
 
-use super::HttpRequest;
 use crate::types::{Error, TokenParams};
 
 /// Whether requests bring a subject token.
@@ -27,12 +26,11 @@ impl SubjectPolicy {
     /// # Errors
     /// `Subject`.
     #[inline]
-    pub(crate) fn params<R: HttpRequest>(
+    pub(crate) fn params(
         self,
         own: Option<&TokenParams>,
-        request: &R,
+        named: Option<&TokenParams>,
     ) -> Result<Option<TokenParams>, Error> {
-        let named = request.extensions().and_then(|extensions| extensions.get::<TokenParams>());
         if named.is_none() && own.is_none() && self != Self::Required { Ok(None) } else { self.judge(own, named) }
     }
 
@@ -64,11 +62,7 @@ mod tests {
         let subject = || TokenParams::new().subject(SubjectToken::access_token("canary").unwrap());
         let audience = || TokenParams::new().audience("a").unwrap();
         let judge = |policy: SubjectPolicy, own: Option<TokenParams>, named: Option<TokenParams>| {
-            let mut request = http::Request::new(String::new());
-            if let Some(named) = named {
-                request.extensions_mut().insert(named);
-            }
-            policy.params(own.as_ref(), &request).map_err(|error| format!("{error} {error:?}"))
+            policy.params(own.as_ref(), named.as_ref()).map_err(|error| format!("{error} {error:?}"))
         };
         use SubjectPolicy::*;
         let allowed = [

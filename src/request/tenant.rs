@@ -209,10 +209,6 @@ impl TenantPolicy {
         explicit: Option<&TenantId>,
         in_request: Option<&TenantId>,
     ) -> Result<Option<TenantId>, Error> {
-        // Nearly every request that names its tenant itself.
-        if let (Source::PerRequest, None, Some(named), false) = (&self.source, explicit, in_request, self.normalized) {
-            return Ok(Some(named.clone()));
-        }
         let mut tenant: Option<TenantId> = None;
         for named in [self.fixed(), explicit, in_request].into_iter().flatten() {
             let named = self.normalized(named)?;
@@ -225,36 +221,33 @@ impl TenantPolicy {
         Ok(tenant)
     }
 
-    /// Sets the tenant header, and gives back what of the tenant belongs to the identity of the token. `has_header`: the
-    /// caller set that header, or one that reads alike.
-    #[inline]
-    pub(crate) fn stamp(
-        &self,
-        named: Option<TenantId>,
-        has_header: bool,
-        headers: &mut HeaderMap,
-    ) -> Result<Option<TenantId>, Error> {
-        match (&self.header, named) {
-            // Nearly every request: one look-up, one reference counted.
-            (Some(name), Some(tenant)) if !has_header => {
-                let identity = if self.tokens_vary() { Some(tenant.clone()) } else { None };
-                headers.insert(name, tenant.into_header_value());
-                Ok(identity)
-            }
-            (_, named) => self.stamp_agreed(named, headers),
-        }
-    }
-
+    /// The same, given what the caller's header says, if there is one.
     #[cold]
-    fn stamp_agreed(&self, named: Option<TenantId>, headers: &mut HeaderMap) -> Result<Option<TenantId>, Error> {
+    pub(crate) fn tenant(
+        &self,
+        explicit: Option<&TenantId>,
+        in_request: Option<&TenantId>,
+        headers: &HeaderMap,
+    ) -> Result<Option<TenantId>, Error> {
         if let Some(name) = &self.header
             && alike(headers, name).is_some()
         {
             return Err(Error::Tenant { reason: ALIKE });
         }
-        let tenant = self.agreed(named, headers)?;
-        self.apply(tenant.as_ref(), headers);
-        Ok(self.partition(tenant.as_ref()).cloned())
+        self.agreed(self.named(explicit, in_request)?, headers)
+    }
+
+    /// Whether the tenant that a request names in its extensions is its tenant as it stands, where nothing else names one.
+    #[inline]
+    pub(crate) fn takes_any(&self) -> bool {
+        self.source == Source::PerRequest && !self.normalized
+    }
+
+    #[inline]
+    pub(crate) fn set_header(&self, tenant: &TenantId, headers: &mut HeaderMap) {
+        if let Some(name) = &self.header {
+            headers.insert(name, tenant.header_value().clone());
+        }
     }
 
     /// The tenant, given what the caller's header says, if there is one.
@@ -267,17 +260,6 @@ impl TenantPolicy {
             (None, _) if self.required => Err(Error::Tenant { reason: MISSING }),
             _ => Ok(tenant),
         }
-    }
-
-    fn apply(&self, tenant: Option<&TenantId>, headers: &mut HeaderMap) {
-        if let (Some(name), Some(tenant)) = (&self.header, tenant) {
-            headers.insert(name, tenant.header_value().clone());
-        }
-    }
-
-    /// What of the tenant belongs to the identity of the token: all, or nothing where it cannot vary or does not matter.
-    fn partition<'t>(&self, tenant: Option<&'t TenantId>) -> Option<&'t TenantId> {
-        tenant.filter(|_| self.tokens_vary())
     }
 
     /// The tenant of every request, where that is one and the same.
@@ -303,7 +285,9 @@ impl TenantPolicy {
         self.tokens_vary() && self.required
     }
 
-    fn tokens_vary(&self) -> bool {
+    /// Whether the tenant of a request belongs to the identity of its token.
+    #[inline]
+    pub(crate) fn tokens_vary(&self) -> bool {
         self.per_tenant_tokens && !matches!(self.source, Source::Fixed(_))
     }
 
@@ -393,12 +377,17 @@ mod tests {
             extensions: &Extensions,
             headers: &HeaderMap,
         ) -> Result<Option<TenantId>, Error> {
-            let named = self.named(explicit, extensions.get())?;
-            let has_header = self.header.as_ref().is_some_and(|name| headers.contains_key(name));
-            let stamped = self.stamp(named.clone(), has_header, &mut headers.clone());
-            let agreed = self.agreed(named, headers);
-            assert_eq!(stamped.is_ok(), agreed.is_ok());
-            agreed
+            self.tenant(explicit, extensions.get(), headers)
+        }
+
+        fn apply(&self, tenant: Option<&TenantId>, headers: &mut HeaderMap) {
+            if let Some(tenant) = tenant {
+                self.set_header(tenant, headers);
+            }
+        }
+
+        fn partition<'t>(&self, tenant: Option<&'t TenantId>) -> Option<&'t TenantId> {
+            tenant.filter(|_| self.tokens_vary())
         }
     }
 
@@ -421,13 +410,10 @@ mod tests {
                 for value in ["anna", "berta"] {
                     let mut headers = HeaderMap::new();
                     headers.insert(HeaderName::from_static(name), value.parse().unwrap());
-                    let stamped = policy.stamp(
-                        Some(id("anna")),
-                        super::super::SpecialHeaders::find(&headers, policy.header()).tenant,
-                        &mut headers,
-                    );
-                    assert_eq!(stamped.is_err(), is_alike, "{name}");
-                    assert_eq!(headers.contains_key("x-tenant"), !is_alike);
+                    let is_special = super::super::SpecialHeaders::find(&headers, policy.header()).tenant;
+                    assert_eq!(is_special, is_alike, "{name}");
+                    let tenant = policy.tenant(None, Some(&id("anna")), &headers);
+                    assert_eq!(tenant.is_err(), is_alike, "{name}");
                 }
             }
         }

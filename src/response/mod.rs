@@ -10,12 +10,12 @@ mod verdict;
 
 pub use auth_challenge::AuthChallenge;
 pub(crate) use drain::Drain;
-pub(crate) use grpc::ends_in_headers;
+pub(crate) use grpc::has_status as has_grpc_status;
 #[cfg(feature = "reqwest")]
 pub(crate) use held::holding_of_reqwest;
 pub(crate) use held::{Ahead, BoxReadAhead, HeldResponses, Holding, holding_of};
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
-pub(crate) use verdict::{RejectionPolicy, Verdict, judge};
+pub(crate) use verdict::{RejectionPolicy, Verdict, is_success, judge};
 #[cfg(feature = "dpop")]
 pub(crate) use verdict::{rejects_proof, wants_nonce};

@@ -65,11 +65,15 @@ impl Default for RejectionPolicy {
     }
 }
 
+/// Whether a response is a success that accepts the token, as nearly all do. No proof of the contrary.
+#[inline]
+pub(crate) fn is_success(status: StatusCode, headers: &HeaderMap, policy: &RejectionPolicy) -> bool {
+    status.is_success() && !(policy.grpc && grpc::has_status(headers))
+}
+
 /// Judges a response by its head.
 ///
-/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403. A success
-/// costs one look at `grpc-status`.
-#[inline]
+/// `scheme` is what was sent before the token; `is_expired` (by our own clocks) is asked only after a 403.
 pub(crate) fn judge(
     status: StatusCode,
     headers: &HeaderMap,
@@ -77,9 +81,6 @@ pub(crate) fn judge(
     policy: &RejectionPolicy,
     is_expired: impl FnOnce() -> bool,
 ) -> Verdict {
-    if status.is_success() && (headers.is_empty() || !policy.grpc) {
-        return Verdict::Accepted;
-    }
     let grpc_status = if policy.grpc { grpc::trailers_only_status(headers) } else { None };
     match grpc_status {
         None if status.is_success() => Verdict::Accepted,

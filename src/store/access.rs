@@ -31,13 +31,13 @@ pub(super) struct Settings {
     pub(super) timeout: Duration,
     pub(super) lease: Duration,
     /// For how long a refresh token is kept that nobody uses.
-    pub(super) keep: Duration,
+    pub(super) refresh_token_ttl: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { timeout: Duration::from_secs(1), lease: Duration::from_secs(10), keep: 30 * day }
+        Self { timeout: Duration::from_secs(1), lease: Duration::from_secs(10), refresh_token_ttl: 30 * day }
     }
 }
 
@@ -167,9 +167,9 @@ impl<St: TokenStore> Access<St> {
         sleep(SHORTEST).await;
     }
 
-    /// Asks the other processes for younger copies of what the store has lost.
-    pub(super) async fn recall(&self, key: &StoreKey) {
-        let _ = timeout(self.settings.timeout, self.store.recall(key)).await;
+    /// Asks the other processes for younger copies of what the store has lost. Whether they may hear of it.
+    pub(super) async fn recall(&self, key: &StoreKey) -> bool {
+        !matches!(timeout(self.settings.timeout, self.store.recall(key)).await, Ok(Ok(false)))
     }
 
     /// Sees to it that somebody listens for others who miss what this process has a copy of.
@@ -223,7 +223,7 @@ impl<St: TokenStore> Access<St> {
                 single_use: copy.single_use,
                 ..Record::default()
             };
-            lease_guard.save(clock, &record, self.settings.keep, found.version).await?;
+            lease_guard.save(clock, &record, self.settings.refresh_token_ttl, found.version).await?;
         }
         lease_guard.end().await;
         Ok(())

@@ -72,7 +72,7 @@ trait DynTokenStore: Send + Sync {
 
     fn changed<'a>(&'a self, key: &'a StoreKey, since: Version) -> BoxFuture<'a, ()>;
 
-    fn recall<'a>(&'a self, key: &'a StoreKey) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn recall<'a>(&'a self, key: &'a StoreKey) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     fn recalled(&self) -> BoxFuture<'_, Recall>;
 }
@@ -117,7 +117,7 @@ impl<S: TokenStore> DynTokenStore for S {
         Box::pin(TokenStore::changed(self, key, since))
     }
 
-    fn recall<'a>(&'a self, key: &'a StoreKey) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn recall<'a>(&'a self, key: &'a StoreKey) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(TokenStore::recall(self, key))
     }
 
@@ -155,7 +155,7 @@ impl TokenStore for BoxTokenStore {
         DynTokenStore::changed(&*self.0, key, since).await
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         DynTokenStore::recall(&*self.0, key).await
     }
 

@@ -35,6 +35,23 @@ impl<St: TokenStore> Encrypted<St> {
     }
 }
 
+impl<St> Encrypted<St> {
+    /// The store inside, with what is encrypted.
+    pub fn get_ref(&self) -> &St {
+        &self.store
+    }
+
+    /// The store inside, with what is encrypted.
+    pub fn get_mut(&mut self) -> &mut St {
+        &mut self.store
+    }
+
+    /// The store inside, with what is encrypted.
+    pub fn into_inner(self) -> St {
+        self.store
+    }
+}
+
 impl<St: TokenStore> TokenStore for Encrypted<St> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, StoreError> {
         let Some(stored) = self.store.load(key).await? else { return Ok(None) };
@@ -66,7 +83,7 @@ impl<St: TokenStore> TokenStore for Encrypted<St> {
         self.store.changed(key, since).await;
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.store.recall(key).await
     }
 

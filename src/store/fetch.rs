@@ -6,7 +6,7 @@
 //! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,7 +16,7 @@ use super::copies::Copies;
 use super::failure::{Failure, Who};
 use super::lease_guard::{LeaseGuard, Settled};
 use super::record::Record;
-use super::{StoreError, StoreKey, TokenStore, Version};
+use super::{StoreError, StoreErrorKind, StoreKey, TokenStore, Version};
 use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
@@ -70,6 +70,20 @@ struct Candidate {
     refresh_token: Option<Secret<String>>,
     number: u64,
     answer_lost: bool,
+}
+
+/// What the store had when we looked first. A failure that is saved later changes its version, not its token.
+#[derive(Clone, Copy)]
+struct FirstLook {
+    version: Version,
+    asked_at: Option<SystemTime>,
+}
+
+impl FirstLook {
+    fn at(found: &StoredEntry) -> Self {
+        let token = found.record.as_ref().and_then(|record| record.token.as_ref());
+        Self { version: found.version, asked_at: token.and_then(|token| token.asked_at) }
+    }
 }
 
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
@@ -130,7 +144,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
-            let first = *first.get_or_insert(found.version);
+            let first = *first.get_or_insert_with(|| FirstLook::at(&found));
             if let Some(token) = self.usable(&found, first) {
                 return Ok(Lookup::Token(token));
             }
@@ -150,14 +164,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
+                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
+                        match self.yield_to_whoever_lives(lease_guard, found).await? {
+                            None => continue,
+                            Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
+                        }
+                    }
                     (None, None) => return Ok(Lookup::Ask(lease_guard, found)),
                 };
                 lease_guard.told();
                 lease_guard.end().await;
                 return Ok(look);
             }
-            // A little before the engine gives up, which would count the refresh token as spent.
-            let deadline = self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline);
+            // The engine would count the refresh token as spent.
+            let deadline = self.before_deadline();
             let alone_from = *alone_from.get_or_insert_with(|| Instant::now() + long_enough());
             let alone_from = Some(alone_from).filter(|_| self.candidates(&found, None).is_empty());
             let until = alone_from.map_or(deadline, |alone_from| alone_from.min(deadline));
@@ -178,16 +198,40 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest.
+    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
     async fn recall(&self) {
-        const ROUNDS: u32 = 3;
+        const ROUNDS: u32 = 6;
         const PAUSE: Duration = Duration::from_millis(100);
         // What we have ourselves we need not be brought.
         let _asking = Redeeming::new(self.access.copies(), &self.key, true);
         for _ in 0..ROUNDS {
-            self.access.recall(&self.key).await;
+            if !self.access.recall(&self.key).await {
+                return;
+            }
             sleep(PAUSE).await;
         }
+    }
+
+    /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
+    /// longer than a lease, and the holder lives and has what replaced it. That goes before ours: the lease is given back,
+    /// with a note in its place, and we ask. Both come back where nobody can be asked.
+    async fn yield_to_whoever_lives(
+        &self,
+        mut lease_guard: LeaseGuard<St>,
+        found: StoredEntry,
+    ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
+        if !self.access.recall(&self.key).await {
+            return Ok(Some((lease_guard, found)));
+        }
+        if let Some(record) = found.record.filter(|record| !record.answer_lost) {
+            let record = Record { answer_lost: true, ..record };
+            // If somebody else was faster, all the better.
+            lease_guard.save(self.clock(), &record, self.lives_for(&record), found.version).await?;
+        }
+        lease_guard.told();
+        lease_guard.end().await;
+        self.recall().await;
+        Ok(None)
     }
 
     /// Asks the source without the lease, where that cannot spend anything twice.
@@ -209,7 +253,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             lease_guard.told();
             let found = self.access.load(self.clock(), &self.key).await;
             if let Ok(found) = found
-                && self.usable(&found, found.version).is_none()
+                && self.usable(&found, FirstLook::at(&found)).is_none()
                 && self.candidates(&found, None).is_empty()
             {
                 let token = Some(token.clone());
@@ -222,7 +266,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     /// The token found, if it is what we want: newer than the one we have, alive for a while, and made by us.
-    fn usable(&self, found: &StoredEntry, first: Version) -> Option<Token> {
+    fn usable(&self, found: &StoredEntry, first: FirstLook) -> Option<Token> {
         let record = found.record.as_ref()?;
         let token = record.token.clone()?;
         if self.is_signed_in_anew(record) {
@@ -235,7 +279,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
-            let asked_again = found.version != first;
+            let asked_again = found.version != first.version && token.asked_at != first.asked_at;
             let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
@@ -458,11 +502,20 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         used: Option<Secret<String>>,
     ) -> Token {
         let lives_for = self.lives_for(&record);
-        let mut settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
-        if settled.is_err() {
-            // Once more, as so much is at stake.
-            settled = lease_guard.settle(self.clock(), &record, lives_for, expected).await;
+        if used.is_some() && record.refresh_token.is_some() {
+            // At once: nobody may drive this task any more, and another one is not to send the former.
+            self.access.copies().note(&self.key, &record);
         }
+        let settling = async {
+            match lease_guard.settle(self.clock(), &record, lives_for, expected).await {
+                // Once more, as so much is at stake.
+                Err(_) => lease_guard.settle(self.clock(), &record, lives_for, expected).await,
+                settled => settled,
+            }
+        };
+        // What was granted is told before the engine gives up, whatever the store does: its refresh token is the only one.
+        let until = self.before_deadline();
+        let settled = timeout_at(until, settling).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
         let (token, problem) = match settled {
             Ok(Settled::Stored) => {
                 Figures::count(&self.access.figures().stored);
@@ -479,7 +532,6 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             Ok(Settled::Busy) | Err(_) if used.is_some() && record.refresh_token.is_some() => {
                 // The others still have the refresh token that is spent.
-                self.access.copies().note(&self.key, &record);
                 let token = self.stored(ours, &record);
                 let (clock, unsaved) = (self.context.clock.clone(), self.access.copies().unsaved());
                 tokio::spawn(lease_guard.settle_later(clock, record, lives_for, expected, unsaved));
@@ -495,11 +547,16 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 (ours, Some(NotStored::StoreFailed))
             }
         };
-        lease_guard.end().await;
+        let _ = timeout_at(until, lease_guard.end()).await;
         if let Some(reason) = problem {
             self.not_stored(reason);
         }
         token
+    }
+
+    /// A little before the engine gives up.
+    fn before_deadline(&self) -> Instant {
+        self.context.deadline.checked_sub(ENOUGH_TO_ANSWER).unwrap_or(self.context.deadline)
     }
 
     fn not_stored(&self, reason: NotStored) {
@@ -513,7 +570,9 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         if theirs.token.as_ref().is_some_and(|token| token.is_same_as(ours)) {
             return Some(self.stored(ours.clone(), record));
         }
-        self.usable(found, Version::default())
+        // Not the very token that a newer one was wanted for.
+        let asked_at = self.request.previous.as_ref().and_then(|previous| previous.asked_at);
+        self.usable(found, FirstLook { version: Version::default(), asked_at })
     }
 
     /// The newest refresh token is dead, and nobody has another.
@@ -522,7 +581,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let refresh_number = number.max(before.refresh_number);
         let record = Record { refresh_token: None, refresh_number, refresh_dead: true, answer_lost: false, ..before };
         // Kept for long, so that nobody tries a copy of it.
-        if lease_guard.save(self.clock(), &record, self.access.settings.keep, found.version).await.is_ok() {
+        if lease_guard.save(self.clock(), &record, self.access.settings.refresh_token_ttl, found.version).await.is_ok()
+        {
             lease_guard.told();
         }
     }
@@ -560,7 +620,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 
     fn lives_for(&self, record: &Record) -> Duration {
-        lives_for(record, &self.context, self.access.settings.keep)
+        lives_for(record, &self.context, self.access.settings.refresh_token_ttl)
     }
 
     /// A token request as if there were no store, except that it sends no refresh token that others may have spent.
@@ -604,6 +664,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     }
 }
 
+/// Whether the refresh token that is stored may be spent.
+fn may_be_spent<St: TokenStore>(lease_guard: &LeaseGuard<St>, found: &StoredEntry) -> bool {
+    let record = found.record.as_ref().filter(|record| record.refresh_token.is_some());
+    record.is_some_and(|record| record.answer_lost || lease_guard.abandoned)
+}
+
 const ENOUGH_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// How long a process waits for another's token request, where it can ask for itself. Not all at the same moment.
@@ -637,13 +703,15 @@ impl Drop for Redeeming<'_> {
 }
 
 /// For how long what is stored is worth something.
-pub(super) fn lives_for(record: &Record, context: &RefreshContext, keep: Duration) -> Duration {
+pub(super) fn lives_for(record: &Record, context: &RefreshContext, refresh_token_ttl: Duration) -> Duration {
     // Longer than the pause: whoever comes next finds how many failures there were in a row.
     const NEXT_COMES_WITHIN: Duration = Duration::from_secs(30);
     let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {
-        _ if record.refresh_token.is_some() || record.refresh_dead => keep,
-        Some(token) => useful_for(token, &context.lifetime, &context.clock.now()).map_or(keep, |left| left.max(least)),
+        _ if record.refresh_token.is_some() || record.refresh_dead => refresh_token_ttl,
+        Some(token) => {
+            useful_for(token, &context.lifetime, &context.clock.now()).map_or(refresh_token_ttl, |left| left.max(least))
+        }
         None => least,
     }
 }

@@ -31,6 +31,7 @@ use crate::types::{ConfigError, Digest, Scopes, TenantId};
 /// let of_anna = identity.and("anna");
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct StoreIdentity {
     fixed: [u8; 32],
     client: Option<Arc<dyn Client>>,
@@ -89,7 +90,7 @@ impl StoreIdentity {
             return Ok(());
         }
         Err(ConfigError::new(
-            "tokens are to be stored, and nothing says whose they are: of who signs in, or of whom a function makes assertions",
+            "tokens are to be stored, and nothing says whose they are: of who signs in, or whose assertions a function or a file holds",
             "name the account with `.account(..)`, or give each tenant its own tokens",
         ))
     }
@@ -105,7 +106,7 @@ impl StoreIdentity {
             digest.field("tenant", tenant.as_str());
         }
         if let Some(scopes) = scopes {
-            digest.list("scopes", scopes.sorted());
+            digest.list("scopes", scopes.iter());
         }
         StoreKey::new(digest.finish())
     }

@@ -23,7 +23,10 @@ use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
 /// [`AuthLayerBuilder::store`](crate::AuthLayerBuilder::store) makes one. By hand it is a tower layer like any other, for a
-/// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`:
+/// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`. The handle of the layer sees the store, so that
+/// [`set_token`](crate::AuthHandle::set_token), [`forget`](crate::AuthHandle::forget),
+/// [`revoke`](crate::AuthHandle::revoke) and [`stats`](crate::AuthHandle::stats) mean it too: wherever it was put around a
+/// token endpoint; around another source only where it is the outermost layer (put timeouts and the like inside).
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
@@ -49,6 +52,7 @@ use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
 /// ```
+#[must_use]
 pub struct StoreLayer<St>(Access<St>);
 
 impl<St: TokenStore> StoreLayer<St> {
@@ -73,8 +77,8 @@ impl<St: TokenStore> StoreLayer<St> {
 
     /// For how long a refresh token is kept that nobody uses; each save counts anew. Default: 30 days. Without a refresh
     /// token a value is kept for as long as the access token is of use.
-    pub fn keep_for(mut self, keep: Duration) -> Self {
-        self.0.settings.keep = keep;
+    pub fn refresh_token_ttl(mut self, ttl: Duration) -> Self {
+        self.0.settings.refresh_token_ttl = ttl;
         self
     }
 
@@ -86,9 +90,9 @@ impl<St: TokenStore> StoreLayer<St> {
     ///
     /// # Errors
     /// It is not stored.
-    pub async fn keep(&self, tenant: Option<&TenantId>, token: Token) -> Result<Token, StoreError> {
+    pub async fn store_token(&self, tenant: Option<&TenantId>, token: Token) -> Result<Token, StoreError> {
         let request = TokenRequest { tenant: tenant.cloned(), ..TokenRequest::default() };
-        Ok(self.keep_for_request(request, token).await?.token)
+        Ok(self.store_token_for(request, token).await?.token)
     }
 
     /// Figures of this layer and its clones.
@@ -102,7 +106,7 @@ impl<St: TokenStore> StoreLayer<St> {
         }
     }
 
-    async fn keep_for_request(&self, request: TokenRequest, mut token: Token) -> Result<StoredToken, StoreError> {
+    async fn store_token_for(&self, request: TokenRequest, mut token: Token) -> Result<StoredToken, StoreError> {
         token.asked_at = token.asked_at.or(Some(request.context().clock.now().wall));
         let made_by = self.0.identity.made_by();
         let known = self.0.copies().get(&self.key_of(&request)).map_or(0, |copy| copy.number);
@@ -173,7 +177,7 @@ impl<St: TokenStore> StoreLayer<St> {
         let taken = timeout_at(context.deadline, taken).await;
         let (mut lease_guard, found) = taken.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)))?;
         let record = make(found.record, lease_guard.fence());
-        let lives_for = fetch::lives_for(&record, &context, self.0.settings.keep);
+        let lives_for = fetch::lives_for(&record, &context, self.0.settings.refresh_token_ttl);
         match lease_guard.save(clock, &record, lives_for, found.version).await? {
             Saved::Done(_) => {
                 Figures::count(&self.0.figures().stored);
@@ -199,11 +203,11 @@ impl<St: TokenStore> StoreLayer<St> {
 }
 
 impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
-    type Service = StoreService<T, St>;
+    type Service = StoreService;
 
-    fn layer(&self, source: T) -> StoreService<T, St> {
+    fn layer(&self, source: T) -> StoreService {
         self.0.identity.announce(self.clone());
-        StoreService { source: Arc::new(source), access: self.0.clone() }
+        StoreService { stored: Arc::new(Stored { source, access: self.0.clone() }), store: Arc::new(self.clone()) }
     }
 }
 
@@ -224,12 +228,20 @@ impl<St> fmt::Debug for StoreLayer<St> {
 /// # Cancellation
 /// The engine never drops a token request before its deadline. Whoever does so by hand leaves the lease to end by itself
 /// if a refresh token may have been spent, and gives it back otherwise.
-pub struct StoreService<T, St> {
-    source: Arc<T>,
-    access: Access<St>,
+#[derive(Clone)]
+pub struct StoreService {
+    stored: Arc<dyn StoredSource>,
+    store: Arc<dyn StoreAccess>,
 }
 
-impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, St> {
+impl StoreService {
+    /// For the handle of a layer whose source this is.
+    pub(crate) fn store(&self) -> &Arc<dyn StoreAccess> {
+        &self.store
+    }
+}
+
+impl Service<TokenRequest> for StoreService {
     type Response = Token;
     type Error = TokenError;
     type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
@@ -240,28 +252,39 @@ impl<T: TokenSource, St: TokenStore> Service<TokenRequest> for StoreService<T, S
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
-        let (access, source) = (self.access.clone(), self.source.clone());
+        self.stored.clone().fetch(request)
+    }
+}
+
+impl fmt::Debug for StoreService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreService").finish_non_exhaustive()
+    }
+}
+
+/// A source and the store around it. Behind a pointer, so that [`StoreService`] is one type, which
+/// [`AuthLayer::with_source`](crate::AuthLayer::with_source) can tell from other sources.
+struct Stored<T, St> {
+    source: T,
+    access: Access<St>,
+}
+
+trait StoredSource: Send + Sync {
+    fn fetch(self: Arc<Self>, request: TokenRequest) -> <StoreService as Service<TokenRequest>>::Future;
+}
+
+impl<T: TokenSource, St: TokenStore> StoredSource for Stored<T, St> {
+    fn fetch(self: Arc<Self>, request: TokenRequest) -> <StoreService as Service<TokenRequest>>::Future {
         Box::pin(async move {
+            let Self { source, access } = &*self;
             access.identity.check().map_err(TokenError::permanent)?;
             if request.params.is_some() || request.authority.is_some() {
                 // One person's, made for one request, or of a server that only this process knows: no key tells such tokens
                 // apart.
                 return source.fetch(request).await;
             }
-            Fetch::new(&access, &*source, request).run().await
+            Fetch::new(access, source, request).run().await
         })
-    }
-}
-
-impl<T, St> Clone for StoreService<T, St> {
-    fn clone(&self) -> Self {
-        Self { source: self.source.clone(), access: self.access.clone() }
-    }
-}
-
-impl<T, St> fmt::Debug for StoreService<T, St> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreService").field("access", &self.access).finish_non_exhaustive()
     }
 }
 
@@ -292,7 +315,7 @@ fn refused(error: ConfigError) -> StoreError {
     StoreError::new(StoreErrorKind::Refused).caused_by(error)
 }
 
-pub(crate) type BoxKept<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub(crate) type BoxStore<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A store behind a pointer, so that [`AuthHandle`](crate::AuthHandle) needs no type parameter.
 pub(crate) trait StoreAccess: Send + Sync {
@@ -301,13 +324,13 @@ pub(crate) trait StoreAccess: Send + Sync {
     fn check(&self) -> Result<(), ConfigError>;
 
     /// Stores a token in place of what is stored.
-    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken>;
+    fn store_token(&self, request: TokenRequest, token: Token) -> BoxStore<'_, StoredToken>;
 
     /// Stores that there is no token.
-    fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()>;
+    fn forget(&self, request: TokenRequest) -> BoxStore<'_, ()>;
 
     /// The refresh token and the token that are stored.
-    fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)>;
+    fn stored(&self, request: TokenRequest) -> BoxStore<'_, (Option<Secret<String>>, Option<Token>)>;
 
     fn stats(&self) -> StoreStats;
 
@@ -320,11 +343,11 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
         self.0.identity.check()
     }
 
-    fn keep(&self, request: TokenRequest, token: Token) -> BoxKept<'_, StoredToken> {
-        Box::pin(self.keep_for_request(request, token))
+    fn store_token(&self, request: TokenRequest, token: Token) -> BoxStore<'_, StoredToken> {
+        Box::pin(self.store_token_for(request, token))
     }
 
-    fn forget(&self, request: TokenRequest) -> BoxKept<'_, ()> {
+    fn forget(&self, request: TokenRequest) -> BoxStore<'_, ()> {
         Box::pin(async move {
             let known = self.0.copies().get(&self.key_of(&request)).map_or(0, |copy| copy.number);
             // Kept for long, so that no process brings a copy back.
@@ -337,7 +360,7 @@ impl<St: TokenStore> StoreAccess for StoreLayer<St> {
         })
     }
 
-    fn stored(&self, request: TokenRequest) -> BoxKept<'_, (Option<Secret<String>>, Option<Token>)> {
+    fn stored(&self, request: TokenRequest) -> BoxStore<'_, (Option<Secret<String>>, Option<Token>)> {
         Box::pin(async move {
             self.0.identity.check().map_err(refused)?;
             let key = self.0.identity.key(request.tenant.as_ref(), request.scopes.as_ref());

@@ -189,7 +189,7 @@ impl<St: TokenStore> LeaseGuard<St> {
         const TRIES_FOR: Duration = Duration::from_secs(60);
         /// While the lease lasts, so that it is saved before somebody else can have it.
         const SOON: Duration = Duration::from_millis(250);
-        const LATER: Duration = Duration::from_secs(2);
+        const LATER: Duration = Duration::from_millis(500);
         let begin = Instant::now();
         let trying = async {
             while begin.elapsed() < TRIES_FOR {

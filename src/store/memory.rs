@@ -237,10 +237,10 @@ impl TokenStore for MemoryStore {
         }
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         // An error means that nobody listens.
         let _ = self.recalls.send(Recall::Key(*key));
-        Ok(())
+        Ok(true)
     }
 
     async fn recalled(&self) -> Recall {

@@ -21,11 +21,11 @@
 //! |---|---|
 //! | the store cannot be reached, or takes longer than a second | tokens that are alive stay in use; new ones are asked for by each process for itself, as without a store, and the store is left alone for 1 s, doubling to 30 s |
 //! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a second: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was set here, is sent |
-//! | the store comes back empty, or older than it was | whoever misses a refresh token asks the others for their copies and waits 300 ms; the one with the highest number is stored |
+//! | the store comes back empty, or older than it was | whoever misses a refresh token asks the others for their copies and waits 600 ms; the one with the highest number is stored |
 //! | a process dies with the lease | the others wait for its lease to end (10 s). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
 //! | a process sleeps through the end of its lease | it sends no refresh token any more; what it brings is stored if it is newer than what is there |
 //! | a process cannot reach the authorization server | where no refresh token is in play the others ask for themselves after 2 to 2.5 s; it stands back for 15 s, doubling to two minutes |
-//! | a refresh token's successor cannot be stored | it is used by this process, which tries again every 250 ms while its lease lasts, then every 2 s for a minute. If it dies in that time, the others see a process that died with the lease |
+//! | a refresh token's successor cannot be stored | it is used by this process, which tries again every 250 ms while its lease lasts, then every 500 ms for a minute. Who takes the lease in that time asks for it as above. If it dies in that time, the others see a process that died with the lease |
 //! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
 //! | a value is damaged or of another key | as if the store could not be reached, for this token only; a sign-in replaces it, and [`TokenStore::remove`] removes it |
 //! | a value is of a newer version of this crate | the same, and nothing replaces it |
@@ -143,16 +143,17 @@ pub trait TokenStore: Send + Sync + 'static {
     /// some time after each of these.
     fn changed(&self, key: &StoreKey, since: Version) -> impl Future<Output = ()> + Send;
 
-    /// Asks the other processes for their copies of what was stored under a key: a process has found it gone. Each that has
-    /// one hears of it through [`recalled`](TokenStore::recalled).
+    /// Asks the other processes for their copies of what was stored under a key: a process has found it gone, or may be
+    /// about to use what another has replaced. Each that has one hears of it through [`recalled`](TokenStore::recalled).
+    /// `false`: this store tells nobody, so that waiting for them is of no use.
     ///
-    /// Only stores that can lose what they have while processes live need this. Default: nobody hears of it.
+    /// Only stores that can be out of reach, or lose what they have, while processes live need this. Default: `false`.
     ///
     /// # Errors
     /// The store cannot be reached.
-    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<bool, StoreError>> + Send {
         let _ = key;
-        std::future::ready(Ok(()))
+        std::future::ready(Ok(false))
     }
 
     /// Resolves when copies may be missed: another process asks, or the store is back and may have lost some. Default:
@@ -203,7 +204,7 @@ impl<S: TokenStore> TokenStore for Arc<S> {
         S::changed(self, key, since)
     }
 
-    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn recall(&self, key: &StoreKey) -> impl Future<Output = Result<bool, StoreError>> + Send {
         S::recall(self, key)
     }
 
@@ -214,6 +215,7 @@ impl<S: TokenStore> TokenStore for Arc<S> {
 
 /// Which copies may be missed: see [`TokenStore::recalled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recall {
     /// Those of this key.
     Key(StoreKey),
@@ -286,8 +288,9 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// What is kept under a key. The bytes are the crate's own business and hold secrets.
+/// What is stored under a key. The bytes are the crate's own business and hold secrets.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Value {
     /// Opaque; some hundred bytes to some tens of kilobytes.
     pub bytes: Secret<Vec<u8>>,
@@ -295,13 +298,28 @@ pub struct Value {
     pub lives_for: Duration,
 }
 
+impl Value {
+    /// A value, for a store around another one and for tests.
+    pub fn new(bytes: Secret<Vec<u8>>, lives_for: Duration) -> Self {
+        Self { bytes, lives_for }
+    }
+}
+
 /// A value as it was loaded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Stored {
     /// Its version, for [`TokenStore::save`].
     pub version: Version,
     /// The bytes of the [`Value`].
     pub bytes: Secret<Vec<u8>>,
+}
+
+impl Stored {
+    /// A value of this version.
+    pub fn new(version: Version, bytes: Secret<Vec<u8>>) -> Self {
+        Self { version, bytes }
+    }
 }
 
 /// Counts what was saved under a key. Grows with each save; zero while nothing is stored.
@@ -314,6 +332,7 @@ pub struct Fence(pub u64);
 
 /// The answer to [`TokenStore::lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lease {
     /// It is ours.
     Acquired {
@@ -329,6 +348,7 @@ pub enum Lease {
 
 /// The answer to [`TokenStore::save`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Saved {
     /// It is stored, as this version.
     Done(Version),
@@ -366,6 +386,7 @@ impl StoreError {
     }
 
     /// Names the cause, which must not quote a value or a password.
+    #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self

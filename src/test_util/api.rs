@@ -43,6 +43,7 @@ use crate::types::{BoxError, Clock};
 /// # });
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Api {
     auth: AuthServer,
     recorder: Recorder,

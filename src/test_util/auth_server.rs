@@ -54,6 +54,7 @@ use crate::types::{BoxError, Clock};
 /// # });
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct AuthServer {
     clock: TestClock,
     shape: Shape,

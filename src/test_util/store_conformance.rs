@@ -50,7 +50,7 @@ fn key(seed: u8) -> StoreKey {
 }
 
 fn value(text: &str, lives_for: Duration) -> Value {
-    Value { bytes: Secret::new(text.as_bytes().to_vec()), lives_for }
+    Value::new(Secret::new(text.as_bytes().to_vec()), lives_for)
 }
 
 async fn acquire(store: &impl TokenStore, key: &StoreKey, duration: Duration) -> (Fence, bool) {
@@ -211,7 +211,7 @@ async fn bytes_are_kept_as_they_are(store: &impl TokenStore, key: &StoreKey) {
     let mut version = Version::default();
     let long: Vec<u8> = (0..100_000_u32).map(|at| u8::try_from(at % 251).unwrap_or_default()).collect();
     for bytes in [vec![], vec![0, 0xff, b'\n', 0], long] {
-        let value = Value { bytes: Secret::new(bytes.clone()), lives_for: HOUR };
+        let value = Value::new(Secret::new(bytes.clone()), HOUR);
         let Saved::Done(saved) = store.save(key, &value, version, fence).await.unwrap() else {
             panic!("`save`: {} bytes were not stored", bytes.len())
         };

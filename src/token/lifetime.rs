@@ -256,6 +256,11 @@ pub(crate) enum Freshness {
 }
 
 impl Lifetime {
+    /// When the token came.
+    pub(crate) fn arrived(&self) -> Now {
+        self.arrived
+    }
+
     pub(crate) fn freshness(&self, now: &Now) -> Freshness {
         let reached = |span: Span| span.after(&self.arrived).is_some_and(|moment| now.reached(&moment));
         if reached(self.expiry) {

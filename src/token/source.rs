@@ -55,7 +55,7 @@ pub struct TokenRequest {
 }
 
 /// A token endpoint besides the one of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct EndpointName {
     /// Its URL, or its issuer.
     pub(crate) server: Arc<str>,
@@ -104,6 +104,12 @@ impl RefreshContext {
     /// The same for a source that must ask before it sends a refresh token.
     pub(crate) fn guarded(&self, may_send: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { may_send: Some(Arc::new(may_send)), ..self.inner() }
+    }
+
+    /// The engine has given this request up: another one may be on its way, with the same refresh token. A task that was
+    /// not driven for long hears of its deadline only after it has gone on.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// Whether a refresh token may be sent now.
@@ -228,24 +234,36 @@ pub(crate) trait DynTokenSource: Send + Sync + 'static {
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone)]
-pub struct BoxTokenSource(Arc<AnySource>);
+pub struct BoxTokenSource {
+    fetch: Arc<Fetch>,
+    source: Arc<dyn Any + Send + Sync>,
+}
 
-type AnySource = dyn Fn(TokenRequest) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>> + Send + Sync;
+type Fetch = dyn Fn(TokenRequest) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>> + Send + Sync;
 
 impl BoxTokenSource {
     /// Hides the type of a source.
     pub fn new(source: impl TokenSource) -> Self {
         let source = Arc::new(source);
-        Self(Arc::new(move |request| {
+        let fetch = {
             let source = source.clone();
-            Box::pin(async move { source.fetch(request).await })
-        }))
+            move |request| -> Pin<Box<dyn Future<Output = _> + Send>> {
+                let source = source.clone();
+                Box::pin(async move { source.fetch(request).await })
+            }
+        };
+        Self { fetch: Arc::new(fetch), source }
+    }
+
+    /// The source inside.
+    pub(crate) fn source(&self) -> &(dyn Any + Send + Sync) {
+        &*self.source
     }
 }
 
 impl TokenSource for BoxTokenSource {
     fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send {
-        (self.0)(request)
+        (self.fetch)(request)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::types::{SecretSource, TokenError};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct StaticToken {
     token: SecretSource,
     scheme: String,

@@ -105,6 +105,7 @@ impl Token {
     }
 
     /// How long the token lives, counted from when it was asked for (`expires_in`, RFC 6749 §5.1).
+    #[must_use]
     pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
@@ -112,30 +113,35 @@ impl Token {
 
     /// Until when the token lives, by the wall clock. Where [`with_expires_in`](Token::with_expires_in) is given too, the order
     /// of [`AuthConfigBuilder::expiry`](crate::AuthConfigBuilder::expiry) decides.
+    #[must_use]
     pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.expires_at = Some(at);
         self
     }
 
     /// When a new token should be asked for, counted from when this one was (`refresh_in` of some servers).
+    #[must_use]
     pub fn with_refresh_in(mut self, after: Duration) -> Self {
         self.refresh_in = Some(after);
         self
     }
 
     /// What becomes of the cell's refresh token; [`RefreshToken::Keep`] unless set (RFC 6749 §6).
+    #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: RefreshToken) -> Self {
         self.refresh_token = refresh_token;
         self
     }
 
     /// The scopes granted, where the server told them (RFC 6749 §5.1).
+    #[must_use]
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = Some(scopes);
         self
     }
 
     /// Further members of the server's answer.
+    #[must_use]
     pub fn with_extra(mut self, extra: Extra) -> Self {
         self.extra = extra;
         self

@@ -46,11 +46,24 @@ impl Now {
 pub trait Clock: Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;
+
+    /// A cheap reading, a few milliseconds old at most, that says whether to read [`now`](Self::now) again: a request does
+    /// so if this one has moved by more than a second since.
+    ///
+    /// `None`, the default: the operating system's coarse clocks are asked. Only a clock whose time is not the operating
+    /// system's has a reason to answer here.
+    fn coarse(&self) -> Option<Now> {
+        None
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Now {
         (**self).now()
+    }
+
+    fn coarse(&self) -> Option<Now> {
+        (**self).coarse()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -71,10 +72,6 @@ impl TenantId {
         &self.0
     }
 
-    pub(crate) fn into_header_value(self) -> HeaderValue {
-        self.0
-    }
-
     pub(crate) fn deep_clone(&self) -> Self {
         Self(deep_clone(&self.0))
     }
@@ -88,6 +85,36 @@ pub(crate) fn deep_clone(value: &HeaderValue) -> HeaderValue {
             copy
         }
         Err(_) => value.clone(),
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = ConfigError;
+
+    fn from_str(id: &str) -> Result<Self, ConfigError> {
+        Self::new(id)
+    }
+}
+
+impl TryFrom<&str> for TenantId {
+    type Error = ConfigError;
+
+    fn try_from(id: &str) -> Result<Self, ConfigError> {
+        Self::new(id)
+    }
+}
+
+impl TryFrom<String> for TenantId {
+    type Error = ConfigError;
+
+    fn try_from(id: String) -> Result<Self, ConfigError> {
+        Self::new(id)
+    }
+}
+
+impl AsRef<str> for TenantId {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 
@@ -166,19 +193,63 @@ impl Scopes {
         &self.0.wire
     }
 
-    /// Each scope, in an order that does not depend on the one given.
-    pub(crate) fn sorted(&self) -> impl Iterator<Item = &str> {
-        self.0.set.iter().map(AsRef::as_ref)
-    }
-
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.set.is_empty()
     }
 
+    /// Each scope, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.set.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether this scope is among them.
+    pub fn contains(&self, scope: &str) -> bool {
+        self.0.set.contains(scope)
+    }
+
     /// Whether every scope of `other` is here too.
-    pub fn contains(&self, other: &Scopes) -> bool {
-        other.0.set.is_subset(&self.0.set)
+    pub fn is_superset(&self, other: &Scopes) -> bool {
+        self.0.set.is_superset(&other.0.set)
+    }
+}
+
+/// Scopes as the `scope` parameter carries them, with spaces between.
+///
+/// ```
+/// use tower_oauth2_client::Scopes;
+///
+/// assert_eq!("read write".parse::<Scopes>()?, Scopes::new(["write", "read"])?);
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+impl FromStr for Scopes {
+    type Err = ConfigError;
+
+    fn from_str(scopes: &str) -> Result<Self, ConfigError> {
+        Self::new(scopes.split(' ').filter(|scope| !scope.is_empty()))
+    }
+}
+
+impl TryFrom<&str> for Scopes {
+    type Error = ConfigError;
+
+    fn try_from(scopes: &str) -> Result<Self, ConfigError> {
+        scopes.parse()
+    }
+}
+
+impl TryFrom<String> for Scopes {
+    type Error = ConfigError;
+
+    fn try_from(scopes: String) -> Result<Self, ConfigError> {
+        scopes.parse()
+    }
+}
+
+/// As the `scope` parameter carries them.
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -294,7 +365,7 @@ pub struct AuthOutcome {
     pub resent: bool,
     /// The authorization server handed out the same token again, so that a resend had no point.
     pub same_token: bool,
-    /// A refresh was not made, since earlier ones did not help (the storm rule).
+    /// A refresh was not made, since earlier ones did not help (the rejection limiter).
     pub suppressed: bool,
     /// The request could not be sent twice: its method, its body or the policy forbids it.
     pub not_replayable: bool,
@@ -333,7 +404,13 @@ mod tests {
         let scopes = Scopes::new(["write", "read", "write"]).unwrap();
         assert_eq!(scopes.as_str(), "write read");
         assert_eq!(scopes, Scopes::new(["read", "write"]).unwrap());
-        assert!(scopes.contains(&Scopes::new(["read"]).unwrap()));
+        assert!(scopes.is_superset(&Scopes::new(["read"]).unwrap()));
+        assert!(!scopes.is_superset(&Scopes::new(["read", "admin"]).unwrap()));
+        assert!(scopes.contains("read") && !scopes.contains("rea"));
+        assert_eq!(Scopes::try_from(" read  write").unwrap(), scopes);
+        assert_eq!(scopes.to_string(), "write read");
+        assert!("".parse::<Scopes>().unwrap().is_empty());
+        assert!("read\nwrite".parse::<Scopes>().is_err());
         assert!(Scopes::new(["a\"b"]).is_err());
         assert!(Scopes::new([""]).is_err());
     }

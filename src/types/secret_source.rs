@@ -84,9 +84,10 @@ impl SecretSource {
         }
     }
 
-    /// Whether nothing but the function itself knows whose secret it gives.
-    pub(crate) fn is_provider(&self) -> bool {
-        matches!(self.0, Kind::Provider(_))
+    /// Whether it does not say whose secret it gives: a function, or a file, whose path is the same for every workload that
+    /// a platform writes it for.
+    pub(crate) fn is_nameless(&self) -> bool {
+        matches!(self.0, Kind::Provider(_) | Kind::File(_))
     }
 
     /// What tells it from another source: its value if that is fixed, else its place.

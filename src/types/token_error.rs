@@ -184,6 +184,7 @@ impl TokenError {
     }
 
     /// No token request is made before this much time has passed (capped at 5 minutes by default).
+    #[must_use]
     pub fn with_retry_after(self, pause: Duration) -> Self {
         self.with(|inner| inner.retry_after = Some(pause))
     }

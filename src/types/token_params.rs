@@ -27,6 +27,7 @@ use super::{ConfigError, Digest, Secret, check_line};
 /// `reqwest::Request` has no extensions: there, and wherever many requests have the same ones,
 /// [`Auth::for_params`](crate::Auth::for_params) makes a service for them.
 #[derive(Clone, Default)]
+#[must_use]
 pub struct TokenParams(Arc<Params>);
 
 #[derive(Clone, Default)]
@@ -184,6 +185,7 @@ impl fmt::Debug for TokenParams {
 /// # assert!(!format!("{:?}", on_behalf_of_the_caller(&headers).unwrap()).contains("canary"));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct SubjectToken {
     token: Secret<String>,
     token_type: Cow<'static, str>,

@@ -9,7 +9,7 @@ use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::Body;
 use tower_oauth2_client::{
     AuthConfig, AuthHandle, AuthLayer, AuthOutcome, BoxError, ClientAuth, Error, ExistingAuthorization, ExpirySource,
-    Forbidden, Foreign, RefreshFailed, RefreshToken, Renew, Secret, SkipAuth, Tenant, Token,
+    Forbidden, RefreshFailed, RefreshToken, Renew, Secret, SkipAuth, Tenant, Token, UnlistedOrigin,
 };
 
 use crate::subject::{
@@ -48,7 +48,7 @@ impl Subject for Ours {
                 Setting::ForbiddenIfExpired => builder.on_forbidden(Forbidden::IfExpired),
                 Setting::KeepCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Keep),
                 Setting::RejectCallersAuthorization => builder.existing_authorization(ExistingAuthorization::Reject),
-                Setting::PassForeign => builder.on_unlisted_origin(Foreign::PassWithoutCredentials),
+                Setting::PassForeign => builder.on_unlisted_origin(UnlistedOrigin::PassWithoutCredentials),
                 Setting::MaxReplayBytes(bytes) => builder.max_replay_bytes(*bytes),
                 Setting::SetIfAbsent(name, value) => builder.default_header(*name, *value),
                 Setting::PermanentFailurePause(pause) => builder.permanent_failure_pause(*pause, *pause),

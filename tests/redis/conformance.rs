@@ -42,13 +42,13 @@ pub(crate) fn key(seed: u8) -> StoreKey {
 }
 
 pub(crate) fn value(text: &str, lives_for: Duration) -> Value {
-    Value { bytes: Secret::new(text.as_bytes().to_vec()), lives_for }
+    Value::new(Secret::new(text.as_bytes().to_vec()), lives_for)
 }
 
 pub(crate) async fn acquire(store: &impl TokenStore, key: &StoreKey, duration: Duration) -> (Fence, bool) {
     match store.lease(key, duration).await.unwrap() {
         Lease::Acquired { fence, abandoned } => (fence, abandoned),
-        Lease::Held => panic!("somebody has the lease"),
+        _ => panic!("somebody has the lease"),
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn save(
 ) -> Option<Version> {
     match store.save(key, &value(text, Duration::from_secs(3600)), expected, fence).await.unwrap() {
         Saved::Done(version) => Some(version),
-        Saved::Conflict | Saved::Fenced => None,
+        _ => None,
     }
 }
 

@@ -3,6 +3,8 @@
 mod conformance;
 mod failover;
 mod fleet;
+mod holders;
+mod naive;
 mod rounds;
 mod server;
 mod store;

@@ -11,9 +11,11 @@ use tower_oauth2_client::test_util::{AuthServer, Served, TestClock, serve};
 use crate::fleet::{ALONE, expire};
 use crate::server::Redis;
 use crate::server::tempdir::TempDir;
-use crate::worker::{LEASE, Setup, Worker};
+use crate::worker::{Setup, Worker};
 
 const PROCESSES: usize = 4;
+/// With Redis dying in each round.
+const MORE_PROCESSES: usize = 6;
 
 fn rounds() -> usize {
     env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
@@ -91,20 +93,7 @@ async fn run(world: &World, setup: &Setup, wrong: &[Wrong], mut redis: Option<Re
                 failed += worker.done().await.failed;
             }
         }
-        // What failed heals.
-        let mut left = 40;
-        loop {
-            let done = join_all(fleet.iter_mut().map(|worker| worker.requests(1))).await;
-            if done.iter().all(|done| done.failed == 0) {
-                break;
-            }
-            left -= 1;
-            if left == 0 {
-                unhealed += 1;
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
+        unhealed += usize::from(!heals(&mut fleet).await);
     }
     let reuses = world.auth.refresh_token_reuses();
     println!(
@@ -150,50 +139,60 @@ async fn files_and_client_credentials() {
     run(&world, &world.setup(path, false), &OF_FILES, None, "files, client credentials").await;
 }
 
-/// Behaviours 86 and 87, with files: what a process that is killed or stopped at each step costs the others.
-#[tokio::test]
-async fn files_and_a_holder_that_is_killed_or_stopped() {
-    // Where, by which signal, whether there is another grant; whether the others get a token, how often one is sent twice.
-    for (pause, signal, only_refresh_token, heals, reuses) in [
-        ("before", "KILL", false, true, 0),
-        ("after", "KILL", false, true, 0),
-        ("before", "STOP", false, true, 0),
-        ("after", "STOP", false, true, 0),
-        ("before", "KILL", true, true, 0),
-        // Stopped between the look at its lease and the first byte on the wire: it sends what its successor has spent.
-        ("before", "STOP", true, true, 1),
-        // The successor died with its holder: nobody has it, and the server revokes the family.
-        ("after", "KILL", true, false, 1),
-    ] {
-        let (world, dir) = (World::new().await, TempDir::new());
-        let path = dir.path().join("tokens").to_str().unwrap().to_owned();
-        let setup = world.setup(path, only_refresh_token);
-        let _ = world.auth.clone().issue_refresh_tokens();
-        let mut waiting = Worker::spawn(&setup).await;
-        assert_eq!(waiting.requests(1).await.ok, 1);
-        let mut holding = Worker::spawn(&Setup { pause, ..setup.clone() }).await;
+/// Redis dies at any moment of a renewal and comes back after any time, with what it had or without.
+async fn redis_dies_in_each_round(redis: Redis, name: &str) {
+    let world = World::new().await;
+    let _ = world.auth.clone().latency(Duration::from_millis(50));
+    let setup = world.setup(redis.url(), true);
+    let mut redis = redis;
+    let mut fleet = join_all((0..MORE_PROCESSES).map(|_| Worker::spawn(&setup))).await;
+    assert!(join_all(fleet.iter_mut().map(|worker| worker.requests(1))).await.iter().all(|done| done.failed == 0));
+    let (rounds, mut failed, mut unhealed) = (rounds(), 0, 0);
+    for _ in 0..rounds {
         expire().await;
-        let _ = world.auth.clone().announce_expires_in("3600");
-        holding.say("requests 1").await;
-        holding.hear("paused").await;
-        waiting.say("requests 10").await;
-        let begin = std::time::Instant::now();
-        holding.signal(signal).await;
-        let done = waiting.done().await;
-        let took = begin.elapsed();
-        if signal == "STOP" {
-            holding.say("continue").await;
-            holding.signal("CONT").await;
-            assert_eq!(holding.done().await.ok, 1, "{pause} {signal}");
+        for worker in &mut fleet {
+            worker.say("requests 5").await;
         }
-        println!(
-            "files, {pause} the answer, {signal}, other grant: {}: the next one after {took:?}, ok: {}, sent twice: {}",
-            !only_refresh_token,
-            done.failed == 0,
-            world.auth.refresh_token_reuses()
-        );
-        let case = format!("{pause} {signal} {only_refresh_token}");
-        assert_eq!((done.failed == 0, world.auth.refresh_token_reuses()), (heals, reuses), "{case}");
-        assert!(took < LEASE * 6, "{case}: {took:?}");
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..150))).await;
+        redis.stop().await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
+        redis.restart().await;
+        for worker in &mut fleet {
+            failed += worker.done().await.failed;
+        }
+        unhealed += usize::from(!heals(&mut fleet).await);
     }
+    let reuses = world.auth.refresh_token_reuses();
+    println!(
+        "{name}: {rounds} rounds of {MORE_PROCESSES} processes, {} token requests, {reuses} refresh tokens sent twice, \
+         {failed} requests failed, {unhealed} rounds not healed",
+        world.auth.token_requests()
+    );
+    assert_eq!((reuses, unhealed), (0, 0), "{name}");
+}
+
+/// Whether all have a token again soon.
+async fn heals(fleet: &mut [Worker]) -> bool {
+    for _ in 0..40 {
+        if join_all(fleet.iter_mut().map(|worker| worker.requests(1))).await.iter().all(|done| done.failed == 0) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    false
+}
+
+/// Behaviour 158.
+#[tokio::test]
+async fn redis_dies_while_a_refresh_token_is_redeemed_and_comes_back_empty() {
+    let Some(redis) = Redis::start().await else { return };
+    redis_dies_in_each_round(redis, "Redis dies, empty after it").await;
+}
+
+/// Behaviour 158.
+#[tokio::test]
+async fn redis_dies_while_a_refresh_token_is_redeemed_and_comes_back_with_what_it_had() {
+    let arguments = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
+    let Some(redis) = Redis::with_arguments(arguments.to_vec()).await else { return };
+    redis_dies_in_each_round(redis, "Redis dies, with its data after it").await;
 }

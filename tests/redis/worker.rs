@@ -21,9 +21,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, stdi
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Notify;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_oauth2_client::store::{FileStore, RedisStore, StoreLayer};
-use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth};
+use tower_oauth2_client::store::{
+    Fence, FileStore, Lease, RedisStore, Saved, StoreError, StoreKey, StoreLayer, Stored, TokenStore, Value, Version,
+};
+use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Clock, Now, SystemClock};
 
+use crate::naive::Naive;
 use crate::store::keys;
 
 /// The shortest there is, so that the tests need not wait long for the end of a dead process' lease.
@@ -39,8 +42,12 @@ pub(crate) struct Setup {
     pub(crate) token_url: String,
     /// The refresh token that everybody is configured with; empty: client credentials.
     pub(crate) refresh_token: String,
-    /// Where to stand still, once: `before` the token request goes out, `after` its answer came in.
+    /// Where to stand still, once: `before` the token request goes out, `after` its answer came in, or once it is `saved`.
     pub(crate) pause: &'static str,
+    /// A file with what is added to the time of day, in seconds.
+    pub(crate) clock: String,
+    /// The client written by hand instead of this crate.
+    pub(crate) naive: bool,
 }
 
 /// What came of the requests.
@@ -66,6 +73,7 @@ impl Worker {
         command.args(["worker::process", "--exact", "--nocapture", "--ignored"]);
         command.env("WORKER_STORE", &setup.store).env("WORKER_TOKEN_URL", &setup.token_url);
         command.env("WORKER_REFRESH_TOKEN", &setup.refresh_token).env("WORKER_PAUSE", setup.pause);
+        command.env("WORKER_CLOCK", &setup.clock).env("WORKER_NAIVE", if setup.naive { "yes" } else { "" });
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -126,64 +134,87 @@ async fn process() {
         "" => AuthConfig::client_credentials(&token_url, auth),
         refresh_token => AuthConfig::refresh_token(&token_url, auth, refresh_token),
     };
-    let config = config.origin("https://api.example.com").build().unwrap();
-    let go = Arc::new(Notify::new());
-    let client = PausingClient {
-        client: Client::builder(TokioExecutor::new()).build_http(),
-        pause: Arc::new(Mutex::new(set("WORKER_PAUSE"))),
-        go: go.clone(),
-    };
+    let clock = FileClock(set("WORKER_CLOCK"));
+    let config = config.origin("https://api.example.com").clock(clock.clone()).build().unwrap();
+    let pauses = Pauses { pause: Arc::new(Mutex::new(set("WORKER_PAUSE"))), go: Arc::new(Notify::new()) };
+    let client = PausingClient { client: Client::builder(TokioExecutor::new()).build_http(), pauses: pauses.clone() };
+    if !set("WORKER_NAIVE").is_empty() {
+        let naive = Naive::new(place.into(), token_url, refresh_token, client, pauses.clone(), clock);
+        let naive = Arc::new(naive);
+        let ask = move |renew| {
+            let naive = naive.clone();
+            async move { naive.token(renew).await.map_err(|error| (error, false)) }
+        };
+        return obey(ask, &pauses).await;
+    }
     let builder = AuthLayer::builder(config).http_client(client);
     let layer = if place.starts_with("redis://") {
         let store = RedisStore::new(&place, keys(1)).unwrap();
         builder.store_with(|identity| StoreLayer::new(store, identity).lease(LEASE)).build().unwrap()
     } else {
-        let store = FileStore::new(place);
+        let store = PausingStore { store: FileStore::with_clock(place, clock), pauses: pauses.clone() };
         builder.store_with(|identity| StoreLayer::new(store, identity).lease(LEASE)).build().unwrap()
     };
-    let tokens = Arc::new(Mutex::new(BTreeSet::new()));
-    let seen = tokens.clone();
+    let handle = layer.handle();
+    // The token that a request goes out with.
     let api = service_fn(move |request: Request<Full<Bytes>>| {
         let token = request.headers()["authorization"].to_str().unwrap().trim_start_matches("Bearer ").to_owned();
-        seen.lock().unwrap().insert(token);
-        ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+        ready(Ok::<_, Infallible>(Response::new(token)))
     });
     let service = layer.layer(api);
+    let ask = move |renew| {
+        if renew {
+            handle.invalidate();
+        }
+        let request = Request::get("https://api.example.com/").body(Full::<Bytes>::default()).unwrap();
+        let response = service.clone().oneshot(request);
+        async move {
+            let response = response.await.map_err(|error| (error.to_string(), error.is_retryable()))?;
+            Ok(response.into_body())
+        }
+    };
+    obey(ask, &pauses).await;
+}
 
+/// Does what it is told, line by line. `ask` makes one request, with a token that is new if need be; it answers with that
+/// token, or why there is none and whether that may pass.
+async fn obey<F>(ask: impl Fn(bool) -> F + Clone + Send + Sync + 'static, pauses: &Pauses)
+where
+    F: Future<Output = Result<String, (String, bool)>> + Send,
+{
     println!("{MARK}ready");
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         if line == "continue" {
-            go.notify_one();
+            pauses.go.notify_one();
         }
-        let Some(count) = line.strip_prefix("requests ") else { continue };
-        let count: usize = count.parse().unwrap();
-        let (service, tokens) = (service.clone(), tokens.clone());
+        let (count, renew) = match line.split_once(' ') {
+            Some(("requests", count)) => (count.parse::<usize>().unwrap(), false),
+            Some(("renew", count)) => (count.parse::<usize>().unwrap(), true),
+            _ => continue,
+        };
+        let ask = ask.clone();
         tokio::spawn(async move {
-            let request = || Request::get("https://api.example.com/").body(Full::<Bytes>::default()).unwrap();
-            let results: Vec<_> = stream::iter(0..count)
-                .map(|_| service.clone().oneshot(request()))
-                .buffer_unordered(100)
-                .collect()
-                .await;
-            let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-            let (failed, retryable) = (errors.len(), errors.iter().filter(|error| error.is_retryable()).count());
-            let tokens = std::mem::take(&mut *tokens.lock().unwrap()).into_iter().collect::<Vec<_>>().join(" ");
-            println!("{MARK}done {} {failed} {retryable} {tokens}", count - failed);
+            let asking = stream::iter(0..count).map(|at| ask(renew && at == 0));
+            let results: Vec<_> = asking.buffer_unordered(100).collect().await;
+            let retryable = results.iter().filter(|result| matches!(result, Err((_, true)))).count();
+            let tokens: BTreeSet<_> = results.iter().flatten().cloned().collect();
+            let ok = results.iter().flatten().count();
+            let tokens = tokens.into_iter().collect::<Vec<_>>().join(" ");
+            println!("{MARK}done {ok} {} {retryable} {tokens}", results.len() - ok);
         });
     }
 }
 
-/// A client that stands still where it is told to, once.
+/// Stands still where it is told to, once.
 #[derive(Clone)]
-struct PausingClient {
-    client: Client<HttpConnector, Full<Bytes>>,
+pub(crate) struct Pauses {
     pause: Arc<Mutex<String>>,
     go: Arc<Notify>,
 }
 
-impl PausingClient {
-    async fn pause(&self, here: &str) {
+impl Pauses {
+    pub(crate) async fn pause(&self, here: &str) {
         let pauses = {
             let mut pause = self.pause.lock().unwrap();
             *pause == here && !std::mem::take(&mut *pause).is_empty()
@@ -193,6 +224,63 @@ impl PausingClient {
             self.go.notified().await;
         }
     }
+}
+
+/// The operating system's clocks, and what a file adds to the time of day.
+#[derive(Clone)]
+pub(crate) struct FileClock(String);
+
+impl Clock for FileClock {
+    fn now(&self) -> Now {
+        let now = SystemClock.now();
+        let step: i64 = std::fs::read_to_string(&self.0).ok().and_then(|step| step.trim().parse().ok()).unwrap_or(0);
+        let by = Duration::from_secs(step.unsigned_abs());
+        Now { wall: if step < 0 { now.wall - by } else { now.wall + by }, ..now }
+    }
+}
+
+/// A store that stands still once it has saved.
+struct PausingStore<S> {
+    store: S,
+    pauses: Pauses,
+}
+
+impl<S: TokenStore> TokenStore for PausingStore<S> {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, StoreError> {
+        self.store.load(key).await
+    }
+
+    async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {
+        self.store.save(key, value, expected, fence).await
+    }
+
+    async fn lease(&self, key: &StoreKey, duration: Duration) -> Result<Lease, StoreError> {
+        self.store.lease(key, duration).await
+    }
+
+    async fn renew(&self, key: &StoreKey, fence: Fence, duration: Duration) -> Result<bool, StoreError> {
+        self.store.renew(key, fence, duration).await
+    }
+
+    async fn release(&self, key: &StoreKey, fence: Fence) -> Result<(), StoreError> {
+        self.pauses.pause("saved").await;
+        self.store.release(key, fence).await
+    }
+
+    async fn remove(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.store.remove(key).await
+    }
+
+    async fn changed(&self, key: &StoreKey, since: Version) {
+        self.store.changed(key, since).await;
+    }
+}
+
+/// A client that stands still where it is told to.
+#[derive(Clone)]
+pub(crate) struct PausingClient {
+    client: Client<HttpConnector, Full<Bytes>>,
+    pauses: Pauses,
 }
 
 impl Service<Request<Full<Bytes>>> for PausingClient {
@@ -207,10 +295,10 @@ impl Service<Request<Full<Bytes>>> for PausingClient {
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            this.pause("before").await;
+            this.pauses.pause("before").await;
             let (head, body) = this.client.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
-            this.pause("after").await;
+            this.pauses.pause("after").await;
             Ok(Response::from_parts(head, Full::from(body)))
         })
     }

@@ -101,8 +101,8 @@ pub(crate) struct AccessToken {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefreshToken {
-    /// Exchanges that are under way, by process.
-    pub(crate) in_flight: Vec<usize>,
+    /// Exchanges that are under way: whose, and since when.
+    pub(crate) in_flight: Vec<(usize, Duration)>,
     /// Who was given what came of it, and when.
     pub(crate) answered: Vec<(usize, Duration)>,
     /// The machine slept while it was with the server: leases ended meanwhile.

@@ -80,6 +80,10 @@ impl SimClock {
 }
 
 impl Clock for SimClock {
+    fn coarse(&self) -> Option<Now> {
+        Some(self.now())
+    }
+
     fn now(&self) -> Now {
         let passed = self.passed();
         let state = self.state.lock().unwrap();

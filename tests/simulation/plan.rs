@@ -116,7 +116,7 @@ impl Plan {
             store,
             lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
             latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
-            concurrency: if all_on() { [1, 2, 8, 1000][random.usize(..4)] } else { 1000 },
+            concurrency: [1, 2, 8, 1000][random.usize(..4)],
             actions: Vec::new(),
         };
         for _ in 0..random.usize(20..120) {
@@ -211,18 +211,4 @@ impl fmt::Display for Plan {
         )?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))
     }
-}
-
-/// What the plans may hold; the promises about the rest are not kept yet.
-pub(crate) fn is_on(plan: &Plan, action: &Action) -> bool {
-    let off = match action {
-        Action::ReplaceCredentials { .. } | Action::SetToken { .. } | Action::OtherRuntime(_) => true,
-        Action::SetBack(_) => plan.store,
-        _ => false,
-    };
-    all_on() || !off
-}
-
-pub(crate) fn all_on() -> bool {
-    std::env::var_os("SIMULATE_ALL").is_some()
 }

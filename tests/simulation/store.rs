@@ -85,7 +85,7 @@ impl TokenStore for SimStore {
         self.play(false, |entries| {
             let entry = entries.get(key)?;
             let bytes = entry.value.clone()?;
-            Some(Stored { version: entry.stored_version(), bytes: Secret::new(bytes) })
+            Some(Stored::new(entry.stored_version(), Secret::new(bytes)))
         })
         .await
     }

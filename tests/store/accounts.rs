@@ -84,6 +84,25 @@ async fn assertions_of_two_people_bring_two_tokens() {
     assert_eq!(shared.server.token_requests(), 2);
 }
 
+/// Behaviour 148 (two workloads, whose platform mounts each one's token at the same path).
+#[tokio::test(start_paused = true)]
+async fn a_path_does_not_say_whose_token_it_is() {
+    let path = std::env::temp_dir().join(format!("tower-oauth2-client-workload-{}", std::process::id()));
+    let clock = TestClock::new();
+    let shared = Shared { server: AuthServer::new(clock.clone()), store: MemoryStore::with_clock(clock) };
+    let of = |workload: &str| {
+        std::fs::write(&path, format!("eyJ.{workload}.x")).unwrap();
+        let client = ClientAuth::assertion(SecretSource::file(&path));
+        AuthConfig::client_credentials(TOKEN_URL, client).origin(API)
+    };
+    let told = shared.build(of("orders")).map(drop).unwrap_err().to_string();
+    assert!(told.contains("`.account(..)`"), "{told}");
+    let orders = shared.handle(of("orders").account("orders")).token().await.unwrap();
+    let stock = shared.handle(of("stock").account("stock")).token().await.unwrap();
+    assert_ne!(orders.access_token(), stock.access_token());
+    std::fs::remove_file(path).unwrap();
+}
+
 /// Behaviour 148 (who does not say whose tokens are to be stored).
 #[tokio::test(start_paused = true)]
 async fn without_a_name_nothing_is_stored_or_found() {

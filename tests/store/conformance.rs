@@ -117,7 +117,7 @@ async fn a_store_in_memory_forgets() {
     let second = Duration::from_secs(1);
     for number in 0..10_000 {
         let Lease::Acquired { fence, .. } = store.lease(&key(number), second).await.unwrap() else { panic!("held") };
-        let value = Value { bytes: tower_oauth2_client::Secret::new(vec![1]), lives_for: second };
+        let value = Value::new(tower_oauth2_client::Secret::new(vec![1]), second);
         store.save(&key(number), &value, Version(0), fence).await.unwrap();
         store.release(&key(number), fence).await.unwrap();
         tokio::time::sleep(second / 10).await;

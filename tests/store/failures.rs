@@ -235,3 +235,19 @@ async fn a_redeemed_refresh_token_reaches_the_store_as_soon_as_it_is_back() {
     assert_eq!(processes[2].token().await, renewed);
     assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
 }
+
+/// Behaviour 158 (granted just before the deadline of the token request, and the store hangs).
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_is_not_lost_with_a_save_that_outlasts_the_deadline() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let process = world.process(world.signed_in(&first).refresh_deadline(9 * SECOND));
+    let _ = world.auth.clone().latency(8 * SECOND + SECOND / 4);
+    world.store.trouble(Call::Save, Trouble::Hang);
+    let renewed = process.token().await;
+    assert_eq!(world.auth.last_token(), Some(renewed));
+    world.store.heal();
+    sleep(HOUR).await;
+    process.token().await;
+    assert_eq!((world.auth.token_requests(), world.auth.refresh_token_reuses()), (2, 0));
+}

@@ -209,7 +209,7 @@ async fn leases_end_by_time_and_with_their_process() {
     let key = world.key(&directory).await;
     let (one, other) = (directory.store(&world), directory.store(&world));
     let version = one.load(&key).await.unwrap().unwrap().version;
-    let value = Value { bytes: Secret::new(b"canary".to_vec()), lives_for: HOUR };
+    let value = Value::new(Secret::new(b"canary".to_vec()), HOUR);
     let first = acquired(one.lease(&key, 10 * SECOND).await.unwrap());
     assert!(!first.1);
     assert_eq!(other.lease(&key, SECOND).await.unwrap(), Lease::Held);
@@ -259,7 +259,7 @@ async fn who_waits_hears_of_a_save_and_of_a_lease_that_ends() {
     let waiting = tokio::spawn(async move { other.changed(&key, version).await });
     sleep(3 * SECOND).await;
     assert!(!waiting.is_finished());
-    let value = Value { bytes: Secret::new(Vec::new()), lives_for: HOUR };
+    let value = Value::new(Secret::new(Vec::new()), HOUR);
     let Saved::Done(later) = one.save(&key, &value, version, fence).await.unwrap() else { panic!("not saved") };
     waiting.await.unwrap();
     let other = directory.store(&world);
@@ -286,7 +286,7 @@ async fn file_names_and_debug_tell_nothing() {
 fn acquired(lease: Lease) -> (Fence, bool) {
     match lease {
         Lease::Acquired { fence, abandoned } => (fence, abandoned),
-        Lease::Held => panic!("somebody has it"),
+        _ => panic!("somebody has it"),
     }
 }
 
@@ -309,7 +309,7 @@ async fn what_has_expired_is_deleted() {
     for (number, key) in keys.iter().enumerate() {
         let (fence, _) = acquired(store.lease(key, SECOND).await.unwrap());
         let lives_for = if number < 10 { 10 * HOUR } else { HOUR };
-        let value = Value { bytes: Secret::new(b"canary".to_vec()), lives_for };
+        let value = Value::new(Secret::new(b"canary".to_vec()), lives_for);
         store.save(key, &value, Version(0), fence).await.unwrap();
         store.release(key, fence).await.unwrap();
     }
@@ -321,7 +321,7 @@ async fn what_has_expired_is_deleted() {
     // The others by themselves: the next save begins it, and nobody waits for it.
     let (fence, _) = acquired(store.lease(&keys[0], SECOND).await.unwrap());
     let version = store.load(&keys[0]).await.unwrap().unwrap().version;
-    let value = Value { bytes: Secret::new(Vec::new()), lives_for: HOUR };
+    let value = Value::new(Secret::new(Vec::new()), HOUR);
     store.save(&keys[0], &value, version, fence).await.unwrap();
     // Those that live stay, and the lock of the lease that goes on.
     let locks = if cfg!(unix) { 10 } else { usize::from(TENANTS) };
@@ -465,7 +465,7 @@ async fn cost_of_a_save() {
         let begin = std::time::Instant::now();
         let (fence, _) = acquired(store.lease(&key(number), SECOND).await.unwrap());
         let version = store.load(&key(number)).await.unwrap().map_or(Version(0), |stored| stored.version);
-        let value = Value { bytes: Secret::new(vec![b'x'; 700]), lives_for: HOUR };
+        let value = Value::new(Secret::new(vec![b'x'; 700]), HOUR);
         store.save(&key(number), &value, version, fence).await.unwrap();
         store.release(&key(number), fence).await.unwrap();
         begin.elapsed()

@@ -2,7 +2,8 @@
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tower_oauth2_client::{RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
+use tower_oauth2_client::test_util::Fault;
+use tower_oauth2_client::{ClientAuth, RefreshToken, Secret, Tenant, TenantId, Token, TokenErrorKind};
 
 use crate::world::{Call, HOUR, SECOND, Trouble, World};
 
@@ -127,6 +128,40 @@ async fn a_token_that_is_rejected_everywhere_is_renewed_once() {
     assert_eq!(world.auth.token_requests(), 3);
 }
 
+/// Behaviour 133 (the store has the rejected token still, and a failure beside it that is news).
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_is_saved_makes_no_news_of_a_rejected_token() {
+    let world = World::new();
+    let process = world.process(world.config());
+    assert_eq!(process.get().await, 200);
+    let _ = world.auth.clone().latency(SECOND);
+    world.auth.revoke_all();
+    world.auth.always(Fault::Status(429));
+    let (status, ()) = tokio::join!(process.get(), async {
+        sleep(SECOND / 2).await;
+        process.handle.replace_credentials(ClientAuth::basic("id", "secret")).unwrap();
+    });
+    assert_eq!((status, world.api.unauthorized()), (401, 1));
+}
+
+/// Behaviour 133 (a token that was set and not stored is newer than what the store has).
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_is_older_than_a_token_that_was_set() {
+    let world = World::new();
+    let process = world.process(world.config());
+    assert_eq!(process.get().await, 200);
+    world.auth.revoke_all();
+    world.store.trouble(Call::Save, Trouble::Fail);
+    sleep(SECOND).await;
+    let set = Token::bearer("set").unwrap().with_expires_in(HOUR);
+    assert_eq!(process.handle.set_token(set).await.unwrap_err().kind(), TokenErrorKind::NotStored);
+    world.store.heal();
+    sleep(10 * SECOND).await;
+    process.handle.invalidate();
+    assert_eq!(process.get().await, 200);
+    assert_eq!((world.auth.token_requests(), world.api.unauthorized()), (2, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_repeats_its_token_is_asked_once_for_all() {
     let world = World::new();
@@ -159,8 +194,6 @@ async fn what_is_not_the_same_is_not_shared() {
 /// Behaviour 97.
 #[tokio::test(start_paused = true)]
 async fn a_token_of_the_former_secret_is_not_used_and_its_refresh_token_is() {
-    use tower_oauth2_client::ClientAuth;
-
     let world = World::new();
     let first = world.auth.sign_in("id", "");
     let before = world.process(world.signed_in(&first));

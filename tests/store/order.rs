@@ -73,6 +73,36 @@ async fn the_first_retry_comes_before_the_lease_ends() {
     }
 }
 
+/// Behaviour 158: the store is away for longer than a lease, keeps what it has, and another process asks at once when it is
+/// back. Who has the successor lives, and can be asked.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_longer_than_a_lease_while_a_refresh_token_is_redeemed() {
+    for away in [SECOND * 3 / 2, SECOND * 2, SECOND * 3, SECOND * 20, SECOND * 50] {
+        let world = World::new();
+        let first = world.auth.sign_in("id", "");
+        let process = || world.process_with_lease(world.signed_in(&first), SECOND);
+        let processes = [process(), process(), process()];
+        join_all(processes.iter().map(|process| process.token())).await;
+        sleep(HOUR).await;
+        world.auth.script([Fault::Slow(SECOND / 10)]);
+        let (renewed, others) = tokio::join!(processes[0].token(), async {
+            sleep(SECOND / 20).await;
+            world.store.down(Trouble::Fail);
+            sleep(away).await;
+            world.store.heal();
+            tokio::join!(processes[1].token(), async {
+                sleep(SECOND / 10).await;
+                processes[2].token().await
+            })
+        });
+        assert_none_was_sent_twice(&world);
+        assert_eq!([&renewed, &renewed], [&others.0, &others.1], "{away:?}");
+        sleep(HOUR).await;
+        join_all(processes.iter().map(|process| process.token())).await;
+        assert_none_was_sent_twice(&world);
+    }
+}
+
 /// Behaviour 159: (a) who slept through three rotations asks first.
 #[tokio::test(start_paused = true)]
 async fn an_emptied_store_gets_the_youngest_copy_back() {

@@ -174,7 +174,7 @@ impl Flaky {
     pub(crate) async fn overwrite(&self, key: &StoreKey, bytes: &[u8]) {
         let Lease::Acquired { fence, .. } = self.inner.lease(key, SECOND).await.unwrap() else { panic!("held") };
         let version = self.inner.load(key).await.unwrap().map_or(Version(0), |stored| stored.version);
-        let value = Value { bytes: Secret::new(bytes.to_vec()), lives_for: 1000 * HOUR };
+        let value = Value::new(Secret::new(bytes.to_vec()), 1000 * HOUR);
         self.inner.save(key, &value, version, fence).await.unwrap();
         self.inner.release(key, fence).await.unwrap();
     }
@@ -239,7 +239,7 @@ impl TokenStore for Flaky {
         let _ = self.play(Call::Changed, work).await;
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.inner.recall(key).await
     }
 

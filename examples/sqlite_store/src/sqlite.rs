@@ -128,7 +128,7 @@ impl TokenStore for SqliteStore {
         self.read(move |t, now| {
             let stored = |row: &rusqlite::Row<'_>| {
                 let (version, bytes): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-                Ok(Stored { version: Version(version.cast_unsigned()), bytes: Secret::new(bytes) })
+                Ok(Stored::new(Version(version.cast_unsigned()), Secret::new(bytes)))
             };
             let select = "SELECT version, value FROM token WHERE key = ? AND expires > ? AND value IS NOT NULL";
             t.prepare_cached(select)?.query_row(params![key.as_bytes(), now], stored).optional()

@@ -71,7 +71,14 @@ pub fn redirect(data: &[u8]) {
         let turn = choices.below(pairs.len().max(1));
         pairs.rotate_left(turn);
         let mut text = choices
-            .pick(&["http://127.0.0.1:8976/callback?", "/callback?", "?", "", "com.example.app:/back?"])
+            .pick(&[
+                "http://127.0.0.1:8976/callback?",
+                "/callback?",
+                "?",
+                "",
+                "com.example.app:/back?",
+                "http://127.0.0.1:8976/a=b?",
+            ])
             .to_owned();
         let parameters: Vec<_> =
             pairs.iter().map(|(name, value)| format!("{name}={}", written(&mut choices, value))).collect();

@@ -37,7 +37,7 @@ impl TokenStore for Damaged {
         let Some(stored) = self.inner.load(key).await? else { return Ok(None) };
         let bytes = (self.damage)(stored.bytes.expose());
         *self.seen.lock().unwrap() = Some((stored.bytes.expose().clone(), bytes.clone()));
-        Ok(Some(Stored { version: stored.version, bytes: Secret::new(bytes) }))
+        Ok(Some(Stored::new(stored.version, Secret::new(bytes))))
     }
 
     async fn save(&self, key: &StoreKey, value: &Value, expected: Version, fence: Fence) -> Result<Saved, StoreError> {

@@ -151,13 +151,13 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// Whose tokens these are, for a store: the account of who signs in, or of whom a function makes assertions. It is not
-    /// sent; tokens of two accounts are kept apart.
+    /// Whose tokens these are, for a store: the account of who signs in, or the workload whose assertions a function or a file
+    /// holds. It is not sent; tokens of two accounts are kept apart.
     ///
     /// Where people sign in ([`authorization_code`](crate::AuthConfig::authorization_code),
-    /// [`device`](crate::AuthConfig::device)) or a function makes assertions
-    /// ([`SecretSource::provider`](crate::SecretSource::provider)), nothing else in a configuration says whose its tokens are,
-    /// and the next person would get the last one's. With a store it is needed there, unless each tenant has its own tokens.
+    /// [`device`](crate::AuthConfig::device)), or an assertion that says who the client or the person is comes from a function
+    /// or a file ([`SecretSource`](crate::SecretSource); platforms mount it at the same path for everybody), nothing else in a
+    /// configuration says whose its tokens are, and the next one would get the last one's. With a store it is needed there, unless each tenant has its own tokens.
     /// Without a store it means nothing.
     ///
     /// ```
@@ -392,7 +392,7 @@ impl AuthConfigBuilder {
                 "name it with `.device_authorization_url(..)`",
             ));
         }
-        settings.validate()?;
+        settings.validate(&draft.client_auth)?;
         draft.client_auth.validate()?;
         if let Some(token) = &draft.refresh_token
             && token.expose().trim().len() != token.expose().len()

@@ -18,7 +18,7 @@ use super::{AuthConfig, External};
 use crate::dpop::DpopKey;
 use crate::engine::EnginePolicy;
 use crate::request::{
-    ExistingAuthorization, Foreign, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy,
+    ExistingAuthorization, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy, UnlistedOrigin,
 };
 use crate::response::RejectionPolicy;
 use crate::types::{Clock, ConfigError, SystemClock};
@@ -37,7 +37,7 @@ pub struct AuthConfigBuilder<E = EndpointDraft> {
     endpoint: E,
     engine: EnginePolicy,
     origins: Vec<String>,
-    foreign: Foreign,
+    foreign: UnlistedOrigin,
     allow_http: bool,
     tenant: Option<Tenant>,
     existing: ExistingAuthorization,
@@ -57,7 +57,7 @@ impl<E> AuthConfigBuilder<E> {
             endpoint,
             engine: EnginePolicy::default(),
             origins: Vec::new(),
-            foreign: Foreign::default(),
+            foreign: UnlistedOrigin::default(),
             allow_http: false,
             tenant: None,
             existing: ExistingAuthorization::default(),

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::AuthConfigBuilder;
-use crate::request::{ExistingAuthorization, Foreign, Tenant};
+use crate::request::{ExistingAuthorization, Tenant, UnlistedOrigin};
 use crate::response::Forbidden;
 use crate::types::Replay;
 
@@ -27,9 +27,9 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
-    /// What happens to a request to any other origin. Default: it is refused ([`Foreign::Refuse`]), since an attacker may
+    /// What happens to a request to any other origin. Default: it is refused ([`UnlistedOrigin::Refuse`]), since an attacker may
     /// have chosen its URL.
-    pub fn on_unlisted_origin(mut self, foreign: Foreign) -> Self {
+    pub fn on_unlisted_origin(mut self, foreign: UnlistedOrigin) -> Self {
         self.foreign = foreign;
         self
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::Uri;
 
 use super::exchange::Answer;
-use super::grant::GrantKind;
+use super::grant::{AskedType, GrantKind};
 use crate::token::{Failed, RefreshToken, Token};
 use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
 
@@ -56,8 +56,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) asked_scopes: Option<&'a Scopes>,
     /// Fewer granted scopes than those asked for are an error.
     pub(crate) require_granted: bool,
-    /// An answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
-    pub(crate) require_issued_type: bool,
+    /// There if an answer that does not name the kind of its token is an error (RFC 8693 §2.2.1).
+    pub(crate) asked_type: Option<AskedType<'a>>,
     /// Where the exchange went.
     pub(crate) url: &'a Uri,
     pub(crate) sent: Redactor<'a>,
@@ -119,8 +119,15 @@ impl Reader<'_> {
             Some(_) => return Err("`access_token` is not a string".into()),
             None => return Err("there is no `access_token`".into()),
         };
-        if self.require_issued_type && members.text("issued_token_type").is_none() {
-            return Err("there is no `issued_token_type`".into());
+        if let Some(asked) = self.asked_type {
+            let issued = members.text("issued_token_type").ok_or("there is no `issued_token_type`")?;
+            if !asked.takes(issued, self.settings.takes_assertions) {
+                let wanted = if self.settings.takes_assertions { "an assertion" } else { "a token for API requests" };
+                return Err(format!(
+                    "`issued_token_type` is not that of {wanted}; see what the client may have exchanged, or say what is \
+                     wanted with `requested_token_type`"
+                ));
+            }
         }
         let mut token = Token::with_scheme(scheme, access_token).map_err(|error| error.to_string())?;
         token.expires_in = self.known("expires_in", expiry::lifetime(members));
@@ -133,7 +140,7 @@ impl Reader<'_> {
             let granted = match self.asked_scopes {
                 // A million tokens with the same scopes share them.
                 Some(asked) if *asked == granted => asked.clone(),
-                Some(asked) if self.require_granted && !granted.contains(asked) => {
+                Some(asked) if self.require_granted && !granted.is_superset(asked) => {
                     return Err("fewer scopes were granted than asked for".into());
                 }
                 _ => granted,

@@ -23,6 +23,8 @@ impl<'a> Redactor<'a> {
     const SHORTEST: usize = 4;
     /// So many characters in a row are no chance any more: as many as this, or the whole secret if it is shorter.
     const TELLING_RUN: usize = 8;
+    /// In a description, which is made of words as some secrets are.
+    const TELLING_RUN_OF_WORDS: usize = 12;
     const LONGEST_CODE: usize = 40;
     const LONGEST_DESCRIPTION: usize = 256;
     const MASK: &'static str = "[redacted]";
@@ -53,17 +55,22 @@ impl<'a> Redactor<'a> {
     pub(crate) fn code(&self, code: &str, is_known: bool) -> Option<ErrorCode> {
         let in_form = (1..=Self::LONGEST_CODE).contains(&code.len())
             && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        if is_known || in_form && !self.is_alike(code) { ErrorCode::new(code) } else { None }
+        if is_known || in_form && !self.is_alike(code, 1, Self::TELLING_RUN) { ErrorCode::new(code) } else { None }
     }
 
-    /// The text with every secret replaced, control characters removed, cut to 256 characters.
+    /// The text with every secret replaced, control characters removed, cut to 256 characters. Nothing of it is left if there
+    /// is a secret in disguise in it.
     pub(crate) fn mask(&self, text: &str) -> String {
         let mut masked = Zeroizing::new(String::with_capacity(text.len()));
         masked.extend(text.chars().filter(|c| !c.is_control()));
         for secret in self.spellings() {
             masked = replaced(&masked, secret.expose(), Self::MASK);
         }
-        masked.chars().take(Self::LONGEST_DESCRIPTION).collect()
+        let mut cut = Zeroizing::new(String::with_capacity(masked.len()));
+        cut.extend(masked.chars().take(Self::LONGEST_DESCRIPTION));
+        let in_lower_case = Zeroizing::new(cut.to_ascii_lowercase());
+        let is_alike = self.is_alike(&in_lower_case, Self::TELLING_RUN, Self::TELLING_RUN_OF_WORDS);
+        if is_alike { Self::MASK.to_owned() } else { cut.as_str().to_owned() }
     }
 
     /// Longest first: one secret may be part of another.
@@ -81,10 +88,11 @@ impl<'a> Redactor<'a> {
         spellings
     }
 
-    /// Whether a code shares a run of characters with a secret as it is, reversed, in hex or in Base64, whatever the case.
-    fn is_alike(&self, code: &str) -> bool {
+    /// Whether a text in lower case shares a run of characters with a secret as it is, reversed, in hex or in Base64, whatever
+    /// the case. Secrets shorter than `shortest` do not count; `run`: how many characters in a row do.
+    fn is_alike(&self, code: &str, shortest: usize, run: usize) -> bool {
         let values = self.values.iter().copied().chain(self.owned.iter().map(|secret| secret.expose().as_str()));
-        values.into_iter().any(|value| {
+        values.filter(|value| value.len() >= shortest).any(|value| {
             let spelled = [Zeroizing::new(value.to_owned()), encoded(value), hex(value)];
             // Where it begins in what is encoded shifts all that follows.
             let in_base64 = (0..3)
@@ -92,16 +100,16 @@ impl<'a> Redactor<'a> {
                 .flat_map(|rest| [STANDARD_NO_PAD.encode(rest), URL_SAFE_NO_PAD.encode(rest)].map(Zeroizing::new));
             spelled.into_iter().chain(in_base64).any(|spelling| {
                 let mut bytes = Zeroizing::new(spelling.to_ascii_lowercase().into_bytes());
-                let forwards = shares_run(&bytes, code.as_bytes());
+                let forwards = shares_run(&bytes, code.as_bytes(), run);
                 bytes.reverse();
-                forwards || shares_run(&bytes, code.as_bytes())
+                forwards || shares_run(&bytes, code.as_bytes(), run)
             })
         })
     }
 }
 
-fn shares_run(secret: &[u8], code: &[u8]) -> bool {
-    let run = Redactor::TELLING_RUN.min(secret.len());
+fn shares_run(secret: &[u8], code: &[u8], run: usize) -> bool {
+    let run = run.min(secret.len());
     // A run of none would be in everything.
     run > 0 && secret.windows(run).any(|part| code.windows(run).any(|other| other == part))
 }
@@ -167,6 +175,32 @@ mod tests {
             assert_eq!(redactor.code(other, false), None, "{other}");
         }
         assert!(redactor.code("AADSTS50034", true).is_some(), "a configured one");
+    }
+
+    /// Behaviour 150 (a description).
+    #[test]
+    fn a_description_with_a_secret_in_disguise_is_not_told() {
+        let secret = "Correct+Horse&Battery";
+        let mut redactor = Redactor::default();
+        redactor.push(Some(secret));
+        redactor.push(Some("tiny"));
+        let reversed: String = secret.chars().rev().collect();
+        for disguise in [
+            STANDARD_NO_PAD.encode(secret),
+            URL_SAFE_NO_PAD.encode(format!("id:{secret}")),
+            hex(secret).to_string(),
+            hex(secret).to_uppercase(),
+            reversed,
+            secret[..12].to_owned(),
+            secret.to_uppercase(),
+            "correct%2bhorse%26battery".to_owned(),
+            "Correct+Horse&amp;Battery".to_owned(),
+        ] {
+            assert_eq!(redactor.mask(&format!("it was {disguise} here")), "[redacted]", "{disguise}");
+        }
+        let honest = "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent is the value";
+        assert_eq!(redactor.mask(honest), honest);
+        assert_eq!(redactor.mask(&format!("{secret}, no destiny")), "[redacted], no des[redacted]");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) use metadata::Metadata;
 /// Finds the endpoints of an authorization server by its issuer identifier (RFC 8414), in the place of a token URL.
 ///
 /// The server's metadata are fetched with the first token request, through the same HTTP client, once for all
-/// partitions, and again after a day: endpoints move about never, and a day bounds for how long that goes unnoticed. From
+/// partitions, and again after a day: endpoints hardly ever move, and a move is noticed within a day. From
 /// `https://auth.example.com/a` they are fetched at `https://auth.example.com/.well-known/oauth-authorization-server/a`,
 /// and if there is nothing (404) at `https://auth.example.com/a/.well-known/openid-configuration`. Redirects are not
 /// followed.
@@ -56,6 +56,7 @@ pub(crate) use metadata::Metadata;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Discovery {
     issuer: String,
     openid: bool,
@@ -84,7 +85,7 @@ impl Discovery {
 
 /// Where the token endpoint is: a URL, or [`Discovery`] finds it.
 ///
-/// Nothing to write: a text is one, and a `Discovery` is one.
+/// You never name this type: pass a URL as a string, or a [`Discovery`].
 #[derive(Clone, Debug)]
 pub struct TokenUrl(Kind);
 

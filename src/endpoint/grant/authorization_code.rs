@@ -31,6 +31,7 @@ use crate::types::{ConfigError, Secret, check_line, is_absolute_uri};
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone, PartialEq)]
+#[must_use]
 pub struct AuthorizationCode {
     /// `None`: it is to be found.
     authorize_url: Option<String>,

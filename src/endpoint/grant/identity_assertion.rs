@@ -35,6 +35,7 @@ use crate::types::{ConfigError, Digest, Scopes, Secret, TokenError, TokenErrorKi
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct IdentityAssertion {
     token_url: TokenUrl,
     client_auth: ClientAuth,
@@ -94,7 +95,7 @@ impl IdentityAssertion {
             settings.scopes = Some(Scopes::new(&self.scopes)?);
         }
         settings.answer.takes_assertions = true;
-        settings.validate()?;
+        settings.validate(&self.client_auth)?;
         self.client_auth.validate()?;
         Ok(FirstLeg { settings, client_auth: self.client_auth.clone() })
     }

@@ -109,14 +109,15 @@ impl Grant {
         }
     }
 
-    /// Whether nothing in it says whose tokens it brings: a person who signs in, or whoever a function makes an assertion of.
+    /// Whether nothing in it says whose tokens it brings: a person who signs in, or whose assertion a function
+    /// or a file holds.
     pub(crate) fn is_nameless(&self) -> bool {
         match self {
             // Each request says on behalf of whom.
             Grant::ClientCredentials | Grant::RefreshToken | Grant::OnBehalfOf(_) => false,
             Grant::AuthorizationCode(_) | Grant::Device => true,
-            Grant::JwtBearer(assertion) => assertion.is_provider(),
-            Grant::TokenExchange(exchange) => exchange.is_provided(),
+            Grant::JwtBearer(assertion) => assertion.is_nameless(),
+            Grant::TokenExchange(exchange) => exchange.is_nameless(),
             Grant::IdentityAssertion(first_leg) => first_leg.settings.grant.is_nameless(),
         }
     }
@@ -130,12 +131,12 @@ impl Grant {
         }
     }
 
-    /// Whether an answer must say what kind of token it is.
-    pub(crate) fn names_issued_type(&self) -> bool {
+    /// What kind of token is asked for, where an answer must say what kind it is.
+    pub(crate) fn asked_type(&self) -> Option<AskedType<'_>> {
         match self {
-            Grant::TokenExchange(_) => true,
-            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.names_issued_type(),
-            _ => false,
+            Grant::TokenExchange(exchange) => Some(AskedType(exchange.requested())),
+            Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.asked_type(),
+            _ => None,
         }
     }
 
@@ -148,6 +149,23 @@ impl Grant {
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.sends(name),
             Grant::AuthorizationCode(_) => authorization_code::SENDS.contains(&name),
         }
+    }
+}
+
+/// The kind of token that an exchange asks for (`requested_token_type`); `None`: the server decides (RFC 8693 §2.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskedType<'a>(Option<&'a str>);
+
+impl AskedType<'_> {
+    /// Whether a token of that kind is of use: for API requests, or as an assertion for another server. Servers may issue
+    /// another kind than the one asked for; what is never good for it is not sent there.
+    pub(crate) fn takes(&self, issued: &str, as_assertion: bool) -> bool {
+        use TokenExchange as Kind;
+        let other: &[&str] = match as_assertion {
+            true => &[Kind::ACCESS_TOKEN, Kind::REFRESH_TOKEN],
+            false => &[Kind::REFRESH_TOKEN, Kind::ID_TOKEN, Kind::ID_JAG, Kind::SAML1, Kind::SAML2],
+        };
+        self.0 == Some(issued) || !other.contains(&issued)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::GrantParams;
 use super::token_exchange::{self, ACTOR_TOKEN, Typed};
+use super::{AskedType, GrantParams};
 use crate::token::{TokenRequest, jwt_exp};
 use crate::types::{ConfigError, Digest, SecretSource, SubjectToken, TokenError, TokenErrorKind, check_line};
 
@@ -34,6 +34,7 @@ use crate::types::{ConfigError, Digest, SecretSource, SubjectToken, TokenError, 
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct OnBehalfOf {
     form: Form,
     actor: Option<Typed>,
@@ -75,8 +76,8 @@ impl OnBehalfOf {
         self.actor.as_ref().is_some_and(|actor| actor.token.fixed().is_none())
     }
 
-    pub(super) fn names_issued_type(&self) -> bool {
-        self.form == Form::TokenExchange
+    pub(super) fn asked_type(&self) -> Option<AskedType<'_>> {
+        (self.form == Form::TokenExchange).then_some(AskedType(self.requested.as_deref()))
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

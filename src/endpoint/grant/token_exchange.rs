@@ -27,6 +27,7 @@ use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct TokenExchange {
     subject: Typed,
     actor: Option<Typed>,
@@ -84,6 +85,10 @@ impl TokenExchange {
         self
     }
 
+    pub(super) fn requested(&self) -> Option<&str> {
+        self.requested.as_deref()
+    }
+
     pub(super) fn or_requested(mut self, token_type: &str) -> Self {
         self.requested.get_or_insert_with(|| token_type.to_owned());
         self
@@ -93,8 +98,8 @@ impl TokenExchange {
         self.tokens().any(|typed| typed.token.fixed().is_none())
     }
 
-    pub(super) fn is_provided(&self) -> bool {
-        self.tokens().any(|typed| typed.token.is_provider())
+    pub(super) fn is_nameless(&self) -> bool {
+        self.tokens().any(|typed| typed.token.is_nameless())
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

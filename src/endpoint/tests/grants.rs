@@ -138,9 +138,9 @@ async fn an_exchanged_token_must_be_named_and_usable() {
 fn what_a_grant_sends_itself_is_no_extra_parameter() {
     let mut settings = with_grant(Grant::TokenExchange(TokenExchange::new(TokenExchange::JWT, "a.b.c")));
     settings.params.push(Param { name: "actor_token".into(), value: Secret::from("x") });
-    assert!(settings.validate().is_err());
+    assert!(settings.validate(&body_auth()).is_err());
     settings.grant = Grant::ClientCredentials;
-    assert!(settings.validate().is_ok());
+    assert!(settings.validate(&body_auth()).is_ok());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_cannot_be_an_assertion_or_a_type_is_refused_without_quoting_it() {
         Grant::TokenExchange(TokenExchange::new(TokenExchange::JWT, "canary").requested_token_type(" ")),
     ];
     for grant in wrong {
-        let error = with_grant(grant.clone()).validate().unwrap_err();
+        let error = with_grant(grant.clone()).validate(&body_auth()).unwrap_err();
         assert!(!format!("{error:?} {grant:?}").contains("canary"), "{error}");
     }
 }

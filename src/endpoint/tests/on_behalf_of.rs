@@ -95,7 +95,7 @@ async fn entra_on_behalf_of() {
          &scope=https%3A%2F%2Fgraph.microsoft.com%2Fuser.read"
     );
     let with_actor = on_behalf_of(OnBehalfOf::entra().actor(TokenExchange::JWT, "a"));
-    assert!(with_actor.validate().is_err());
+    assert!(with_actor.validate(&body_auth()).is_err());
 }
 
 /// Behaviour 182.
@@ -148,6 +148,24 @@ async fn an_exchange_that_brings_another_kind_of_token_is_told_and_quotes_nothin
         let server = Server::default().answers(200, answer);
         let error = server.ask(&settings, &body_auth(), with(of("S"))).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Malformed, "{error}");
+    }
+    // What is asked for is taken, and what is not known to be anything else.
+    let kinds = [
+        ("access_token", "access_token", true),
+        ("access_token", "jwt", true),
+        ("id_token", "id_token", true),
+        ("access_token", "id_token", false),
+        ("access_token", "refresh_token", false),
+        ("jwt", "saml2", false),
+        ("jwt", "id-jag", false),
+    ];
+    for (asked, issued, is_taken) in kinds {
+        let urn = |kind: &str| format!("urn:ietf:params:oauth:token-type:{kind}");
+        let settings = on_behalf_of(OnBehalfOf::token_exchange().requested_token_type(urn(asked)));
+        let answer = json!({"access_token": "T", "token_type": "Bearer", "issued_token_type": urn(issued)});
+        let server = Server::default().answers(200, &answer.to_string());
+        let result = server.ask(&settings, &body_auth(), with(of("S"))).await;
+        assert_eq!(result.is_ok(), is_taken, "{asked} {issued}");
     }
     let echo = r#"{"error":"invalid_grant","error_description":"canary-subject was not accepted"}"#;
     let server = Server::default().answers(400, echo);

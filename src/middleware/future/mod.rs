@@ -15,15 +15,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::WWW_AUTHENTICATE;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::prove::{ProveFuture, service_error};
-use super::shared::{BodySupport, SharedHandle};
+use super::shared::{BodySupport, BodySupportOf, Handle};
 use crate::engine::Cell;
-use crate::request::{HttpRequest, HttpResponse};
-use crate::response::{AuthChallenge, Verdict};
+use crate::request::{HttpRequest, HttpResponse, Plan};
+use crate::response::{AuthChallenge, Verdict, is_success};
 use crate::types::{AuthOutcome, BoxError, Error, RefreshFailed, TokenError};
 
 mod recover;
@@ -110,8 +109,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            // Nearly every poll. The others are out of line, and the response is looked at where it lies: it is copied once,
-            // out of the inner future's result.
+            // Nearly every poll. The others are out of line, and the response is looked at where it lies.
             let StateProj::Sent { mut future, first } = state.as_mut().project() else {
                 match ready!(state.as_mut().poll_rare(cx)) {
                     Some(done) => return Poll::Ready(done),
@@ -120,6 +118,10 @@ where
             };
             let polled = future.as_mut().poll(cx);
             let Poll::Ready(Ok(response)) = &polled else { return polled };
+            if !first.is_watched && first.is_success(response) {
+                first.cell().accepted(first.generation);
+                return polled;
+            }
             let verdict = first.judge(response, future.scheme());
             if let Verdict::Rejected { says_invalid } = verdict {
                 match state.as_mut().rejected(polled, says_invalid) {
@@ -127,25 +129,8 @@ where
                     None => continue,
                 }
             }
-            let accepted = verdict == Verdict::Accepted;
-            // Neither accepted nor rejected, such as a 403: no hot path.
-            if !accepted && response.headers().contains_key(WWW_AUTHENTICATE) {
-                let outcome = future.is_proof_rejected(response).then(|| first.rejected_proof());
-                return polled.map_ok(|response| {
-                    let response = first.watched(response, false);
-                    match outcome {
-                        Some(outcome) => with_outcome(response, outcome, None),
-                        None => with_challenge(response),
-                    }
-                });
-            }
-            if first.body_support.watch.is_some() {
-                return polled.map_ok(|response| first.watched(response, accepted));
-            }
-            if accepted {
-                first.cell().accepted(first.generation);
-            }
-            return polled;
+            let is_proof_rejected = verdict != Verdict::Accepted && future.is_proof_rejected(response);
+            return polled.map_ok(|response| first.let_through(response, verdict, is_proof_rejected));
         }
     }
 }
@@ -172,8 +157,7 @@ where
                 let StateOwned::Waiting { waiting } = self.as_mut().project_replace(State::Done) else {
                     return Poll::Pending;
                 };
-                let (future, first) = waiting.send(spare, &current);
-                State::Sent { future, first }
+                waiting.send(spare, &current)
             }
             StateProj::Recovering { recovery } => match ready!(recovery.poll(cx))? {
                 Recovered::Resent(future, resent) => State::Resent { future, resent },
@@ -215,48 +199,68 @@ where
 
 /// What is remembered of a first sending.
 pub(crate) struct FirstAttempt<S, R: HttpRequest, T> {
-    pub(crate) shared: SharedHandle<S>,
+    pub(crate) handle: Arc<Handle<S>>,
     /// `None`: the default cell, which needs no reference of its own.
     pub(crate) cell: Option<Arc<Cell>>,
     pub(crate) generation: u64,
     pub(crate) replay_copy: Option<R::ReplayCopy>,
-    pub(crate) body_support: BodySupport<R, T>,
-    /// An outer layer of this crate sends the second time.
-    pub(crate) outer: bool,
+    pub(crate) support: BodySupportOf<R, T>,
+    /// The response's trailers are watched.
+    pub(crate) is_watched: bool,
+    pub(crate) plan: Plan,
     /// For its token.
     pub(crate) waited: bool,
 }
 
-impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
-    fn cell(&self) -> &Arc<Cell> {
-        self.cell.as_ref().unwrap_or_else(|| self.shared.setup.table.default_cell())
-    }
-
+impl<S, R: HttpRequest, T> FirstAttempt<S, R, T> {
     #[inline]
+    fn cell(&self) -> &Arc<Cell> {
+        self.cell.as_ref().unwrap_or(&self.handle.default_cell)
+    }
+
+    fn body_support(&self) -> BodySupport<R, T> {
+        (self.support)(&self.handle.shared.registry)
+    }
+}
+
+impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
+    /// Nearly every response.
+    #[inline]
+    fn is_success(&self, response: &T) -> bool {
+        is_success(response.status(), response.headers(), &self.handle.setup.rejection)
+    }
+
+    #[inline(never)]
     fn judge(&self, response: &T, scheme: &[u8]) -> Verdict {
-        self.shared.judge(response, self.cell(), self.generation, scheme)
+        self.handle.judge(response, self.cell(), self.generation, scheme)
     }
 
-    /// What there is to tell where the proof was refused, and the token may be good.
-    #[cold]
-    fn rejected_proof(&self) -> AuthOutcome {
-        AuthOutcome {
-            generation: self.generation,
-            waited: self.waited,
-            rejected: true,
-            not_replayable: self.replay_copy.is_none(),
-            ..AuthOutcome::default()
-        }
-    }
-
-    #[cold]
-    fn watched(&self, response: T, accepted: bool) -> T {
-        let generation = self.generation;
-        self.shared.watched(response, self.body_support.watch, self.cell(), generation, move |_, cell| {
-            if accepted {
+    /// What was not rejected.
+    #[inline(never)]
+    fn let_through(&self, response: T, verdict: Verdict, is_proof_rejected: bool) -> T {
+        let (generation, is_accepted) = (self.generation, verdict == Verdict::Accepted);
+        let watch = self.body_support().watch;
+        let response = self.handle.watched(response, watch, self.cell(), generation, move |_, cell| {
+            if is_accepted {
                 cell.accepted(generation);
             }
-        })
+        });
+        match is_accepted {
+            true => response,
+            // What there is to tell where the proof was refused, and the token may be good.
+            false if is_proof_rejected => {
+                let outcome = AuthOutcome {
+                    generation,
+                    waited: self.waited,
+                    rejected: true,
+                    not_replayable: self.replay_copy.is_none(),
+                    ..AuthOutcome::default()
+                };
+                with_outcome(response, outcome, None)
+            }
+            // Such as a 403.
+            false => with_challenge(response),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `Recovery`: a request whose token was rejected gets a newer one, if there is one, and is sent once more.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,8 +11,8 @@ use tower_service::Service;
 use super::{FirstAttempt, with_outcome};
 use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection};
 use crate::middleware::prove::{Prove, ProveFuture};
-use crate::middleware::shared::{BodySupport, SharedHandle};
-use crate::request::{HttpRequest, HttpResponse};
+use crate::middleware::shared::{BodySupport, Handle};
+use crate::request::{HttpRequest, HttpResponse, Plan};
 use crate::response::{Ahead, BoxReadAhead, Drain, Holding, Verdict};
 use crate::setup::Setup;
 use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
@@ -22,13 +23,14 @@ where
     R: HttpRequest,
     T: HttpResponse,
 {
-    shared: SharedHandle<S>,
+    handle: Arc<Handle<S>>,
     cell: Arc<Cell>,
     replay_copy: Option<R::ReplayCopy>,
     rejected: u64,
     outcome: AuthOutcome,
     /// Our rejection started the refresh.
     starter: bool,
+    plan: Plan,
     body_support: BodySupport<R, T>,
     step: Step<S, R, T>,
 }
@@ -82,7 +84,7 @@ where
     /// Asks for another token; the response comes straight back if there is no point in waiting for one.
     pub(super) fn begin(first: FirstAttempt<S, R, T>, response: T, says_invalid: bool) -> Result<Box<Self>, T> {
         let cell = first.cell().clone();
-        let env = first.shared.setup.table.env();
+        let env = first.handle.env();
         let mut outcome = AuthOutcome {
             generation: first.generation,
             waited: first.waited,
@@ -93,7 +95,7 @@ where
         if response.extensions().get::<AuthOutcome>().is_some_and(|inner| inner.resent) {
             return Err(response);
         }
-        if first.outer {
+        if first.plan.outer {
             return Err(with_outcome(response, outcome, None));
         }
         let rejection = cell.reject(env, first.generation, says_invalid);
@@ -109,8 +111,8 @@ where
         }
         if first.replay_copy.is_none() {
             // The refresh goes on behind the caller's back, for the next request.
-            if R::is_body_unknown(&first.body_support.vtable) {
-                first.shared.warn_of_body(R::body_name());
+            if R::is_body_unknown(&first.body_support().vtable) {
+                first.handle.shared.warn_of_body(R::body_name());
             }
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
@@ -126,8 +128,9 @@ where
         };
         Ok(Box::new(Self {
             rejected: first.generation,
-            body_support: first.body_support,
-            shared: first.shared,
+            plan: first.plan,
+            body_support: first.body_support(),
+            handle: first.handle,
             cell,
             replay_copy: first.replay_copy,
             outcome,
@@ -162,7 +165,8 @@ where
                     if let Step::RefreshingAgain { request, .. } = std::mem::replace(&mut self.step, Step::Done) {
                         match self.look(result) {
                             Look::Newer(current) => {
-                                self.step = Step::Readying { spare: self.shared.fresh_clone(), request, current };
+                                self.step =
+                                    Step::Readying { spare: self.handle.shared.fresh_clone(), request, current };
                             }
                             Look::Wait(waiter) => self.step = Step::RefreshingAgain { waiter, request },
                             Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
@@ -185,7 +189,7 @@ where
                 }
                 // The rejected response is dropped with this step, and with it its connection's reservation.
                 Step::Draining { request, current, .. } => {
-                    Step::Readying { spare: self.shared.fresh_clone(), request, current }
+                    Step::Readying { spare: self.handle.shared.fresh_clone(), request, current }
                 }
                 // Only now it is certain which token goes out: the wait for readiness may have been long.
                 Step::Readying { spare, request, current } => match self.still(current) {
@@ -216,28 +220,28 @@ where
         }
     }
 
-    /// Whether this token may be sent still. Where the cell's word says so, nothing that others share is touched.
+    /// Whether this token may be sent still.
     fn still(&mut self, current: Arc<Current>) -> Look {
-        if self.cell.word() == current.word() { Look::Newer(current) } else { self.newer() }
+        let may_send = self.cell.may_send(self.handle.env(), &current);
+        if may_send { Look::Newer(current) } else { self.newer() }
     }
 
     /// A token newer than the rejected one, as things are now.
     fn newer(&mut self) -> Look {
-        match self.cell.read_newer(self.shared.setup.table.env(), self.rejected) {
+        match self.cell.read_newer(self.handle.env(), self.rejected) {
             Read::Ready(current) => Look::Newer(current),
             Read::Wait { waiter, .. } => Look::Wait(waiter),
             Read::Failed(error) => Look::Nothing(Some(error)),
         }
     }
 
-    fn resend(&mut self, mut spare: Prove<S>, request: R, current: &Current) -> Recovered<S, R> {
-        let token = current.token.header_value().clone();
-        let vtable = self.body_support.vtable;
-        let requests = &self.shared.setup.requests;
-        let future = requests.send(request, token, vtable, false, |request, _| spare.call(request, vtable, true));
+    fn resend(&mut self, mut spare: Prove<S>, mut request: R, current: &Current) -> Recovered<S, R> {
+        let token = Cow::Borrowed(current.token.header_value());
+        self.handle.setup.requests.inject(&mut request, token, &self.handle.own, self.plan);
+        let future = spare.call(request, self.body_support.vtable, true);
         let outcome = AuthOutcome { generation: current.generation, resent: true, ..std::mem::take(&mut self.outcome) };
         let resent = Resent {
-            shared: self.shared.clone(),
+            handle: self.handle.clone(),
             cell: self.cell.clone(),
             body_support: self.body_support,
             outcome,
@@ -313,8 +317,8 @@ impl Drop for Memory {
 
 impl<T> Held<T> {
     fn begin<S, R: HttpRequest>(first: &FirstAttempt<S, R, T>, response: &mut T) -> Self {
-        let setup = &first.shared.setup;
-        let Some(holding) = first.body_support.holding else { return Self::Unread };
+        let setup = &first.handle.setup;
+        let Some(holding) = first.body_support().holding else { return Self::Unread };
         let Holding { read_ahead, discard } = holding();
         // Only for a request that can be sent again: another one's response is all that its caller will get.
         let discard = discard.filter(|_| first.replay_copy.as_ref().is_some_and(R::can_rebuild));
@@ -375,7 +379,7 @@ enum Look {
 
 /// What is remembered of a second sending.
 pub(super) struct Resent<S, R: HttpRequest, T> {
-    shared: SharedHandle<S>,
+    handle: Arc<Handle<S>>,
     cell: Arc<Cell>,
     body_support: BodySupport<R, T>,
     outcome: AuthOutcome,
@@ -386,9 +390,9 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
     /// Whatever the second response is, it goes out.
     pub(super) fn finish(&mut self, response: T, scheme: &[u8]) -> T {
         let (generation, starter) = (self.outcome.generation, self.starter);
-        let verdict = self.shared.judge(&response, &self.cell, generation, scheme);
+        let verdict = self.handle.judge(&response, &self.cell, generation, scheme);
         let response =
-            self.shared.watched(response, self.body_support.watch, &self.cell, generation, move |env, cell| {
+            self.handle.watched(response, self.body_support.watch, &self.cell, generation, move |env, cell| {
                 match verdict {
                     Verdict::Accepted if starter => cell.resend_accepted(env, generation),
                     Verdict::Accepted => cell.accepted(generation),

@@ -1,25 +1,26 @@
 //! `Waiting`: a request that waits for its first token and then for readiness, holding neither a permit nor a connection.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::FirstAttempt;
+use super::{FirstAttempt, State};
 use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter};
-use crate::middleware::prove::{Prove, ProveFuture};
-use crate::middleware::shared::{BodySupport, SharedHandle};
-use crate::request::{HttpRequest, HttpResponse, Resending};
+use crate::middleware::prove::Prove;
+use crate::middleware::shared::{BodySupport, BodySupportOf, Handle};
+use crate::request::{HttpRequest, HttpResponse, Plan, ReplayAttempt};
 use crate::types::{BoxError, Error};
 
 /// A request that waits for its first token.
 pub(crate) struct Waiting<S, R: HttpRequest, T> {
-    shared: SharedHandle<S>,
+    handle: Arc<Handle<S>>,
     cell: Option<Arc<Cell>>,
     request: R,
-    resending: Resending,
-    body_support: BodySupport<R, T>,
+    plan: Plan,
+    support: BodySupportOf<R, T>,
     step: Step<S>,
 }
 
@@ -41,28 +42,22 @@ enum Step<S> {
 /// A service that is ready, and the token to send with.
 type Ready<S> = Result<(Prove<S>, Arc<Current>), Error>;
 
-/// A first sending on its way.
-type Sending<S, R> = (
-    ProveFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>,
-    FirstAttempt<S, R, <S as Service<R>>::Response>,
-);
-
 impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     /// Inlined, or the request would be copied once more.
     #[inline(always)]
     pub(crate) fn new(
-        shared: SharedHandle<S>,
+        handle: Arc<Handle<S>>,
         cell: Option<Arc<Cell>>,
         request: R,
-        resending: Resending,
-        body_support: BodySupport<R, T>,
+        plan: Plan,
+        support: BodySupportOf<R, T>,
         read: Read,
     ) -> Box<Self> {
         let step = match read {
             Read::Wait { waiter, fallback } => Step::Refreshing { waiter, fallback },
             Read::Ready(_) | Read::Failed(_) => Step::Reading,
         };
-        Box::new(Self { shared, cell, request, resending, body_support, step })
+        Box::new(Self { handle, cell, request, plan, support, step })
     }
 
     /// A clone of the inner service that is ready, and the token to send with.
@@ -71,17 +66,18 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         S: Service<R, Response = T> + Clone,
         S::Error: Into<BoxError>,
     {
-        let (table, body_support) = (&self.shared.setup.table, &self.body_support);
-        let cell = self.cell.as_ref().unwrap_or_else(|| table.default_cell());
+        let (handle, env) = (&self.handle, self.handle.env());
+        let no_token = |error| Poll::Ready(Err((self.support)(&handle.shared.registry).no_token(error)));
+        let cell = self.cell.as_ref().unwrap_or(&handle.default_cell);
         loop {
             let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
-                Step::Reading => match cell.read(table.env()) {
-                    Read::Ready(current) => (self.shared.fresh_clone(), Some(current), None),
+                Step::Reading => match cell.read(env) {
+                    Read::Ready(current) => (handle.shared.fresh_clone(), Some(current), None),
                     Read::Wait { waiter, fallback } => {
                         self.step = Step::Refreshing { waiter, fallback };
                         continue;
                     }
-                    Read::Failed(error) => return Poll::Ready(Err(body_support.no_token(error))),
+                    Read::Failed(error) => return no_token(error),
                 },
                 Step::Refreshing { mut waiter, fallback } => {
                     let Poll::Ready(result) = Pin::new(&mut waiter).poll(cx) else {
@@ -89,10 +85,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         return Poll::Pending;
                     };
                     let failed = matches!(result, RefreshResult::Failed(_));
-                    match result.resolve(fallback, || table.env().clock.now()) {
-                        Some(Ok(current)) if failed => (self.shared.fresh_clone(), None, Some(current)),
-                        Some(Ok(current)) => (self.shared.fresh_clone(), Some(current), None),
-                        Some(Err(error)) => return Poll::Ready(Err(body_support.no_token(error))),
+                    match result.resolve(fallback, || env.clock.now()) {
+                        Some(Ok(current)) if failed => (handle.shared.fresh_clone(), None, Some(current)),
+                        Some(Ok(current)) => (handle.shared.fresh_clone(), Some(current), None),
+                        Some(Err(error)) => return no_token(error),
                         None => continue,
                     }
                 }
@@ -104,42 +100,48 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             };
             ready?;
             // Readiness may have been long in coming, and so may this poll: another token may be there, or this one have
-            // expired. Where the cell's word says that it is current still, nothing that others share is touched.
+            // expired.
             let read = match finished {
-                Some(current) if cell.word() == current.word() => Read::Ready(current),
-                _ => cell.read(table.env()),
+                Some(current) if cell.may_send(env, &current) => Read::Ready(current),
+                _ => cell.read(env),
             };
             // A token that the refresh did not replace is good until its end, and while nobody takes it back.
             let usable = |current: &Arc<Current>| {
-                Current::generation_of(cell.word()) == current.generation
-                    && current.lifetime.is_alive(&table.env().clock.now())
+                Current::generation_of(cell.word()) == current.generation && current.lifetime.is_alive(&env.clock.now())
             };
             match (read, fallback.take().filter(usable)) {
                 (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
-                (Read::Failed(error), None) => return Poll::Ready(Err(body_support.no_token(error))),
+                (Read::Failed(error), None) => return no_token(error),
             }
         }
     }
 
     #[expect(clippy::boxed_local, reason = "taken apart where it is: out of the box it would be copied once more")]
-    pub(super) fn send(self: Box<Self>, mut spare: Prove<S>, current: &Current) -> Sending<S, R>
+    pub(super) fn send(self: Box<Self>, mut spare: Prove<S>, current: &Current) -> State<S, R, S::Future, T>
     where
         S: Service<R, Response = T> + Clone,
     {
-        let Self { shared, cell, request, resending, body_support, .. } = *self;
+        let Self { handle, cell, mut request, plan, support, .. } = *self;
         let token = current.token.header_value();
         let token = match cell {
-            None => shared.header_cache.get_or_copy(current.word(), token),
+            None => handle.shared.header_cache.get_or_copy(current.word(), token),
             Some(_) => token.clone(),
         };
-        let (vtable, may_replay) = (body_support.vtable, resending.may_replay);
-        let requests = &shared.setup.requests;
-        let (future, replay_copy) = requests.send(request, token, vtable, may_replay, |request, replay_copy| {
-            (spare.call(request, vtable, may_replay), replay_copy)
-        });
-        let generation = current.generation;
-        let outer = resending.outer;
-        (future, FirstAttempt { shared, cell, generation, replay_copy, body_support, outer, waited: true })
+        let BodySupport { vtable, watch, .. } = support(&handle.shared.registry);
+        let requests = &handle.setup.requests;
+        let replay_copy = match requests.copy_for_replay(&request, plan, vtable) {
+            ReplayAttempt::Done(copy) => copy,
+            ReplayAttempt::ByRecording => {
+                let copy;
+                (request, copy) = requests.record(request, vtable);
+                copy
+            }
+        };
+        requests.inject(&mut request, Cow::Owned(token), &handle.own, plan);
+        let future = spare.call(request, vtable, plan.may_replay);
+        let (generation, is_watched) = (current.generation, watch.is_some());
+        let first = FirstAttempt { handle, cell, generation, replay_copy, support, is_watched, plan, waited: true };
+        State::Sent { future, first }
     }
 }

@@ -144,7 +144,7 @@ impl TokenStore for RedisStore {
         either!(self, store => store.changed(key, since));
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         either!(self, store => store.recall(key))
     }
 
@@ -320,19 +320,19 @@ impl TokenStore for Hashes {
         }
     }
 
-    async fn recall(&self, key: &StoreKey) -> Result<(), StoreError> {
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let channel = self.recall_channel();
         let mut call = RECALL.key(channel);
         call.arg(key.to_string());
         self.link.run::<u8>(&call).await?;
-        Ok(())
+        Ok(true)
     }
 
     async fn recalled(&self) -> Recall {
         loop {
             match self.heard().await {
                 Ok(recall) => return recall,
-                Err(_) => tokio::time::sleep(Duration::from_millis(fastrand::u64(300..600))).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(fastrand::u64(150..300))).await,
             }
         }
     }
