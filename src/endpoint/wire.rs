@@ -48,7 +48,7 @@ impl<'a> Outgoing<'a> {
         let mut sent = sent_with(url, settings, material, request);
         // In an exchange before this one, perhaps.
         sent.push(request.refresh_token.as_ref().map(|token| token.expose().as_str()));
-        settings.params.iter().for_each(|param| sent.push(Some(param.value.expose())));
+        settings.params.iter().for_each(|param| sent.push_words(Some(param.value.expose())));
         sent.push(proof.as_ref().and_then(|proof| proof.to_str().ok()));
         Ok(Self { request: outgoing, sent })
     }
@@ -83,7 +83,7 @@ fn sent_with<'a>(
     let mut sent = Redactor::default();
     presented.secrets().chain(grant.secrets()).for_each(|secret| sent.push(Some(secret)));
     sent.push_query(url);
-    sent.push(request.tenant.as_ref().map(|tenant| tenant.as_str()));
+    sent.push_words(request.tenant.as_ref().map(|tenant| tenant.as_str()));
     settings.headers.iter().for_each(|(_, value)| sent.push(value.to_str().ok()));
     sent.push_owned(presented.authorization.as_ref().and_then(basic_value));
     sent

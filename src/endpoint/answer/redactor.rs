@@ -15,6 +15,8 @@ use crate::types::{ErrorCode, Secret};
 #[derive(Default)]
 pub(crate) struct Redactor<'a> {
     values: Vec<&'a str>,
+    /// What is masked too, and may be ordinary words.
+    words: Vec<&'a str>,
     owned: Vec<Secret<String>>,
 }
 
@@ -31,6 +33,11 @@ impl<'a> Redactor<'a> {
 
     pub(crate) fn push(&mut self, value: Option<&'a str>) {
         self.values.extend(value.filter(|value| value.len() >= Self::SHORTEST));
+    }
+
+    /// The same for what may be ordinary words: a description that shares some of them is told all the same.
+    pub(crate) fn push_words(&mut self, value: Option<&'a str>) {
+        self.words.extend(value.filter(|value| value.len() >= Self::SHORTEST));
     }
 
     pub(crate) fn push_owned(&mut self, value: Option<Secret<String>>) {
@@ -55,7 +62,7 @@ impl<'a> Redactor<'a> {
     pub(crate) fn code(&self, code: &str, is_known: bool) -> Option<ErrorCode> {
         let in_form = (1..=Self::LONGEST_CODE).contains(&code.len())
             && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        if is_known || in_form && !self.is_alike(code, 1, Self::TELLING_RUN) { ErrorCode::new(code) } else { None }
+        if is_known || in_form && !self.is_code_alike(code) { ErrorCode::new(code) } else { None }
     }
 
     /// The text with every secret replaced, control characters removed, cut to 256 characters. Nothing of it is left if there
@@ -69,15 +76,17 @@ impl<'a> Redactor<'a> {
         let mut cut = Zeroizing::new(String::with_capacity(masked.len()));
         cut.extend(masked.chars().take(Self::LONGEST_DESCRIPTION));
         let in_lower_case = Zeroizing::new(cut.to_ascii_lowercase());
-        let is_alike = self.is_alike(&in_lower_case, Self::TELLING_RUN, Self::TELLING_RUN_OF_WORDS);
+        let run = Self::TELLING_RUN_OF_WORDS;
+        let mut secrets = self.secrets().filter(|secret| secret.len() >= Self::TELLING_RUN);
+        let is_alike = secrets.any(|secret| is_alike(secret, &in_lower_case, run));
         if is_alike { Self::MASK.to_owned() } else { cut.as_str().to_owned() }
     }
 
     /// Longest first: one secret may be part of another.
     fn spellings(&self) -> Vec<Secret<String>> {
-        let mut spellings = Vec::with_capacity(self.owned.len() + 3 * self.values.len());
+        let mut spellings = Vec::with_capacity(self.owned.len() + 3 * (self.values.len() + self.words.len()));
         spellings.extend(self.owned.iter().cloned());
-        for value in &self.values {
+        for value in self.values.iter().chain(&self.words) {
             let encoded = encoded(value);
             // Where a space is written `+` instead.
             spellings.push(Secret::from(replaced(&encoded, "%20", "+").as_str()));
@@ -88,24 +97,30 @@ impl<'a> Redactor<'a> {
         spellings
     }
 
-    /// Whether a text in lower case shares a run of characters with a secret as it is, reversed, in hex or in Base64, whatever
-    /// the case. Secrets shorter than `shortest` do not count; `run`: how many characters in a row do.
-    fn is_alike(&self, code: &str, shortest: usize, run: usize) -> bool {
-        let values = self.values.iter().copied().chain(self.owned.iter().map(|secret| secret.expose().as_str()));
-        values.filter(|value| value.len() >= shortest).any(|value| {
-            let spelled = [Zeroizing::new(value.to_owned()), encoded(value), hex(value)];
-            // Where it begins in what is encoded shifts all that follows.
-            let in_base64 = (0..3)
-                .filter_map(|skip| value.as_bytes().get(skip..))
-                .flat_map(|rest| [STANDARD_NO_PAD.encode(rest), URL_SAFE_NO_PAD.encode(rest)].map(Zeroizing::new));
-            spelled.into_iter().chain(in_base64).any(|spelling| {
-                let mut bytes = Zeroizing::new(spelling.to_ascii_lowercase().into_bytes());
-                let forwards = shares_run(&bytes, code.as_bytes(), run);
-                bytes.reverse();
-                forwards || shares_run(&bytes, code.as_bytes(), run)
-            })
-        })
+    fn is_code_alike(&self, code: &str) -> bool {
+        let mut all = self.secrets().chain(self.words.iter().copied());
+        all.any(|value| is_alike(value, code, Self::TELLING_RUN))
     }
+
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().copied().chain(self.owned.iter().map(|secret| secret.expose().as_str()))
+    }
+}
+
+/// Whether a text in lower case shares a run of characters with a secret as it is, reversed, in hex or in Base64, whatever the
+/// case.
+fn is_alike(secret: &str, text: &str, run: usize) -> bool {
+    let spelled = [Zeroizing::new(secret.to_owned()), encoded(secret), hex(secret)];
+    // Where it begins in what is encoded shifts all that follows.
+    let in_base64 = (0..3)
+        .filter_map(|skip| secret.as_bytes().get(skip..))
+        .flat_map(|rest| [STANDARD_NO_PAD.encode(rest), URL_SAFE_NO_PAD.encode(rest)].map(Zeroizing::new));
+    spelled.into_iter().chain(in_base64).any(|spelling| {
+        let mut bytes = Zeroizing::new(spelling.to_ascii_lowercase().into_bytes());
+        let forwards = shares_run(&bytes, text.as_bytes(), run);
+        bytes.reverse();
+        forwards || shares_run(&bytes, text.as_bytes(), run)
+    })
 }
 
 fn shares_run(secret: &[u8], code: &[u8], run: usize) -> bool {
@@ -184,6 +199,7 @@ mod tests {
         let mut redactor = Redactor::default();
         redactor.push(Some(secret));
         redactor.push(Some("tiny"));
+        redactor.push_words(Some("https://graph.example.com/.default"));
         let reversed: String = secret.chars().rev().collect();
         for disguise in [
             STANDARD_NO_PAD.encode(secret),
@@ -200,6 +216,7 @@ mod tests {
         }
         let honest = "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent is the value";
         assert_eq!(redactor.mask(honest), honest);
+        assert_eq!(redactor.mask("https://graph.example.com is no scope"), "https://graph.example.com is no scope");
         assert_eq!(redactor.mask(&format!("{secret}, no destiny")), "[redacted], no des[redacted]");
     }
 
