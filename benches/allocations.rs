@@ -32,7 +32,7 @@ fn main() {
             figures.put(format!("{} {name}, over FLOOR", kind.name()), count - floor);
         }
     }
-    let mut inner = Inner { yields: 0 };
+    let mut inner = Inner::new(0);
     let bare = size_of_val(&inner.call(Kind::P8.request()));
     let floor = size_of_val(&floor(inner.clone()).call(Kind::P8.request()));
     let wrapped = size_of_val(&ours(&runtime, inner, Replay::default()).call(Kind::P8.request()));

@@ -44,7 +44,7 @@ fn main() {
 /// lock, which needs a runtime.
 fn threads(figures: &mut Figures, rounds: usize) {
     let runtime = background();
-    let inner = Inner { yields: 0 };
+    let inner = Inner::new(0);
     for kind in [Kind::P3, Kind::P8] {
         let replay = ours(&runtime, inner.clone(), Replay::AnyReplayable);
         let never = ours(&runtime, inner.clone(), Replay::Never);
@@ -126,7 +126,7 @@ impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Fresh<S> {
 /// Across an await, on a tokio runtime: the inner service yields once.
 fn tasks(figures: &mut Figures, rounds: usize) {
     const REQUESTS: usize = 40_000;
-    let inner = Inner { yields: 1 };
+    let inner = Inner::new(1);
     for (kind, workers, counts) in [
         (Kind::P3, 1, &[64, 1_000][..]),
         (Kind::P8, 1, &[1, 64, 1_000, 10_000][..]),
@@ -166,7 +166,7 @@ struct ServedFigures {
 /// Tokens that live for `lifetime`, and are revoked by the API every `revoked` span.
 fn serve(lifetime: Option<Duration>, revoked: Option<Duration>, tasks: usize, span: Duration) -> ServedFigures {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    let api = Api { valid: Arc::new(AtomicU64::new(0)), met: Arc::default(), inner: Inner { yields: 1 } };
+    let api = Api { valid: Arc::new(AtomicU64::new(0)), met: Arc::default(), inner: Inner::new(1) };
     let valid = api.valid.clone();
     let source = tower::service_fn(move |_: TokenRequest| {
         let valid = valid.clone();

@@ -57,7 +57,7 @@ fn group(criterion: &mut Criterion, name: &str, cases: Vec<Case>) {
 
 /// The inner service yields once; one worker.
 fn across_an_await(criterion: &mut Criterion, worker: &Runtime, kind: Kind, count: usize) {
-    let inner = Inner { yields: 1 };
+    let inner = Inner::new(1);
     let mut group = criterion.benchmark_group(format!("{}, {count} tasks", kind.name()));
     let mut bench = |name, run: &dyn Fn(usize) -> f64| {
         group.bench_function(name, |bencher| {

@@ -7,10 +7,10 @@ mod support;
 
 use support::callgrind::{count, count_waiter, missing, run_if_asked};
 use support::cases::{
-    BARE, FLOOR, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY,
+    BARE, FLOOR, LIMIT, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY,
 };
 use support::figures::Figures;
-use support::requests::KINDS;
+use support::requests::{KINDS, SHAPES};
 
 fn main() {
     if run_if_asked() {
@@ -21,10 +21,11 @@ fn main() {
         return;
     }
     let mut figures = Figures::of("instructions");
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain(SHAPES) {
         let floor = count(kind, FLOOR);
         figures.put(format!("{} {FLOOR}", kind.name()), floor.all);
-        for name in [BARE, NEVER, REPLAY, PER_TENANT, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY]
+        for name in
+            [BARE, LIMIT, NEVER, REPLAY, PER_TENANT, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY]
         {
             let counted = count(kind, name);
             figures.put(format!("{} {name}", kind.name()), counted.all);

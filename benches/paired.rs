@@ -8,7 +8,7 @@ use support::cases::{FLOOR, cases};
 use support::figures::Figures;
 use support::ours::background;
 use support::paired::time;
-use support::requests::KINDS;
+use support::requests::{KINDS, SHAPES};
 use support::reqwests;
 
 fn main() {
@@ -16,7 +16,7 @@ fn main() {
     let runtime = background();
     let _guard = runtime.enter();
     let mut figures = Figures::of("paired");
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain(SHAPES) {
         let timings = time(&mut cases(&runtime, kind), rounds);
         for timing in &timings {
             let prefix = if timing.name.starts_with("oneshot") { "oneshot: FLOOR" } else { FLOOR };

@@ -90,7 +90,7 @@ fn storm(runtime: &Runtime, waiters: usize, succeeds: bool, drop_leader: bool) -
         }
     });
     let layer = layer(source);
-    let service = layer.layer(Inner { yields: 0 });
+    let service = layer.layer(Inner::new(0));
     let start = Instant::now();
     let last = Arc::new(AtomicU64::new(0));
     let before = cpu();
@@ -120,7 +120,7 @@ fn storm(runtime: &Runtime, waiters: usize, succeeds: bool, drop_leader: bool) -
 
 /// The same tasks without a layer of ours; none of them waits if `fetch` is nothing.
 fn bare_storm(runtime: &Runtime, waiters: usize, fetch: Duration) -> Storm {
-    let service = floor(Inner { yields: 0 });
+    let service = floor(Inner::new(0));
     let start = Instant::now();
     let last = Arc::new(AtomicU64::new(0));
     let before = cpu();
@@ -166,7 +166,7 @@ fn ready(runtime: &Runtime, tasks: usize) -> f64 {
         tower::service_fn(|_: TokenRequest| async { Token::bearer(&access_token()).map_err(TokenError::permanent) });
     let layer = layer(source);
     runtime.block_on(layer.handle().warm_up()).unwrap();
-    let service = layer.layer(Inner { yields: 0 });
+    let service = layer.layer(Inner::new(0));
     let (start, last) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let before = cpu();
     runtime.block_on(async {

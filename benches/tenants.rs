@@ -38,12 +38,12 @@ fn main() {
     figures.put("a new tenant: ns", start.elapsed().as_nanos() as f64 / TENANTS as f64);
     figures.put("resident bytes a tenant, with a token of 900", (resident() - before) / TENANTS as f64);
     // The first look at a token reads the clocks.
-    let mut service = million.layer(Inner { yields: 0 });
+    let mut service = million.layer(Inner::new(0));
     for number in 0..TENANTS {
         send(&mut service, request(Kind::P3, number));
     }
     for kind in [Kind::P3, Kind::P8] {
-        let inner = Inner { yields: 0 };
+        let inner = Inner::new(0);
         let mut cases = vec![
             case(BARE, kind, inner.clone(), TENANTS),
             case(ONE, kind, one.layer(inner.clone()), 1),

@@ -61,7 +61,7 @@ fn main() {
 }
 
 async fn peers(url: &Url, kind: Kind) -> Vec<Case> {
-    let inner = Inner { yields: 0 };
+    let inner = Inner::new(0);
     let config = || OAuthClientConfig {
         token_endpoint: Some(url.clone()),
         client_id: "id".into(),

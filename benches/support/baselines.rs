@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{self, AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::sync::Mutex;
 use tower::Service;
 use tower_http::set_header::SetRequestHeader;
@@ -27,7 +27,19 @@ pub(crate) fn access_token() -> String {
 /// Takes the request, answers 200; resolves at once, or after `yields` wake-ups.
 #[derive(Clone)]
 pub(crate) struct Inner {
-    pub(crate) yields: u8,
+    yields: u8,
+    /// Six headers on each answer.
+    headers: bool,
+}
+
+impl Inner {
+    pub(crate) fn new(yields: u8) -> Self {
+        Self { yields, headers: false }
+    }
+
+    pub(crate) fn with_headers(self) -> Self {
+        Self { headers: true, ..self }
+    }
 }
 
 impl Service<Request<Body>> for Inner {
@@ -43,12 +55,25 @@ impl Service<Request<Body>> for Inner {
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Answer {
         drop(black_box(request));
-        Answer { yields: self.yields, status: StatusCode::OK }
+        Answer { yields: self.yields, headers: self.headers, status: StatusCode::OK }
     }
+}
+
+#[inline(never)]
+fn answer_headers() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("300"));
+    headers.insert(header::DATE, HeaderValue::from_static("Fri, 27 Nov 2026 00:00:00 GMT"));
+    headers.insert(header::SERVER, HeaderValue::from_static("bench"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-request-id", HeaderValue::from_static("2f1e0a52-7d9e-4b6b-8f4e-6d7f7f0f8d11"));
+    headers
 }
 
 pub(crate) struct Answer {
     yields: u8,
+    headers: bool,
     pub(crate) status: StatusCode,
 }
 
@@ -64,6 +89,9 @@ impl Future for Answer {
         }
         let mut response = Response::new(Body::default());
         *response.status_mut() = self.status;
+        if self.headers {
+            *response.headers_mut() = answer_headers();
+        }
         Poll::Ready(Ok(response))
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::cases::cases;
 use super::ours::background;
-use super::requests::{KINDS, Kind};
+use super::requests::{KINDS, Kind, SHAPES};
 use super::waiters::Waiters;
 
 const ASKED: &str = "COUNT_INSTRUCTIONS_OF";
@@ -24,7 +24,7 @@ pub(crate) fn run_if_asked() -> bool {
         return true;
     }
     let (kind, name) = asked.split_once(' ').unwrap();
-    let kind = KINDS.into_iter().find(|k| k.name() == kind).unwrap();
+    let kind = KINDS.into_iter().chain(SHAPES).find(|k| k.name() == kind).unwrap();
     let runtime = background();
     let _guard = runtime.enter();
     let mut case = cases(&runtime, kind).into_iter().find(|case| case.name == name).unwrap();

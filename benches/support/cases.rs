@@ -8,10 +8,11 @@ use http::Request;
 use http::header::HeaderValue;
 use tokio::runtime::Runtime;
 use tower::Service;
-use tower_oauth2_client::Replay;
+use tower_oauth2_client::{Replay, Tenant};
 
-use super::baselines::{Inner, floor, naive};
-use super::ours::{ours, per_tenant};
+use super::baselines::{Inner, TENANT, floor, naive};
+use super::limit::limit;
+use super::ours::{layer_for, per_tenant, warm};
 use super::requests::{Body, Kind};
 
 pub(crate) struct Case {
@@ -32,6 +33,8 @@ impl Case {
 
 pub(crate) const BARE: &str = "bare";
 pub(crate) const FLOOR: &str = "FLOOR";
+/// Without replay: with the tenant of the service only.
+pub(crate) const LIMIT: &str = "LIMIT, no replay";
 pub(crate) const NEVER: &str = "ours, Replay::Never";
 pub(crate) const REPLAY: &str = "ours";
 pub(crate) const NAIVE: &str = "naive, no retry";
@@ -45,13 +48,17 @@ pub(crate) const ONESHOT_NAIVE: &str = "oneshot: naive";
 
 /// All stacks for one kind of request. Call the cases inside `runtime.enter()`.
 pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
-    let inner = Inner { yields: 0 };
-    let never = ours(runtime, inner.clone(), Replay::Never);
-    let replay = ours(runtime, inner.clone(), Replay::AnyReplayable);
+    let inner = if kind == Kind::P8Answer { Inner::new(0).with_headers() } else { Inner::new(0) };
+    let [never, replay] = [Replay::Never, Replay::AnyReplayable].map(|replay| {
+        let tenant = Tenant::header("x-tenant-id");
+        let tenant = if kind == Kind::P8Tenant { tenant } else { tenant.fixed(TENANT) };
+        warm(runtime, layer_for(replay, tenant), inner.clone())
+    });
     let retry = naive(inner.clone(), true);
     vec![
         persistent(BARE, kind, inner.clone()),
         persistent(FLOOR, kind, floor(inner.clone())),
+        persistent(LIMIT, kind, limit(inner.clone())),
         persistent(NEVER, kind, never.clone()),
         persistent(REPLAY, kind, replay.clone()),
         persistent(PER_TENANT, kind, per_tenant(runtime, inner.clone())),

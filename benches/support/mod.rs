@@ -5,6 +5,7 @@ pub(crate) mod baselines;
 pub(crate) mod callgrind;
 pub(crate) mod cases;
 pub(crate) mod figures;
+pub(crate) mod limit;
 pub(crate) mod ours;
 pub(crate) mod paired;
 pub(crate) mod requests;

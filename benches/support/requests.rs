@@ -1,8 +1,13 @@
 //! The three requests, made afresh each time: a template would hide that the first clone of a fresh `Bytes` allocates.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
+use tower_oauth2_client::TenantId;
+
+use super::baselines::TENANT;
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -14,9 +19,17 @@ pub(crate) enum Kind {
     P8,
     /// P8, a cookie of 400 bytes, 3 more fresh headers, one extension. Two more headers make its map grow.
     P12,
+    /// P8 with its tenant in the extensions.
+    P8Tenant,
+    /// P8 with a `Host` header that says what the URI says.
+    P8Host,
+    /// P8, answered with six headers.
+    P8Answer,
 }
 
 pub(crate) const KINDS: [Kind; 3] = [Kind::P3, Kind::P8, Kind::P12];
+/// P8 in further shapes that requests have.
+pub(crate) const SHAPES: [Kind; 3] = [Kind::P8Tenant, Kind::P8Host, Kind::P8Answer];
 
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
@@ -24,6 +37,9 @@ impl Kind {
             Kind::P3 => "P3",
             Kind::P8 => "P8",
             Kind::P12 => "P12",
+            Kind::P8Tenant => "P8+tenant",
+            Kind::P8Host => "P8+Host",
+            Kind::P8Answer => "P8+answer",
         }
     }
 
@@ -33,6 +49,18 @@ impl Kind {
             Kind::P3 => p3(),
             Kind::P8 => p8(),
             Kind::P12 => p12(),
+            Kind::P8Answer => p8(),
+            Kind::P8Tenant => {
+                let mut request = p8();
+                static ID: LazyLock<TenantId> = LazyLock::new(|| TenantId::new(TENANT).unwrap());
+                request.extensions_mut().insert(ID.clone());
+                request
+            }
+            Kind::P8Host => {
+                let mut request = p8();
+                request.headers_mut().insert(header::HOST, HeaderValue::from_static("api.example.com"));
+                request
+            }
         }
     }
 }

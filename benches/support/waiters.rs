@@ -28,7 +28,7 @@ impl Waiters {
         if !wait {
             runtime.block_on(layer.handle().warm_up()).unwrap();
         }
-        Self { service: layer.layer(Inner { yields: 0 }), runtime }
+        Self { service: layer.layer(Inner::new(0)), runtime }
     }
 
     /// The names `measured_*` are known to the instruction counter.

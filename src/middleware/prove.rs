@@ -56,6 +56,16 @@ impl<S> Prove<S> {
         self.inner.poll_ready(cx).map_err(service_error)
     }
 
+    /// The inner service, where no request needs a proof.
+    #[inline]
+    pub(crate) fn without_proof(&mut self) -> Option<&mut S> {
+        #[cfg(feature = "dpop")]
+        if self.bound.is_some() {
+            return None;
+        }
+        Some(&mut self.inner)
+    }
+
     /// `vtable` and `may_repeat`: how the request is sent twice, and whether it may be.
     #[cfg_attr(not(feature = "dpop"), expect(unused_variables, reason = "nothing is repeated"))]
     pub(crate) fn call<R>(
@@ -97,7 +107,7 @@ pin_project! {
 
 #[cfg(not(feature = "dpop"))]
 impl<S, R, F, T> ProveFuture<S, R, F, T> {
-    fn of(future: F) -> Self {
+    pub(crate) fn of(future: F) -> Self {
         Self { future, service: std::marker::PhantomData }
     }
 
@@ -145,7 +155,7 @@ where
     R: HttpRequest,
     T: HttpResponse,
 {
-    fn of(future: F) -> Self {
+    pub(crate) fn of(future: F) -> Self {
         Self::Plain { future }
     }
 

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use tower_service::Service;
 
 use super::future::{FirstAttempt, ResponseFuture, Waiting};
-use super::prove::Prove;
+use super::prove::{Prove, ProveFuture};
 use super::shared::{Bodies, BodySupport, BodySupportOf, Handle};
 use crate::engine::{Cell, Current, Partition, Read};
 use crate::request::{HttpRequest, HttpResponse, Identity, Own, Plan, Prepared, Registry, ReplayAttempt};
@@ -268,7 +268,10 @@ impl<S> Auth<S> {
             }
         };
         requests.inject(&mut request, token, &handle.own, plan);
-        let future = self.inner.call(request, vtable, plan.may_replay);
+        let future = match self.inner.without_proof() {
+            Some(inner) => ProveFuture::of(inner.call(request)),
+            None => self.inner.call(request, vtable, plan.may_replay),
+        };
         let (handle, support, is_watched) = (handle.clone(), B::support as BodySupportOf<_, _>, watch.is_some());
         let first = FirstAttempt { handle, cell, generation, replay_copy, support, is_watched, plan, waited: false };
         ResponseFuture::sent(future, first)

@@ -7,6 +7,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
+use crate::types::TenantId;
+
 /// Everything of a request but its body, in one allocation (two if most names are long).
 ///
 /// Cloning a request's parts costs an allocation for most of its headers and counts a reference for each; copying their
@@ -21,7 +23,10 @@ pub(crate) struct Head {
     scheme: u8,
     authority: u16,
     path_and_query: u16,
-    /// Scheme, authority, path and query without separators; then for each header the lengths of its name and its value
+    /// Where a [`TenantId`] is all there is in the extensions, it is copied as text: cloning extensions allocates three
+    /// times. Zero: it is not.
+    tenant: u16,
+    /// Scheme, authority, path and query and the tenant without separators; then for each header the lengths of its name and its value
     /// (in one `u32`, with [`SENSITIVE`]), its name, its value.
     flat: Vec<u8>,
     extensions: Extensions,
@@ -35,7 +40,7 @@ const MAX_NAME: usize = (1 << (31 - VALUE_BITS)) - 1;
 /// The room for each header and for the rest is guessed, since adding up all lengths first costs a tenth of the copy.
 /// Common requests fit; where a long cookie does not, the buffer grows once.
 const ROOM_FOR_HEADER: usize = 60;
-const ROOM_FOR_LONGER_ONES: usize = 160;
+const ROOM_FOR_LONGER_ONES: usize = 220;
 
 impl Head {
     /// Copies the head of a request; `None` if a length does not fit, which no server would accept either.
@@ -50,23 +55,32 @@ impl Head {
             _ => "",
         };
 
+        let extensions = request.extensions();
+        let tenant = if extensions.len() == 1 { extensions.get().map_or("", TenantId::as_str) } else { "" };
+        let is_rest = !extensions.is_empty() && tenant.is_empty();
+
         Some(Self {
             method: request.method().clone(),
             version: request.version(),
             scheme: u8::try_from(scheme.len()).ok()?,
             authority: u16::try_from(authority.len()).ok()?,
             path_and_query: u16::try_from(path_and_query.len()).ok()?,
-            flat: flatten([scheme, authority, path_and_query], request.headers())?,
+            tenant: u16::try_from(tenant.len()).ok()?,
+            flat: flatten([scheme, authority, path_and_query, tenant], request.headers())?,
             // An emptied map would allocate.
-            extensions: if request.extensions().is_empty() { Extensions::new() } else { request.extensions().clone() },
+            extensions: if is_rest { extensions.clone() } else { Extensions::new() },
         })
     }
 
     /// The request again, equal to the one that was copied. `None` instead of a request that differs.
-    pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
+    pub(crate) fn rebuild<B>(mut self, body: B) -> Option<Request<B>> {
         // Names and values share the buffer.
         let mut flat = Bytes::from(self.flat);
         let uri = pop_uri(&mut flat, self.scheme.into(), self.authority.into(), self.path_and_query.into())?;
+        if self.tenant > 0 {
+            let tenant = split(&mut flat, self.tenant.into())?;
+            self.extensions.insert(TenantId::new(std::str::from_utf8(&tenant).ok()?).ok()?);
+        }
         let mut headers = HeaderMap::new();
         while flat.has_remaining() {
             let (name, value) = pop(&mut flat)?;
@@ -92,10 +106,10 @@ impl fmt::Debug for Head {
 
 /// Out of line, since it is the same for every body, and its loops are the fastest where nothing else is around them.
 #[inline(never)]
-fn flatten(uri: [&str; 3], headers: &HeaderMap) -> Option<Vec<u8>> {
-    let uri_len: usize = uri.iter().map(|part| part.len()).sum();
-    let mut flat = Vec::with_capacity(uri_len + headers.len() * ROOM_FOR_HEADER + ROOM_FOR_LONGER_ONES);
-    for part in uri {
+fn flatten(parts: [&str; 4], headers: &HeaderMap) -> Option<Vec<u8>> {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let mut flat = Vec::with_capacity(len + headers.len() * ROOM_FOR_HEADER + ROOM_FOR_LONGER_ONES);
+    for part in parts {
         flat.extend_from_slice(part.as_bytes());
     }
     for (name, value) in headers {
@@ -237,6 +251,25 @@ mod tests {
             if copy {
                 assert_eq!(headers(&round_trip(&request)), headers(&request));
             }
+        }
+    }
+
+    #[test]
+    fn extensions_come_back_whatever_they_are() {
+        #[derive(Clone, Debug, PartialEq)]
+        struct Foreign(u8);
+        for (has_tenant, has_foreign) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut request = Request::get("/").body(()).unwrap();
+            if has_tenant {
+                request.extensions_mut().insert(TenantId::new("My Clinic").unwrap());
+            }
+            if has_foreign {
+                request.extensions_mut().insert(Foreign(7));
+            }
+            let extensions = round_trip(&request).extensions().clone();
+            assert_eq!(extensions.len(), request.extensions().len());
+            assert_eq!(extensions.get::<TenantId>(), request.extensions().get::<TenantId>());
+            assert_eq!(extensions.get::<Foreign>(), request.extensions().get::<Foreign>());
         }
     }
 

@@ -58,17 +58,22 @@ impl SpecialHeaders {
         let is_special = |name: &http::HeaderName| {
             *name == HOST || *name == CONNECTION || *name == UPGRADE || is_alike(name.as_str(), tenant_name)
         };
-        if headers.keys().any(is_special) { Self::find_which(headers, tenant) } else { Self::default() }
+        let mut found = Self::default();
+        for name in headers.keys() {
+            if is_special(name) {
+                found = found.and(name, tenant_name);
+            }
+        }
+        found
     }
 
     #[cold]
-    fn find_which(headers: &http::HeaderMap, tenant: Option<&http::HeaderName>) -> Self {
-        let [host, connection, upgrade] = [HOST, CONNECTION, UPGRADE].map(|name| headers.contains_key(name));
+    fn and(self, name: &http::HeaderName, tenant_name: &str) -> Self {
         Self {
-            host,
-            connection,
-            upgrade,
-            tenant: tenant.is_some_and(|tenant| headers.keys().any(|name| is_alike(name.as_str(), tenant.as_str()))),
+            host: self.host || *name == HOST,
+            connection: self.connection || *name == CONNECTION,
+            upgrade: self.upgrade || *name == UPGRADE,
+            tenant: self.tenant || is_alike(name.as_str(), tenant_name),
         }
     }
 }

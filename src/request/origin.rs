@@ -81,7 +81,7 @@ impl OriginPolicy {
     ) -> Result<Admission, Error> {
         // Nearly every request: a fifth of what the strict reading costs.
         if let Some(authority) = uri.authority()
-            && !special.host
+            && (!special.host || is_only_host(headers, authority))
             && *method != Method::CONNECT
             && is_path_apart(uri)
             && self.allowed.iter().any(|origin| origin.is_spelled(uri.scheme(), authority))
@@ -205,6 +205,13 @@ impl OriginPolicy {
 #[inline]
 fn is_path_apart(uri: &Uri) -> bool {
     uri.path_and_query().is_none_or(|path| begins_apart(path.as_str()))
+}
+
+/// Whether there is one `Host` header, and it says what the URI says, letter by letter.
+#[inline(never)]
+fn is_only_host(headers: &HeaderMap, authority: &Authority) -> bool {
+    let mut values = headers.get_all(HOST).iter();
+    values.next().is_some_and(|value| value.as_bytes() == authority.as_str().as_bytes()) && values.next().is_none()
 }
 
 fn begins_apart(path_and_query: &str) -> bool {

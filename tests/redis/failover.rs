@@ -94,17 +94,19 @@ async fn a_damaged_hash_is_told_apart_and_can_be_removed() {
     let Some(redis) = Redis::start().await else { return };
     let (store, mut connection) = (store(&redis.url()), redis.connection().await);
     let name = format!("oauth2-client:{{{}}}", key(1));
-    for field in ["until", "version", "lease", "fence", "length"] {
+    let fields = ["until", "version", "lease", "fence", "length"];
+    let wrong = ["x", "", "inf", "nan", "-1", "1e300", "99999999999999999999"];
+    for (field, wrong) in fields.into_iter().flat_map(|field| wrong.map(|wrong| (field, wrong))) {
         let (fence, _) = acquire(&store, &key(1), HOUR).await;
         save(&store, &key(1), "one", Version::default(), fence).await.unwrap();
-        let _: () = redis::cmd("HSET").arg(&name).arg(field).arg("x").query_async(&mut connection).await.unwrap();
+        let _: () = redis::cmd("HSET").arg(&name).arg(field).arg(wrong).query_async(&mut connection).await.unwrap();
         for error in [
             store.load(&key(1)).await.unwrap_err(),
             store.lease(&key(1), HOUR).await.unwrap_err(),
             store.renew(&key(1), fence, HOUR).await.unwrap_err(),
             store.release(&key(1), fence).await.unwrap_err(),
         ] {
-            assert_eq!(error.kind(), StoreErrorKind::Unreadable, "{field}");
+            assert_eq!(error.kind(), StoreErrorKind::Unreadable, "{field} {wrong}");
         }
         store.remove(&key(1)).await.unwrap();
         assert_eq!(text(&store, &key(1)).await, None);

@@ -171,6 +171,29 @@ async fn redis_dies_in_each_round(redis: Redis, name: &str) {
     assert_eq!((reuses, unhealed), (0, 0), "{name}");
 }
 
+/// Behaviour 159: Redis comes back empty, and a process that has just started, with what its configuration brought, asks
+/// first.
+#[tokio::test]
+async fn redis_comes_back_empty_and_a_process_starts() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let world = World::new().await;
+    let setup = world.setup(redis.url(), true);
+    let mut fleet = join_all((0..PROCESSES).map(|_| Worker::spawn(&setup))).await;
+    let rounds = rounds();
+    for round in 0..rounds {
+        assert!(heals(&mut fleet).await, "round {round}");
+        expire().await;
+        redis.stop().await;
+        redis.restart().await;
+        let mut newcomer = vec![Worker::spawn(&setup).await];
+        assert!(heals(&mut newcomer).await, "round {round}");
+        expire().await;
+    }
+    let reuses = world.auth.refresh_token_reuses();
+    println!("a process starts over an empty Redis: {rounds} rounds, {reuses} refresh tokens sent twice");
+    assert_eq!(reuses, 0);
+}
+
 /// Whether all have a token again soon.
 async fn heals(fleet: &mut [Worker]) -> bool {
     for _ in 0..40 {

@@ -225,10 +225,15 @@ pub(crate) mod tempdir {
     impl TempDir {
         pub(crate) fn new() -> Self {
             static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = temp_dir().join(format!("tower-oauth2-client-redis-{}-{number}", id()));
-            create_dir(&path).unwrap();
-            Self(path)
+            loop {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let path = temp_dir().join(format!("tower-oauth2-client-redis-{}-{number}", id()));
+                match create_dir(&path) {
+                    Ok(()) => return Self(path),
+                    // Of a test that was killed, whose process had this number.
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{}", path.display()),
+                }
+            }
         }
 
         pub(crate) fn path(&self) -> &Path {

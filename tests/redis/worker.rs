@@ -27,6 +27,7 @@ use tower_oauth2_client::store::{
 use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Clock, Now, SystemClock};
 
 use crate::naive::Naive;
+use crate::server::wait_until;
 use crate::store::keys;
 
 /// The shortest there is, so that the tests need not wait long for the end of a dead process' lease.
@@ -116,10 +117,20 @@ impl Worker {
     pub(crate) async fn signal(&mut self, signal: &str) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().await.unwrap().success());
-        if signal == "KILL" {
-            self.child.wait().await.unwrap();
+        match signal {
+            "KILL" => drop(self.child.wait().await.unwrap()),
+            // Its threads stop one by one, and one that runs may go on for a moment.
+            "STOP" => wait_until(async || is_stopped(&pid)).await,
+            _ => {}
         }
     }
+}
+
+/// Whether all threads of a process stand still, where the system says so.
+fn is_stopped(pid: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let state = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+    threads.flatten().all(|thread| state(thread).rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T')))
 }
 
 /// Not a test: what the others spawn.

@@ -15,7 +15,8 @@
 //! to 2^53, which is the year 2255.) A node that was promoted may have a slower clock than the one that wrote a lease:
 //! no lease is taken to go on for longer than it lasts.
 //!
-//! A hash with a field that is no number where there must be one answers `DAMAGED`, so that it is told apart from a Redis
+//! A hash with a field that is not plain digits where there must be a number (Lua takes `inf` and `nan` for some, too)
+//! answers `DAMAGED`, so that it is told apart from a Redis
 //! in trouble.
 
 /// Begins each script: the time, and the fields.
@@ -28,9 +29,8 @@ local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
 local h = redis.call('HMGET', KEYS[1], 'value', 'version', 'until', 'fence', 'lease', 'owner', 'abandoned', 'length')
 local value, version, ends, fence, lease, owner, abandoned, length = h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8]
-local function damaged(n) return n and not tonumber(n) end
-if (value and not (tonumber(ends or '') and tonumber(version or '')))
-  or (owner and not (tonumber(lease or '') and tonumber(fence or '')))
+local function damaged(n) return n and (#n > 16 or not string.find(n, '^%d+$')) end
+if (value and not (ends and version)) or (owner and not (lease and fence))
   or damaged(ends) or damaged(version) or damaged(fence) or damaged(lease) or damaged(length) then
   return redis.error_reply('DAMAGED a field of the hash is not what it should be')
 end
