@@ -38,6 +38,11 @@ features:
 minimal-versions:
 	.ci/minimal-versions
 
+# Writes docs/public-api.txt anew, after a change of the public API that is meant. Needs a nightly toolchain.
+.PHONY: public-api
+public-api:
+	.ci/public-api --update
+
 # Everything that must hold before a change is merged.
 ci:
 	.ci/run

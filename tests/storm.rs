@@ -1,5 +1,5 @@
-//! The storm rule through the real service: minutes of traffic whose rejections no token request heals, and, by hand, what
-//! the rule is told of.
+//! The rejection limiter through the real service: minutes of traffic whose rejections no token request heals, and, by
+//! hand, what the limiter is told of.
 //!
 //! The times of the traffic are those of a network: a request arrives at the API a while after it was sent, and a token reaches the client
 //! a while after the authorization server has made it (and has ended the one before).

@@ -22,7 +22,7 @@ pub(crate) const ENVIRONMENT: &str = "FLEET_MEMBER";
 /// Says which process a token request came from.
 pub(crate) const PROCESS_HEADER: &str = "x-process";
 
-/// In earnest: from a secret manager, made by `openssl rand -base64 32`.
+/// In production: from a secret manager, made by `openssl rand -base64 32`.
 const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 
 pub(crate) async fn run(told: &str) -> Result<(), BoxError> {

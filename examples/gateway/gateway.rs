@@ -24,7 +24,7 @@ struct Gateway {
 
 /// `GET /summary`: something of both APIs, with what the caller may see.
 async fn summary(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<String, StatusCode> {
-    // In earnest the token is validated first (signature, issuer, audience, expiry): what is put in here is sent to the
+    // In production the token is validated first (signature, issuer, audience, expiry): what is put in here is sent to the
     // authorization server, and takes the place of a partition.
     let caller = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let subject = SubjectToken::access_token(caller.ok_or(StatusCode::UNAUTHORIZED)?);

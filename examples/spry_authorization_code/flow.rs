@@ -19,7 +19,7 @@ pub(crate) async fn run(manual: bool) -> Result<Vec<String>, Box<dyn Error>> {
     let spry = AuthServer::spry(clock.clone()).client("my-client", "my-secret").issue_refresh_tokens();
     let server = serve(both(&spry, &Api::new(&spry))).await?;
 
-    // The browser will bring the code here. In earnest the port is fixed, since the redirect URI is registered with Spry.
+    // The browser will bring the code here. In production the port is fixed, since the redirect URI is registered with Spry.
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let redirect_uri = format!("http://{}/callback", listener.local_addr()?);
 

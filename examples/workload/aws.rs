@@ -12,7 +12,7 @@ use tower::service_fn;
 use tower_oauth2_client::test_util::{AuthServer, TestClock, serve};
 use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Secret, SecretSource};
 
-/// The workload's credentials, as the environment, the container or the instance gives them. In earnest they come from
+/// The workload's credentials, as the environment, the container or the instance gives them. In production they come from
 /// `aws-config`, which renews them.
 #[derive(Clone)]
 pub(crate) struct Credentials {

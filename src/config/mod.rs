@@ -254,10 +254,10 @@ impl AuthConfig {
     /// ([`TokenParams`](crate::TokenParams) in its extensions, with a [`SubjectToken`](crate::SubjectToken)), which is exchanged
     /// for one that the API takes (RFC 8693, or Entra's on-behalf-of flow).
     ///
-    /// Each user has a token of their own for each audience and set of scopes, which lives no longer than the token that it
-    /// was had for. A request without a subject token is [`Error::Subject`](crate::Error::Subject); with any other grant one
-    /// that has one is. Set [`max_partitions`](AuthConfigBuilder::max_partitions) to the number of users at a time. An example
-    /// is at [`OnBehalfOf`].
+    /// Each user has a token of their own for each audience and set of scopes. It lives no longer than the token that it was
+    /// exchanged for. A request without a subject token fails with [`Error::Subject`](crate::Error::Subject); with any other
+    /// grant, a request that has one does. Set [`max_partitions`](AuthConfigBuilder::max_partitions) to the number of users at
+    /// a time. An example is at [`OnBehalfOf`].
     pub fn on_behalf_of(
         token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,

@@ -1,6 +1,6 @@
 //! `DpopKey`: the key that tokens are bound to (RFC 9449), and the proofs that it is ours (feature `dpop`).
 //!
-//! Both halves prove: the endpoint on a token request, the service on each request with a token. This room knows neither.
+//! Both halves prove: the endpoint on a token request, the service on each request with a token. This module knows neither.
 
 use std::fmt;
 use std::sync::Arc;

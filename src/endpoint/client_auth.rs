@@ -105,7 +105,7 @@ impl ClientAuth {
     }
 
     /// `client_id` and `client_secret` in the request body, form or JSON as the [`BodyEncoding`](crate::BodyEncoding)
-    /// says. RFC 6749 §2.3.1 advises against it where Basic is to be had; many providers offer nothing else.
+    /// says. RFC 6749 §2.3.1 advises against it where the server takes Basic; many providers offer nothing else.
     pub fn body(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
         Self::new(id, Method::Body(secret.into()))
     }

@@ -21,7 +21,7 @@ use crate::dpop::{About, Prover};
 use crate::engine::{EnginePolicy, Env, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
-use crate::store::{StoreAccess, StoreSlot};
+use crate::store::{KnownStore, StoreAccess};
 use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
@@ -116,7 +116,7 @@ struct Shared {
     /// An unusable expiry was warned of already.
     warned: Arc<AtomicBool>,
     /// The store around this endpoint, if there is one.
-    store: Arc<StoreSlot>,
+    store: Arc<KnownStore>,
     #[cfg(feature = "dpop")]
     prover: Option<Arc<Prover>>,
 }
@@ -252,8 +252,8 @@ where
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
-        let spare = self.client.clone();
-        let ready = std::mem::replace(&mut self.client, spare);
+        let fresh = self.client.clone();
+        let ready = std::mem::replace(&mut self.client, fresh);
         // What has to be waited for may need the place that a ready client holds.
         let shared = directory::endpoint_of(&request, &self.shared);
         let (client, is_ready) = if shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };

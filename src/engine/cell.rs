@@ -1,17 +1,17 @@
 //! The home of one partition's token: the current token, its state, its refresh.
 //!
-//! Two readers, two prices. The hot path loads one atomic word (generation, *known invalid*, *due*) and compares it with what the
-//! service clone remembers; equal means that its private header value is still good, and nothing else is touched. Every
-//! other case locks the state for some nanoseconds, never across an `.await`.
+//! Two readers, two prices. The hot path loads one atomic word (generation, `KNOWN_INVALID`, `CHECK_CLOCK`) and compares it
+//! with what the service clone remembers; equal means that its private header value is still good, and nothing else is
+//! touched. Every other case locks the state for some nanoseconds, never across an `.await`.
 //!
 //! The word is a hint, the generation inside [`Current`] is the truth: publishing stores the token first and the word
 //! after, and whoever finds the word changed takes the generation from the token it then reads. So no reader can pair a
 //! new word with an old token.
 //!
-//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears *due*. After that the
-//! engine's [coarse clock](super::coarse_clock) tells the time: it sets *due* on the default cell, at the next boundary or after a second,
-//! while the other cells, of which there may be a million, compare its coarse time with the moment until which they are
-//! good. So no cell has a timer.
+//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears `CHECK_CLOCK`. After that
+//! the engine's [coarse clock](super::coarse_clock) tells the time: it sets `CHECK_CLOCK` on the default cell, at the next
+//! boundary or after a second. The other cells, of which there may be a million, compare its coarse time with the moment
+//! until which they are good. So no cell has a timer.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -378,7 +378,7 @@ impl Cell {
         rejection
     }
 
-    /// Generation `generation` was accepted. One relaxed load unless a storm is being watched.
+    /// Generation `generation` was accepted. One relaxed load unless the rejection limiter watches.
     #[inline(always)]
     pub(crate) fn accepted(&self, generation: u64) {
         if self.watching.load(Ordering::Relaxed) {
@@ -624,7 +624,7 @@ impl Cell {
     }
 
     /// Waits for the refresh under way, if there is one, and for what became of one that was superseded.
-    pub(crate) async fn settled(self: &Arc<Self>, env: &Arc<Env>) {
+    pub(crate) async fn refresh_ended(self: &Arc<Self>, env: &Arc<Env>) {
         let waiters = {
             let now = env.clock.now();
             let mut after = Afterwards::default();
@@ -851,7 +851,7 @@ impl Cell {
         Ok(waiter)
     }
 
-    /// Clears *due* and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
+    /// Clears `CHECK_CLOCK` and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
     /// the clock, which is slow but right.
     fn rearm(&self, state: &mut State, env: &Arc<Env>, now: &Now, may_go: bool) {
         let Some(current) = self.current.load_full() else { return };
@@ -864,7 +864,7 @@ impl Cell {
             }
         }
         let known_invalid = if may_go { 0 } else { KNOWN_INVALID };
-        // The word first: a timer that goes off on the spot sets *due* again.
+        // The word first: a timer that goes off on the spot sets `CHECK_CLOCK` again.
         self.word.store(current.word() | known_invalid, Ordering::Release);
         let good_until = if self.partition.is_default() {
             env.coarse_clock.tick(now, delay.min(MAX_AGE));

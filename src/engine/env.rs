@@ -120,13 +120,13 @@ impl Env {
         policy: EnginePolicy,
         fixed_tenant: Option<TenantId>,
     ) -> Self {
-        let coarse_clock = CoarseClock::new(OsClock::of(&clock));
+        let (coarse_clock, hasher) = (CoarseClock::new(OsClock::of(&clock)), PartitionHasher::of(&*clock));
         Self {
             source,
             clock,
             policy,
             draw: Draw::default(),
-            hasher: PartitionHasher::default(),
+            hasher,
             fixed_tenant,
             coarse_clock,
             is_closing: AtomicBool::new(false),

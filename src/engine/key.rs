@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
-use crate::types::{Scopes, TenantId, TokenParams};
+use crate::types::{Clock, Scopes, TenantId, TokenParams};
 
 /// Everything that can differ between two token requests of one engine.
 ///
@@ -38,12 +38,19 @@ fn hash(tenant: Option<&[u8]>, scopes: &Option<Scopes>, params: Option<&TokenPar
     }
 }
 
-/// How partitions are hashed. Nobody who chooses tenants can foresee it; tests can.
+/// How partitions are hashed. Nobody who chooses tenants can foresee it; simulations can.
 #[derive(Clone)]
 pub(crate) enum PartitionHasher {
     Random(RandomState),
-    #[cfg(test)]
     Seeded(u64),
+}
+
+impl PartitionHasher {
+    /// A clock whose time is not the operating system's is that of a simulation, and what happens there can be repeated:
+    /// the seed is drawn from the thread's generator, which it can seed.
+    pub(crate) fn of(clock: &dyn Clock) -> Self {
+        if clock.coarse().is_some() { Self::Seeded(fastrand::u64(..)) } else { Self::default() }
+    }
 }
 
 impl Default for PartitionHasher {
@@ -59,7 +66,6 @@ impl BuildHasher for PartitionHasher {
     fn build_hasher(&self) -> DefaultHasher {
         match self {
             Self::Random(state) => state.build_hasher(),
-            #[cfg(test)]
             Self::Seeded(seed) => {
                 let mut hasher = DefaultHasher::new();
                 hasher.write_u64(*seed);

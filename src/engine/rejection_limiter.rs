@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// A 401 may mean a revoked token, which a refresh heals, or a missing scope, which it does not: then every rejection
 /// would make a token request for ever. Two rules together bound that without going blind to revocations.
 ///
-/// **The wait.** A refresh after a rejection, arms a wait, 1 s at first, doubled each time up to 60 s. Outside a wait, one rejection
-/// is enough. Only the request that started the refresh can clear the wait, by being accepted when it is sent again.
-/// Other requests that succeed prove nothing: where the server keeps one live token, each refresh kills the tokens in
-/// refresh, and their resends succeed because of the storm, not because it ended. What is cleared is this refresh: the
+/// **The wait.** A refresh after a rejection arms a wait: 1 s at first, doubled each time, up to 60 s. Outside a wait, one
+/// rejection is enough. Only the request that started the refresh can clear the wait, by being accepted when it is sent again.
+/// Other requests that succeed prove nothing: where the server keeps one live token, each refresh kills the tokens of
+/// requests in flight, whose resends succeed because tokens keep being replaced, not because that has ended. What is cleared is this refresh: the
 /// wait that ran before it goes on. Otherwise each revocation healed beside a missing scope would begin the doubling anew.
 ///
 /// **The run.** Inside a wait a revoked token shows as nothing but rejections, where others were accepted before. So a
@@ -77,7 +77,7 @@ impl RejectionLimiter {
         self.run = 0;
     }
 
-    /// A refresh after a rejection, got a token, a new one or the same. (One that failed arms nothing: its failure is remembered.)
+    /// A refresh after a rejection got a token, a new one or the same. One that failed arms nothing: its failure is remembered.
     pub(crate) fn ended(&mut self, now: Instant) {
         self.before = self.limits;
         if std::mem::take(&mut self.run_started_it) {
@@ -86,14 +86,14 @@ impl RejectionLimiter {
         self.run = 0;
         let step = match self.limits.wait {
             Some(Wait { ends, step }) if now < later(ends, MAX_WAIT) => step.saturating_mul(2).min(MAX_WAIT),
-            // The last storm is over: nobody needed a token for a minute after it was allowed again.
+            // The last run of rejections is over: nobody needed a token for a minute after it was allowed again.
             _ => FIRST_WAIT,
         };
         self.limits.wait = Some(Wait { ends: later(now, step), step });
     }
 
-    /// The request that started the last refresh after a rejection was accepted on its resend, with the generation that the refresh
-    /// published and that is current still: the refresh was worth it and costs nothing.
+    /// The request that started the last refresh after a rejection was accepted on its resend, with the generation that the
+    /// refresh published and that is still current: the refresh was worth it and costs nothing.
     pub(crate) fn cleared(&mut self) {
         self.limits = self.before;
     }
@@ -477,7 +477,7 @@ mod tests {
             );
             force(&mut limiter, now);
             limiter.cleared();
-            assert_eq!(limiter.wait_ends(), running, "a storm beside it goes on");
+            assert_eq!(limiter.wait_ends(), running, "other rejections go on");
         }
     }
 

@@ -109,7 +109,7 @@ impl Shards {
             self.has_subjects.store(true, Ordering::Relaxed);
         }
         shard.insertions = shard.insertions.wrapping_add(1);
-        cell.touch(shard.stamp(time));
+        cell.touch(shard.last_use(time));
         self.count.fetch_add(1, Ordering::Relaxed);
         self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
         shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
@@ -158,7 +158,7 @@ impl Shards {
     /// `now`: to tell which cells have ended whose tokens were had on somebody's behalf. Such a one goes soon: there is
     /// another for each token that the person brings.
     pub(crate) fn sweep(&self, time: u64, now: Option<&Now>) {
-        let unused_since = stamp(time.saturating_sub(ENDED_FOR), 0);
+        let unused_since = last_use(time.saturating_sub(ENDED_FOR), 0);
         let has_ended = |cell: &Cell| {
             cell.partition().has_subject()
                 && cell.last_used() < unused_since
@@ -175,7 +175,7 @@ impl Shards {
     fn found(&self, hash: u64, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
         let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
         let cell = shard.get(hash, partition)?;
-        cell.touch(shard.stamp(time));
+        cell.touch(shard.last_use(time));
         Some(cell.clone())
     }
 
@@ -191,7 +191,7 @@ impl Shards {
 
     fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64, has_ended: &dyn Fn(&Cell) -> bool) {
         let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
-        let idle_since = stamp(time.saturating_sub(self.idle), 0);
+        let idle_since = last_use(time.saturating_sub(self.idle), 0);
         for cell in shard.evict_some(pass, over, idle_since, has_ended) {
             self.count.fetch_sub(1, Ordering::Relaxed);
             shard.evicted_totals.count(&cell);
@@ -224,8 +224,8 @@ impl Shard {
         self.table.find(hash, |cell| cell.partition().is(partition))
     }
 
-    fn stamp(&self, time: u64) -> u64 {
-        stamp(time, self.insertions)
+    fn last_use(&self, time: u64) -> u64 {
+        last_use(time, self.insertions)
     }
 
     /// `over`: how many cells there are too many. Those last used before `idle_since` have been idle for too long, as have
@@ -268,7 +268,7 @@ impl Shard {
 }
 
 /// When a cell was used: the second, and within it the number of cells made before.
-fn stamp(time: u64, insertions: u32) -> u64 {
+fn last_use(time: u64, insertions: u32) -> u64 {
     (time / 1000) << 32 | u64::from(insertions)
 }
 

@@ -196,7 +196,8 @@ impl AuthHandle {
     /// ```
     ///
     /// # Errors
-    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`](crate::AuthLayer::with_source), whose credentials are the source's.
+    /// Credentials that are malformed; a layer made by [`AuthLayer::with_source`](crate::AuthLayer::with_source), where the
+    /// source has the credentials.
     pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
         let Some(endpoint) = &self.setup.endpoint else {
             return Err(ConfigError::new(
@@ -412,7 +413,7 @@ impl AuthHandle {
     pub async fn shutdown(&self) {
         let table = &self.setup.table;
         table.env().close();
-        join_all(table.all_cells().iter().map(|cell| cell.settled(table.env()))).await;
+        join_all(table.all_cells().iter().map(|cell| cell.refresh_ended(table.env()))).await;
         if let Some(store) = &self.setup.store {
             // What is not stored by then is lost; the event that told of it has said so.
             let _ = tokio::time::timeout(table.env().policy.refresh_deadline, store.all_saved()).await;
@@ -423,7 +424,7 @@ impl AuthHandle {
     async fn held(&self) -> (Revocable, TokenRequest) {
         let (table, partition) = (&self.setup.table, self.partition());
         let (cell, asking) = (table.cell(partition.clone()), table.env().asking_now(&partition));
-        cell.settled(table.env()).await;
+        cell.refresh_ended(table.env()).await;
         (cell.revocable(), asking)
     }
 

@@ -229,8 +229,8 @@ mod proved {
         enum Step<S, R, F, B> {
             Sending { #[pin] future: F },
             // Nothing is asked for before that: at a concurrency limit of one the response may hold the only permit.
-            Draining { #[pin] drain: Drain<B>, spare: S, request: R },
-            Readying { spare: S, request: R },
+            Draining { #[pin] drain: Drain<B>, fresh: S, request: R },
+            Readying { fresh: S, request: R },
             Failed { error: Error },
             Done,
         }
@@ -301,11 +301,11 @@ mod proved {
                         let nonce = nonce_of(response.headers());
                         let again = match &nonce {
                             Some(_) if wants_nonce(response.status(), response.headers()) => {
-                                this.repeat.take().and_then(|(spare, copy)| Some((spare, R::rebuild(copy)?)))
+                                this.repeat.take().and_then(|(fresh, copy)| Some((fresh, R::rebuild(copy)?)))
                             }
                             _ => None,
                         };
-                        let Some((spare, request)) = again else {
+                        let Some((fresh, request)) = again else {
                             // The newest one. That of a repeat is everybody's only now.
                             if let (Some(nonce), Some(prover)) = (nonce.or(this.nonce.take()), &this.setup.prover) {
                                 prover.remember(this.origin, &nonce);
@@ -315,23 +315,23 @@ mod proved {
                         };
                         *this.nonce = nonce;
                         events::repeated_with_nonce();
-                        this.step.set(Step::Draining { drain: Drain::new(response.into_body()), spare, request });
+                        this.step.set(Step::Draining { drain: Drain::new(response.into_body()), fresh, request });
                     }
                     StepProj::Draining { drain, .. } => {
                         ready!(drain.poll(cx));
-                        if let StepOwned::Draining { spare, request, .. } =
+                        if let StepOwned::Draining { fresh, request, .. } =
                             this.step.as_mut().project_replace(Step::Done)
                         {
-                            this.step.set(Step::Readying { spare, request });
+                            this.step.set(Step::Readying { fresh, request });
                         }
                     }
-                    StepProj::Readying { spare, .. } => {
-                        ready!(spare.poll_ready(cx)).map_err(service_error)?;
-                        if let StepOwned::Readying { mut spare, mut request } =
+                    StepProj::Readying { fresh, .. } => {
+                        ready!(fresh.poll_ready(cx)).map_err(service_error)?;
+                        if let StepOwned::Readying { mut fresh, mut request } =
                             this.step.as_mut().project_replace(Step::Done)
                         {
                             prove(this.setup, &mut request, this.token, this.origin, this.nonce.clone())?;
-                            this.step.set(Step::Sending { future: spare.call(request) });
+                            this.step.set(Step::Sending { future: fresh.call(request) });
                         }
                     }
                     StepProj::Failed { .. } => {

@@ -1,4 +1,4 @@
-//! What the clones of a service share: a configuration at work, a spare of the inner service, and what both need.
+//! What the clones of a service share: a configuration at work, a clone of the inner service, and what both need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ impl<S> Handle<S> {
     pub(crate) fn new(inner: Prove<S>, setup: Arc<Setup>, registry: Registry) -> Self {
         let own = Own::new(&setup.requests, None, None);
         let shared = Shared {
-            spare: Mutex::new(inner),
+            fresh: Mutex::new(inner),
             registry,
             header_cache: HeaderCache::default(),
             warned: AtomicBool::new(false),
@@ -47,7 +47,7 @@ impl<S> Handle<S> {
 /// What all clones of a service share.
 pub(crate) struct Shared<S> {
     /// Cloned for a second sending and after a wait for a token; never called itself.
-    spare: Mutex<Prove<S>>,
+    fresh: Mutex<Prove<S>>,
     pub(crate) registry: Registry,
     /// For clones that have no header value of their own yet.
     pub(crate) header_cache: HeaderCache,
@@ -59,7 +59,7 @@ impl<S> Shared<S> {
     where
         S: Clone,
     {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says once that requests with bodies of this type are never sent twice.

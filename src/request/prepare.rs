@@ -1,4 +1,4 @@
-//! `RequestPolicy`: the one way into this module. A request is prepared once; at each sending its token is put in.
+//! `RequestPolicy`: the one entry into this module. A request is prepared once; at each sending its token is put in.
 
 use std::borrow::Cow;
 

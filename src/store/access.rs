@@ -199,6 +199,7 @@ impl<St: TokenStore> Access<St> {
 
     /// Saves the copy of this process, if it is younger than what the store has.
     async fn bring_back(&self, clock: &dyn Clock, key: &StoreKey) -> Result<(), StoreError> {
+        const ATTEMPTS: u32 = 20;
         let Some(copy) = self.copies().get(key) else { return Ok(()) };
         if let Some(told) = copy.redeeming {
             told.notify_one();
@@ -213,19 +214,31 @@ impl<St: TokenStore> Access<St> {
         if !is_older(&self.load(clock, key).await?) {
             return Ok(());
         }
-        let Some(mut lease_guard) = self.lease(clock, key).await? else { return Ok(()) };
-        let found = self.load(clock, key).await?;
-        lease_guard.told();
-        if is_older(&found) {
-            let record = Record {
-                refresh_token: Some(copy.refresh_token),
-                refresh_number: copy.number,
-                single_use: copy.single_use,
-                ..Record::default()
+        // All who have a copy come at the same moment, and the youngest must not be the one that gives up.
+        for _ in 0..ATTEMPTS {
+            let Some(mut lease_guard) = self.lease(clock, key).await? else {
+                sleep(Duration::from_millis(fastrand::u64(20..60))).await;
+                if !is_older(&self.load(clock, key).await?) {
+                    return Ok(());
+                }
+                continue;
             };
-            lease_guard.save(clock, &record, self.settings.refresh_token_ttl, found.version).await?;
+            let found = self.load(clock, key).await?;
+            lease_guard.told();
+            if is_older(&found) {
+                let record = Record {
+                    refresh_token: Some(copy.refresh_token),
+                    refresh_number: copy.number,
+                    single_use: copy.single_use,
+                    // Somebody may have a younger one and be on the way with it.
+                    answer_lost: copy.single_use,
+                    ..Record::default()
+                };
+                lease_guard.save(clock, &record, self.settings.refresh_token_ttl, found.version).await?;
+            }
+            lease_guard.end().await;
+            return Ok(());
         }
-        lease_guard.end().await;
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. Whoever has the lease looks
 //! again, since its holder before may have just finished. What the source brought is stored before it is used, so that a
 //! crash cannot leave a refresh token spent that others still hold. Of two refresh tokens the one with the higher number
-//! is newer, whoever has it; a store that has lost its own gets it back. A store that fails is gone without.
+//! is newer, whoever has it; a store that has lost its own gets it back. While a store fails, tokens are asked
+//! for without it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -139,7 +140,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         /// Who did not reach the authorization server lately lets others have the lease.
         const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
         let mut first = None;
-        let (mut may_recall, mut stands_back) = (true, self.access.stands_back(self.clock()));
+        let (mut may_recall, mut may_yield) = (true, true);
+        let mut stands_back = self.access.stands_back(self.clock());
         // From when whoever has the lease takes too long.
         let mut alone_from = None;
         loop {
@@ -164,7 +166,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
-                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_recall) => {
+                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_yield) => {
                         match self.yield_to_whoever_lives(lease_guard, found).await? {
                             None => continue,
                             Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),

@@ -38,14 +38,14 @@ pub struct StoreIdentity {
     /// Nothing in it says whose tokens they are.
     nameless: bool,
     /// Where a store around this endpoint makes itself known.
-    known_to: Weak<StoreSlot>,
+    known_to: Weak<KnownStore>,
 }
 
 /// The store around a token endpoint, wherever it was put: the handle of the layer finds it here.
 #[derive(Default)]
-pub(crate) struct StoreSlot(OnceLock<Arc<dyn StoreAccess>>);
+pub(crate) struct KnownStore(OnceLock<Arc<dyn StoreAccess>>);
 
-impl StoreSlot {
+impl KnownStore {
     pub(crate) fn get(&self) -> Option<Arc<dyn StoreAccess>> {
         self.0.get().cloned()
     }
@@ -71,15 +71,15 @@ impl StoreIdentity {
         settings: Digest,
         client: Arc<dyn Client>,
         nameless: bool,
-        known_to: &Arc<StoreSlot>,
+        known_to: &Arc<KnownStore>,
     ) -> Self {
         Self { fixed: settings.finish(), client: Some(client), nameless, known_to: Arc::downgrade(known_to) }
     }
 
     /// This store keeps the endpoint's tokens; of several the innermost one counts.
     pub(super) fn announce(&self, store: impl StoreAccess + 'static) {
-        if let Some(slot) = self.known_to.upgrade() {
-            slot.0.get_or_init(|| Arc::new(store));
+        if let Some(known) = self.known_to.upgrade() {
+            known.0.get_or_init(|| Arc::new(store));
         }
     }
 

@@ -68,15 +68,17 @@ impl<St: TokenStore> StoreLayer<St> {
         self
     }
 
-    /// How long a lease lasts, at least a second. Default: 10 s. It is renewed at a third of that while a token request is under way, so this is
-    /// no bound for one: it is how long the others wait for a process that has died.
+    /// How long a lease lasts, at least a second. Default: 10 s.
+    ///
+    /// While a token request is in flight the lease is renewed at a third of that, so it does not bound the request. It is how
+    /// long the others wait for a process that has died.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.0.settings.lease = lease.clamp(Duration::from_secs(1), Duration::from_secs(3600));
         self
     }
 
-    /// For how long a refresh token is kept that nobody uses; each save counts anew. Default: 30 days. Without a refresh
-    /// token a value is kept for as long as the access token is of use.
+    /// How long an unused refresh token stays in the store; each save begins anew. Default: 30 days. Without a refresh token a
+    /// value stays for as long as its access token is of use.
     pub fn refresh_token_ttl(mut self, ttl: Duration) -> Self {
         self.0.settings.refresh_token_ttl = ttl;
         self

@@ -187,13 +187,12 @@ impl<St: TokenStore> LeaseGuard<St> {
         _unsaved: Unsaved,
     ) {
         const TRIES_FOR: Duration = Duration::from_secs(60);
-        /// While the lease lasts, so that it is saved before somebody else can have it.
-        const SOON: Duration = Duration::from_millis(250);
-        const LATER: Duration = Duration::from_millis(500);
+        /// So that it is saved before somebody else has the lease, and before who asks for it gives up.
+        const PAUSE: Duration = Duration::from_millis(250);
         let begin = Instant::now();
         let trying = async {
             while begin.elapsed() < TRIES_FOR {
-                sleep(if begin.elapsed() < self.access.settings.lease { SOON } else { LATER }).await;
+                sleep(PAUSE).await;
                 match self.settle(&*clock, &record, lives_for, expected).await {
                     Ok(Settled::Stored | Settled::Newer(_)) => return true,
                     Ok(Settled::Busy) | Err(_) => {}

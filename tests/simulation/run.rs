@@ -229,7 +229,13 @@ impl Simulation {
             }
             Action::Server(weather) => self.world.weather.lock().unwrap().server = weather,
             Action::Api(weather) => self.world.weather.lock().unwrap().api = weather,
-            Action::Store(weather) => self.world.weather.lock().unwrap().store = weather,
+            Action::Store(store) => {
+                let mut weather = self.world.weather.lock().unwrap();
+                if weather.store != StoreWeather::Fine {
+                    weather.store_healed = Some(now);
+                }
+                weather.store = store;
+            }
             Action::Revoke { tenant } => self.revoke(now, Some(tenant)),
             Action::RevokeAll => self.revoke(now, None),
             Action::Invalidate { process, tenant } => self.drive(0, pause, |this| {
@@ -295,7 +301,7 @@ impl Simulation {
 
     fn excuse_all(&self, process: usize, now: Duration) {
         let mut books = self.world.books.lock().unwrap();
-        books.views.iter_mut().filter(|((own, _), _)| *own == process).for_each(|(_, view)| view.excuses.push(now));
+        (0..self.world.plan.tenants).for_each(|tenant| books.view(process, tenant).excuses.push(now));
     }
 
     /// Something that is a good reason to ask for a token once more.

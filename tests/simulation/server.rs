@@ -33,6 +33,7 @@ pub(crate) struct Weather {
     pub(crate) server: ServerWeather,
     pub(crate) api: ApiWeather,
     pub(crate) store: StoreWeather,
+    pub(crate) store_healed: Option<Duration>,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -42,6 +43,7 @@ impl World {
             server: ServerWeather::Fine,
             api: ApiWeather::Fine,
             store: StoreWeather::Fine,
+            store_healed: None,
             random: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
         };
         let mut books = Books::default();
@@ -56,6 +58,14 @@ impl World {
 
     fn now(&self) -> Duration {
         self.clock.passed()
+    }
+
+    /// Now, or so lately that a process may go without it still.
+    fn store_was_away(&self, now: Duration) -> bool {
+        const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+        let weather = self.weather.lock().unwrap();
+        let away = weather.store != StoreWeather::Fine;
+        away || weather.store_healed.is_some_and(|healed| now < healed + LONGEST_PAUSE)
     }
 
     fn server_weather(&self) -> ServerWeather {
@@ -280,9 +290,10 @@ impl Visit {
         view.asked.push(now);
         // One that was superseded, or that nobody drives any more, is no reason to wait.
         let first = view.flights.first().copied().unwrap_or(now);
-        // It began before it arrived, where it had to look into a store first, or so many others were to come first.
-        let is_held_back = world.plan.store || world.plan.tenants > 20;
-        let on_its_way = if is_held_back { TIMEOUT } else { Duration::from_millis(2) };
+        // It began before it arrived, where it had to look into a store first, or others were to come first: by its
+        // deadline at most.
+        let is_held_back = world.plan.store || world.plan.tenants > 1;
+        let on_its_way = if is_held_back { DEADLINE } else { Duration::from_millis(2) };
         let excused = view.excuses.iter().any(|excuse| *excuse + on_its_way >= first) || now > first + DEADLINE;
         view.flights.push(now);
         let both = view.in_flight;
@@ -294,7 +305,10 @@ impl Visit {
             known.in_flight.push((process, now));
             // One that nobody drives any more is given up at its deadline.
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
-            let carriers: Vec<_> = carriers.map(|(process, _)| *process).collect();
+            // While the store is away processes do not know of each other.
+            let alone = world.store_was_away(now);
+            let carriers: Vec<_> =
+                carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
             let (answered, lost) = (known.answered.clone(), known.lost);
             if carriers.len() > 1 && !known.slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));

@@ -157,8 +157,8 @@ impl AuthConfigBuilder {
     /// Where people sign in ([`authorization_code`](crate::AuthConfig::authorization_code),
     /// [`device`](crate::AuthConfig::device)), or an assertion that says who the client or the person is comes from a function
     /// or a file ([`SecretSource`](crate::SecretSource); platforms mount it at the same path for everybody), nothing else in a
-    /// configuration says whose its tokens are, and the next one would get the last one's. With a store it is needed there, unless each tenant has its own tokens.
-    /// Without a store it means nothing.
+    /// configuration says whose its tokens are, and the next person would get the last one's. With a store the account must be
+    /// named there, unless each tenant has its own tokens. Without a store it means nothing.
     ///
     /// ```
     /// use tower_oauth2_client::{AuthConfig, ClientAuth};

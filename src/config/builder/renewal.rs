@@ -114,11 +114,12 @@ impl<E> AuthConfigBuilder<E> {
     /// How many partitions (tenants with tokens of their own, sets of scopes) are kept. Default: 1024, which is half a
     /// megabyte and the tokens; zero is an error.
     ///
-    /// Over it, each new partition takes the place of one that has gone unused for long: that one's next request fetches a
-    /// token anew. Never dropped is one whose token request is under way, that a request or response in hand belongs to,
-    /// or that holds a refresh token kept nowhere else. Where nearly all are such, there are more than `max` for a while.
-    /// A remembered failure goes with its partition; so tenants that never had a token, which may be invented, are refused
-    /// one at most `max` times in a minute, all of them together, and then fail with
+    /// Over it, each new partition takes the place of one that has gone unused for long, whose next request fetches a new
+    /// token. A partition stays while a token request for it is in flight, while a request or response uses it, and while it
+    /// holds a refresh token that is stored nowhere else. Where nearly all stay, there are more than `max` for a while.
+    ///
+    /// A remembered failure goes with its partition. So that invented tenants cannot make token requests without limit,
+    /// tenants that never had a token may fail `max` times a minute, all of them together; after that they get
     /// [`Overloaded`](crate::TokenErrorKind::Overloaded).
     ///
     /// ```
@@ -144,8 +145,8 @@ impl<E> AuthConfigBuilder<E> {
     /// Those over their time go a few at a time, with each new partition and once a second while there are requests: a
     /// million within some minutes. The exceptions are those of [`max_partitions`](Self::max_partitions).
     ///
-    /// Partitions of tokens that were had on somebody's behalf ([`SubjectToken`](crate::SubjectToken)) go in the same way, but
-    /// as soon as their token has expired and nobody has used them for a minute.
+    /// A partition with a token on somebody's behalf ([`SubjectToken`](crate::SubjectToken)) goes earlier: as soon as its token
+    /// has expired and nobody has used it for a minute.
     #[doc(alias = "tenant_idle")]
     pub fn partition_idle(mut self, idle: Duration) -> Self {
         self.engine.partition_idle = idle;

@@ -32,7 +32,7 @@ type Fetched = Result<Arc<Metadata>, TokenError>;
 type Fetching = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 impl MetadataCache {
-    /// Endpoints move about never; this bounds for how long that goes unnoticed.
+    /// Endpoints hardly ever move; this bounds for how long a move goes unnoticed.
     const LIFETIME: Duration = Duration::from_secs(24 * 3600);
     /// How long metadata that could not be fetched anew are used on.
     const GRACE: Duration = Duration::from_secs(60);

@@ -15,15 +15,15 @@ pub(crate) use metadata::Metadata;
 
 /// Finds the endpoints of an authorization server by its issuer identifier (RFC 8414), in the place of a token URL.
 ///
-/// The server's metadata are fetched with the first token request, through the same HTTP client, once for all
-/// partitions, and again after a day: endpoints hardly ever move, and a move is noticed within a day. From
-/// `https://auth.example.com/a` they are fetched at `https://auth.example.com/.well-known/oauth-authorization-server/a`,
-/// and if there is nothing (404) at `https://auth.example.com/a/.well-known/openid-configuration`. Redirects are not
-/// followed.
+/// The server's metadata is fetched with the first token request, through the same HTTP client, once for all partitions,
+/// and again after a day. For the issuer `https://auth.example.com/a` it is looked for at
+/// `https://auth.example.com/.well-known/oauth-authorization-server/a` and, if there is nothing (404), at
+/// `https://auth.example.com/a/.well-known/openid-configuration`. Redirects are not followed.
 ///
-/// What is believed: the endpoints for tokens, authorization, revocation and device authorization, if they are secure (`http` only where
-/// the issuer is); those of `mtls_endpoint_aliases` (RFC 8705 §5) for a client of [`ClientAuth::mtls`](crate::ClientAuth::mtls);
-/// and which ways to authenticate there are: one that is not among them is an error before a secret is sent. So is an
+/// What is believed: the endpoints for tokens, authorization, revocation and device authorization, if they are secure
+/// (`http` only where the issuer is); those of `mtls_endpoint_aliases` (RFC 8705 §5) for a client of
+/// [`ClientAuth::mtls`](crate::ClientAuth::mtls); and how clients may authenticate: a method that the server does not list is
+/// an error before a secret is sent. So is an
 /// algorithm of assertions or proofs that is not on the server's list of these, and a sign-in with PKCE where the server
 /// lists methods (`code_challenge_methods_supported`) and `S256` is not among them. URLs of the
 /// configuration come first. Where the metadata promise that the server names itself to browsers
@@ -85,7 +85,7 @@ impl Discovery {
 
 /// Where the token endpoint is: a URL, or [`Discovery`] finds it.
 ///
-/// You never name this type: pass a URL as a string, or a [`Discovery`].
+/// You never name this type: pass a URL string or a [`Discovery`].
 #[derive(Clone, Debug)]
 pub struct TokenUrl(Kind);
 

@@ -107,14 +107,14 @@ enum Refused {
 #[must_use]
 struct Permit {
     endpoint: Arc<Endpoint>,
-    ticket: Ticket,
+    admitted: Admitted,
     /// When the engine gives the request up, which looks like any drop from here.
     deadline: Option<rt::Instant>,
     done: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Ticket {
+struct Admitted {
     attempt: Attempt,
     number: PermitNumber,
     outage_probe: Option<Probe>,
@@ -319,14 +319,14 @@ impl Endpoint {
             state.permits.give_back(number);
             return Err(refused);
         }
-        let ticket = Ticket {
+        let admitted = Admitted {
             attempt,
             number,
             outage_probe: state.outage.sent(attempt, now),
             credentials_probe: state.refused_mut(attempt).and_then(|refused| refused.sent(attempt, now)),
             epoch: state.credentials.epoch,
         };
-        Ok(Permit { endpoint: self.clone(), ticket, deadline, done: false })
+        Ok(Permit { endpoint: self.clone(), admitted, deadline, done: false })
     }
 
     /// Gives permits that are free to those who wait, in order.
@@ -356,9 +356,9 @@ impl Endpoint {
         }
     }
 
-    fn ended(&self, ticket: Ticket, outcome: Outcome) {
+    fn ended(&self, admitted: Admitted, outcome: Outcome) {
         let now = self.env.now();
-        let Ticket { attempt, number, outage_probe, credentials_probe, epoch } = ticket;
+        let Admitted { attempt, number, outage_probe, credentials_probe, epoch } = admitted;
         if attempt.first && matches!(outcome, Outcome::Token | Outcome::Unknown) {
             self.env.first_requests().give_back();
         }
@@ -490,7 +490,7 @@ impl Permit {
     /// Without serving those who wait.
     fn give_back(mut self, outcome: Outcome) {
         self.done = true;
-        self.endpoint.ended(self.ticket, outcome);
+        self.endpoint.ended(self.admitted, outcome);
     }
 }
 
@@ -499,7 +499,7 @@ impl Drop for Permit {
         if !self.done {
             let in_vain = self.deadline.is_some_and(|deadline| rt::Instant::now() >= deadline);
             let timeout = || Outcome::Unavailable(TokenError::new(TokenErrorKind::Timeout));
-            self.endpoint.ended(self.ticket, if in_vain { timeout() } else { Outcome::Unknown });
+            self.endpoint.ended(self.admitted, if in_vain { timeout() } else { Outcome::Unknown });
             self.endpoint.serve();
         }
     }

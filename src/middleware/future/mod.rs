@@ -153,11 +153,11 @@ where
                 None => State::Done,
             },
             StateProj::Waiting { waiting } => {
-                let (spare, current) = ready!(waiting.poll(cx))?;
+                let (fresh, current) = ready!(waiting.poll(cx))?;
                 let StateOwned::Waiting { waiting } = self.as_mut().project_replace(State::Done) else {
                     return Poll::Pending;
                 };
-                waiting.send(spare, &current)
+                waiting.send(fresh, &current)
             }
             StateProj::Recovering { recovery } => match ready!(recovery.poll(cx))? {
                 Recovered::Resent(future, resent) => State::Resent { future, resent },

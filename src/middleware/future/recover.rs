@@ -54,7 +54,7 @@ enum Step<S, R, T: HttpResponse> {
         current: Arc<Current>,
     },
     Readying {
-        spare: Prove<S>,
+        fresh: Prove<S>,
         request: R,
         current: Arc<Current>,
     },
@@ -145,7 +145,7 @@ where
             // Whatever is waited for is polled in place, and the step taken over once there is something to do.
             match &mut self.step {
                 Step::Draining { drain, .. } => ready!(drain.as_mut().poll(cx)),
-                Step::Readying { spare, .. } => ready!(spare.poll_ready(cx))?,
+                Step::Readying { fresh, .. } => ready!(fresh.poll_ready(cx))?,
                 Step::Refreshing { waiter, response, held } => {
                     let Poll::Ready(result) = Pin::new(waiter).poll(cx) else {
                         held.poll(response, cx);
@@ -166,7 +166,7 @@ where
                         match self.look(result) {
                             Look::Newer(current) => {
                                 self.step =
-                                    Step::Readying { spare: self.handle.shared.fresh_clone(), request, current };
+                                    Step::Readying { fresh: self.handle.shared.fresh_clone(), request, current };
                             }
                             Look::Wait(waiter) => self.step = Step::RefreshingAgain { waiter, request },
                             Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
@@ -189,11 +189,11 @@ where
                 }
                 // The rejected response is dropped with this step, and with it its connection's reservation.
                 Step::Draining { request, current, .. } => {
-                    Step::Readying { spare: self.handle.shared.fresh_clone(), request, current }
+                    Step::Readying { fresh: self.handle.shared.fresh_clone(), request, current }
                 }
                 // Only now it is certain which token goes out: the wait for readiness may have been long.
-                Step::Readying { spare, request, current } => match self.still(current) {
-                    Look::Newer(current) => return Poll::Ready(Ok(self.resend(spare, request, &current))),
+                Step::Readying { fresh, request, current } => match self.still(current) {
+                    Look::Newer(current) => return Poll::Ready(Ok(self.resend(fresh, request, &current))),
                     Look::Wait(waiter) => Step::RefreshingAgain { waiter, request },
                     Look::Nothing(failure) => return Poll::Ready(Err(self.none_left(failure))),
                 },
@@ -235,10 +235,10 @@ where
         }
     }
 
-    fn resend(&mut self, mut spare: Prove<S>, mut request: R, current: &Current) -> Recovered<S, R> {
+    fn resend(&mut self, mut fresh: Prove<S>, mut request: R, current: &Current) -> Recovered<S, R> {
         let token = Cow::Borrowed(current.token.header_value());
         self.handle.setup.requests.inject(&mut request, token, &self.handle.own, self.plan);
-        let future = spare.call(request, self.body_support.vtable, true);
+        let future = fresh.call(request, self.body_support.vtable, true);
         let outcome = AuthOutcome { generation: current.generation, resent: true, ..std::mem::take(&mut self.outcome) };
         let resent = Resent {
             handle: self.handle.clone(),

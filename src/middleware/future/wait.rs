@@ -33,7 +33,7 @@ enum Step<S> {
     },
     /// There was a token, and the inner service is not ready.
     Readying {
-        spare: Prove<S>,
+        fresh: Prove<S>,
         /// The refresh failed, and the token from before it is to be used.
         fallback: Option<Arc<Current>>,
     },
@@ -70,7 +70,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
         let no_token = |error| Poll::Ready(Err((self.support)(&handle.shared.registry).no_token(error)));
         let cell = self.cell.as_ref().unwrap_or(&handle.default_cell);
         loop {
-            let (mut spare, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
+            let (mut fresh, finished, mut fallback) = match std::mem::replace(&mut self.step, Step::Reading) {
                 Step::Reading => match cell.read(env) {
                     Read::Ready(current) => (handle.shared.fresh_clone(), Some(current), None),
                     Read::Wait { waiter, fallback } => {
@@ -92,10 +92,10 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                         None => continue,
                     }
                 }
-                Step::Readying { spare, fallback } => (spare, None, fallback),
+                Step::Readying { fresh, fallback } => (fresh, None, fallback),
             };
-            let Poll::Ready(ready) = spare.poll_ready(cx) else {
-                self.step = Step::Readying { spare, fallback };
+            let Poll::Ready(ready) = fresh.poll_ready(cx) else {
+                self.step = Step::Readying { fresh, fallback };
                 return Poll::Pending;
             };
             ready?;
@@ -110,7 +110,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
                 Current::generation_of(cell.word()) == current.generation && current.lifetime.is_alive(&env.clock.now())
             };
             match (read, fallback.take().filter(usable)) {
-                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((spare, current))),
+                (Read::Ready(current), _) | (_, Some(current)) => return Poll::Ready(Ok((fresh, current))),
                 (Read::Wait { waiter, fallback }, None) => self.step = Step::Refreshing { waiter, fallback },
                 (Read::Failed(error), None) => return no_token(error),
             }
@@ -118,7 +118,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
     }
 
     #[expect(clippy::boxed_local, reason = "taken apart where it is: out of the box it would be copied once more")]
-    pub(super) fn send(self: Box<Self>, mut spare: Prove<S>, current: &Current) -> State<S, R, S::Future, T>
+    pub(super) fn send(self: Box<Self>, mut fresh: Prove<S>, current: &Current) -> State<S, R, S::Future, T>
     where
         S: Service<R, Response = T> + Clone,
     {
@@ -139,7 +139,7 @@ impl<S, R: HttpRequest, T: HttpResponse> Waiting<S, R, T> {
             }
         };
         requests.inject(&mut request, Cow::Owned(token), &handle.own, plan);
-        let future = spare.call(request, vtable, plan.may_replay);
+        let future = fresh.call(request, vtable, plan.may_replay);
         let (generation, is_watched) = (current.generation, watch.is_some());
         let first = FirstAttempt { handle, cell, generation, replay_copy, support, is_watched, plan, waited: true };
         State::Sent { future, first }

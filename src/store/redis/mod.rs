@@ -37,8 +37,8 @@ use crate::types::{ConfigError, Secret};
 ///
 /// # In Redis
 /// Each key of the store is one hash, `oauth2-client:{…}`, with an expiry, and one notification channel of the same name.
-/// The braces make a cluster keep it in one slot ([`RedisStoreBuilder::cluster`]). Each operation is one script, which is atomic. Fences and versions
-/// follow Redis' clock, so that they never start again, even if Redis lost all it had.
+/// The braces make a cluster keep it in one slot ([`RedisStoreBuilder::cluster`]). Each operation is one script, which is
+/// atomic. Fences and versions follow Redis' clock, so that they never start again, even if Redis lost all its data.
 ///
 /// The user needs: `~oauth2-client:* resetchannels &oauth2-client:* +eval +evalsha +script|load +time +hmget +hset +hdel
 /// +del +pexpireat +publish +subscribe +unsubscribe +hello +auth +select`; in a cluster `+cluster|slots` too. This is for
