@@ -29,6 +29,10 @@ impl<T> ArcSwapOption<T> {
         self.lock().clone()
     }
 
+    pub(crate) fn load(&self) -> Option<std::sync::Arc<T>> {
+        self.load_full()
+    }
+
     pub(crate) fn store(&self, value: Option<std::sync::Arc<T>>) {
         *self.lock() = value;
     }
