@@ -46,7 +46,7 @@ fn network<'a>(
         let server = request.uri().host().and_then(|host| servers.get(host)).cloned();
         async move {
             match server {
-                Some(server) => server.oneshot(request).await.map_err(BoxError::from),
+                Some(server) => server.oneshot(request).await,
                 None => Err(BoxError::from("there is no such host")),
             }
         }

@@ -5,10 +5,10 @@
 //! touched. Every other case locks the state for some nanoseconds, never across an `.await`.
 //!
 //! The word is a hint, the generation inside [`Current`] is the truth: publishing stores the token first and the word
-//! after, and whoever finds the word changed takes the generation from the token it then reads. So no reader can pair a
+//! after, and a reader that finds the word changed takes the generation from the token it then reads. So no reader can pair a
 //! new word with an old token.
 //!
-//! Nothing reads a clock on the hot path. Whoever takes the slow path reads both clocks and clears `CHECK_CLOCK`. After that
+//! The hot path reads no clock. The slow path reads both clocks and clears `CHECK_CLOCK`. After that
 //! the engine's [coarse clock](super::coarse_clock) tells the time: it sets `CHECK_CLOCK` on the default cell, at the next
 //! boundary or after a second. The other cells, of which there may be a million, compare its coarse time with the moment
 //! until which they are good. So no cell has a timer.
@@ -1342,10 +1342,8 @@ mod tests {
         }
     }
 
-    /// Behaviour 23.
-    #[test]
-    fn a_refresh_on_a_runtime_that_nobody_drives_is_overtaken() {
-        let gate = Gate::new(false);
+    /// A refresh begins on a runtime that nobody drives, and another one takes its place. Returns the first one's runtime.
+    fn overtaken(gate: &Gate) -> tokio::runtime::Runtime {
         let table = gate.table(EnginePolicy::default());
         let cell = table.default_cell();
         let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -1361,28 +1359,20 @@ mod tests {
             gate.let_one_land().await;
             assert!(matches!(second.await, RefreshResult::New(_)));
         });
+        parked
+    }
+
+    /// Behaviour 23.
+    #[test]
+    fn a_refresh_on_a_runtime_that_nobody_drives_is_overtaken() {
+        drop(overtaken(&Gate::new(false)));
     }
 
     /// Behaviour 124.
     #[test]
     fn a_task_that_is_driven_too_late_sends_nothing() {
         let gate = Gate::new(true);
-        let table = gate.table(EnginePolicy::default());
-        let cell = table.default_cell();
-        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let stuck = {
-            let _inside = parked.enter();
-            wait(cell.read(table.env()))
-        };
-        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        driven.block_on(async {
-            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
-            let second = wait(cell.read(table.env()));
-            assert!(matches!(stuck.await, RefreshResult::Superseded));
-            gate.let_one_land().await;
-            assert!(matches!(second.await, RefreshResult::New(_)));
-        });
-        parked.block_on(async { tokio::task::yield_now().await });
+        overtaken(&gate).block_on(async { tokio::task::yield_now().await });
         assert_eq!(*gate.0.asked.lock().unwrap(), [Some("r0".to_owned())], "what another refresh has sent meanwhile");
     }
 

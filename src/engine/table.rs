@@ -81,7 +81,8 @@ impl Table {
             if let Some(result) = result {
                 return result.map(|current| {
                     let lifetime = &current.lifetime;
-                    current.token.ending(lifetime.left(&self.env.clock.now()), lifetime.expires_at())
+                    let now = self.env.now_or(lifetime.arrived());
+                    current.token.ending(lifetime.left(&now), lifetime.expires_at())
                 });
             }
         }

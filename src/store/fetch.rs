@@ -167,7 +167,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
                     (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_yield) => {
-                        match self.yield_to_whoever_lives(lease_guard, found).await? {
+                        match self.yield_to_living_processes(lease_guard, found).await? {
                             None => continue,
                             Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
                         }
@@ -217,7 +217,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
     /// longer than a lease, and the holder lives and has what replaced it. That goes before ours: the lease is given back,
     /// with a note in its place, and we ask. Both come back where nobody can be asked.
-    async fn yield_to_whoever_lives(
+    async fn yield_to_living_processes(
         &self,
         mut lease_guard: LeaseGuard<St>,
         found: StoredEntry,

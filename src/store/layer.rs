@@ -228,8 +228,8 @@ impl<St> fmt::Debug for StoreLayer<St> {
 /// A token source with a store around it; made by [`StoreLayer`].
 ///
 /// # Cancellation
-/// The engine never drops a token request before its deadline. Whoever does so by hand leaves the lease to end by itself
-/// if a refresh token may have been spent, and gives it back otherwise.
+/// The engine never drops a token request before its deadline. If you drop its future yourself, the lease is
+/// given back, unless a refresh token may have been spent: then it ends by itself.
 #[derive(Clone)]
 pub struct StoreService {
     stored: Arc<dyn StoredSource>,

@@ -8,11 +8,11 @@
 //! # What happens
 //! A token that is needed is looked up. If there is a good one, nobody is asked. Otherwise one process gets the *lease*,
 //! looks again, asks the authorization server, stores the answer, and only then uses it; the others wait for the store to
-//! change. Tokens are renewed at 65 % to 80 % of their life; whoever comes first asks for all, and the others find
+//! change. Tokens are renewed at 65 % to 80 % of their life; the first process to come asks for all, and the others find
 //! its token when their turn comes.
 //!
 //! Refresh tokens are numbered: each one that a server returns has the number of the one that was sent, plus one, in the
-//! store and in each process's copy. The higher number wins, whoever has it. A sign-in
+//! store and in each process's copy. The higher number wins. A sign-in
 //! ([`AuthHandle::set_token`](crate::AuthHandle::set_token)) begins with the number of its lease, which is higher than any
 //! before. A store that was emptied or set back gets the newest copy from the processes that have one.
 //!
@@ -21,7 +21,7 @@
 //! |---|---|
 //! | the store cannot be reached, or takes longer than a second | tokens that are alive stay in use; new ones are asked for by each process for itself, as without a store, and the store is left alone for 1 s, doubling to 30 s |
 //! | the same, and only a refresh token would bring a new token | the token request fails and is repeated after a second: a copy that another process has redeemed would end the grant for all. One that the server is known not to replace, or that was set here, is sent |
-//! | the store comes back empty, or older than it was | whoever misses a refresh token asks the others for their copies and waits 600 ms; the one with the highest number is stored |
+//! | the store comes back empty, or older than it was | a process that misses a refresh token asks the others for their copies and waits 600 ms; the one with the highest number is stored |
 //! | a process dies with the lease, or cannot reach the store until it ends | the others wait for its lease to end (10 s), and ask those that live for what replaced the refresh token (600 ms). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
 //! | a process sleeps through the end of its lease | it sends no refresh token any more; what it brings is stored if it is newer than what is there |
 //! | a process cannot reach the authorization server | where no refresh token is in play the others ask for themselves after 2 to 2.5 s; it stands back for 15 s, doubling to two minutes |

@@ -14,27 +14,16 @@ use tower_oauth2_client::Clock as _;
 use crate::worker::{FileClock, Pauses, PausingClient};
 
 pub(crate) struct Naive {
-    file: PathBuf,
-    token_url: String,
-    refresh_token: String,
-    client: PausingClient,
-    pauses: Pauses,
-    clock: FileClock,
-    renewing: Mutex<()>,
+    pub(crate) file: PathBuf,
+    pub(crate) token_url: String,
+    pub(crate) refresh_token: String,
+    pub(crate) client: PausingClient,
+    pub(crate) pauses: Pauses,
+    pub(crate) clock: FileClock,
+    pub(crate) renewing: Mutex<()>,
 }
 
 impl Naive {
-    pub(crate) fn new(
-        file: PathBuf,
-        token_url: String,
-        refresh_token: String,
-        client: PausingClient,
-        pauses: Pauses,
-        clock: FileClock,
-    ) -> Self {
-        Self { file, token_url, refresh_token, client, pauses, clock, renewing: Mutex::default() }
-    }
-
     /// The token in the file while it lives; one request at a time renews it.
     pub(crate) async fn token(&self, renew: bool) -> Result<String, String> {
         let _renewing = self.renewing.lock().await;

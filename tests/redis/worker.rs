@@ -150,7 +150,8 @@ async fn process() {
     let pauses = Pauses { pause: Arc::new(Mutex::new(set("WORKER_PAUSE"))), go: Arc::new(Notify::new()) };
     let client = PausingClient { client: Client::builder(TokioExecutor::new()).build_http(), pauses: pauses.clone() };
     if !set("WORKER_NAIVE").is_empty() {
-        let naive = Naive::new(place.into(), token_url, refresh_token, client, pauses.clone(), clock);
+        let (file, renewing) = (place.into(), Default::default());
+        let naive = Naive { file, token_url, refresh_token, client, pauses: pauses.clone(), clock, renewing };
         let naive = Arc::new(naive);
         let ask = move |renew| {
             let naive = naive.clone();
