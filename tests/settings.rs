@@ -9,8 +9,8 @@ use http::StatusCode;
 use tower::ServiceExt;
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthLayer, Authority, AuthorizationCode, ClientAuth, Directory, Renew, Tenant,
-    TokenEndpoint, TokenErrorKind, TokenRequest,
+    AuthConfig, AuthConfigBuilder, AuthLayer, AuthorizationCode, ClientAuth, Directory, Renew, Tenant, TokenEndpoint,
+    TokenErrorKind, TokenRequest,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/token";
