@@ -77,6 +77,7 @@ mod response;
 mod setup;
 mod sign_in;
 pub mod store;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;

@@ -49,6 +49,12 @@ impl AuthHandle {
         Self { setup, tenant: None, scopes: None }
     }
 
+    /// The layer's [`name`](crate::AuthConfigBuilder::name).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.setup.table.env().telemetry.name()
+    }
+
     /// This handle, narrowed to one tenant's token, in place of the tenant that it was narrowed to.
     ///
     /// Where all tenants share a token, the narrowed handle is for that one. Nothing is kept for a tenant before its token
@@ -257,7 +263,7 @@ impl AuthHandle {
         let (token, number, owner, result) = match stored {
             Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
-                let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
+                let error = self.failed(TokenError::new(TokenErrorKind::NotStored).caused_by(error.into()));
                 (token, None, RefreshOwner::Cell, Err(error))
             }
             // A store that this handle does not know returned it: its refresh token is a copy.
@@ -310,7 +316,7 @@ impl AuthHandle {
             Some(store) => store
                 .stored(asking.clone())
                 .await
-                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
+                .map_err(|error| self.store_failed("the store cannot be read; nothing was revoked", error))?,
             None => (None, None),
         };
         // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
@@ -327,7 +333,7 @@ impl AuthHandle {
         cell.forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
-            .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
+            .map_err(|error| self.store_failed("all was revoked, but the store has it still", error))?;
         Ok(())
     }
 
@@ -363,7 +369,7 @@ impl AuthHandle {
         self.setup.table.cell(self.partition()).forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
-            .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
+            .map_err(|error| self.store_failed("forgotten here, but the store has it still", error))?;
         Ok(())
     }
 
@@ -439,7 +445,8 @@ impl AuthHandle {
     /// The layer's tokens come from a source of the user's.
     fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
         self.setup.endpoint.as_deref().ok_or_else(|| {
-            TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
+            let detail = "this layer's tokens come from a source of yours";
+            self.failed(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
         })
     }
 
@@ -448,7 +455,7 @@ impl AuthHandle {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
-        Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
+        Err(self.failed(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
     }
 
     /// There is no default tenant: where each tenant has its own token, the handle must say which.
@@ -456,7 +463,7 @@ impl AuthHandle {
         match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
                 let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
-                Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
+                Err(self.failed(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
             }
             _ => Ok(()),
         }
@@ -480,10 +487,15 @@ impl AuthHandle {
     fn existing_cell(&self) -> Option<Arc<Cell>> {
         self.setup.table.existing_cell(&self.partition())
     }
-}
 
-fn store_failed(detail: &'static str, error: StoreError) -> TokenError {
-    TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into())
+    /// With the layer's name.
+    fn failed(&self, error: TokenError) -> TokenError {
+        self.setup.table.env().telemetry.named(error)
+    }
+
+    fn store_failed(&self, detail: &'static str, error: StoreError) -> TokenError {
+        self.failed(TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into()))
+    }
 }
 
 /// Both, or one where they are the same.

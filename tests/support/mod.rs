@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod capture;
 pub(crate) mod echo;
 pub(crate) mod tls;
 

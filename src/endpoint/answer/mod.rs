@@ -7,8 +7,9 @@ use http::Uri;
 
 use super::exchange::Answer;
 use super::grant::{AskedType, GrantKind};
+use crate::telemetry::Telemetry;
 use crate::token::{Failed, RefreshToken, Token};
-use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
+use crate::types::{Scopes, Secret, TokenError, TokenErrorKind};
 
 mod device;
 mod expiry;
@@ -63,6 +64,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) sent: Redactor<'a>,
     pub(crate) now: SystemTime,
     pub(crate) warned: &'a AtomicBool,
+    pub(crate) telemetry: &'a Telemetry,
 }
 
 impl Reader<'_> {
@@ -188,7 +190,7 @@ impl Reader<'_> {
             expiry::Read::Absent => None,
             expiry::Read::Unusable => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    events::unusable_member(what);
+                    self.telemetry.unusable_member(what);
                 }
                 None
             }

@@ -15,7 +15,7 @@ use crate::middleware::shared::{BodySupport, Handle};
 use crate::request::{HttpRequest, HttpResponse, Plan};
 use crate::response::{Discard, Drain, Verdict};
 use crate::setup::Setup;
-use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
+use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind};
 
 /// A request whose token was rejected and that can be sent again.
 pub(super) struct Recovery<S, R, T>
@@ -103,7 +103,7 @@ where
             Rejection::Newer(_) => {}
             Rejection::Wait { .. } => outcome.refreshed = true,
             Rejection::Suppressed => {
-                events::refresh_suppressed(first.generation);
+                env.telemetry.refresh_suppressed(first.generation);
                 outcome.suppressed = true;
                 return Err(with_outcome(response, outcome, None));
             }
@@ -112,7 +112,7 @@ where
         if first.replay_copy.is_none() {
             // The refresh goes on behind the caller's back, for the next request.
             if R::is_body_unknown(&first.body_support().vtable) {
-                first.handle.shared.warn_of_body(R::body_name());
+                first.handle.shared.warn_of_body(&env.telemetry, R::body_name());
             }
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
@@ -249,7 +249,8 @@ where
     /// The original response went, for a token that was there and is gone.
     #[cold]
     fn none_left(&self, failure: Option<TokenError>) -> Error {
-        self.body_support.no_token(failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted)))
+        let failure = failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted));
+        self.body_support.no_token(self.handle.env().telemetry.named(failure))
     }
 
     /// Nothing better can be had: the rejected response with what happened. It is whole, unless it had to be read.
