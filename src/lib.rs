@@ -51,6 +51,7 @@
 //! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
 //! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
 //! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
+//! | `metrics` | | [metrics](guides::observability#metrics) through the facade of the crate `metrics` |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
@@ -68,6 +69,7 @@ mod config;
 mod dpop;
 mod endpoint;
 mod engine;
+pub mod guides;
 mod handle;
 #[cfg(feature = "jwt")]
 mod jws;
@@ -92,7 +94,7 @@ pub use endpoint::{
 };
 #[cfg(feature = "reqwest")]
 pub use endpoint::{BuiltInClient, ReqwestClient};
-pub use handle::{AuthHandle, Stats};
+pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};

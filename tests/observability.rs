@@ -6,17 +6,17 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use http::Request;
-use support::capture::Capture;
+use support::capture::{Capture, PerThread};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthLayer, Authority, BoxError, ClientAuth, ConfigError, Directory, Discovery, Tenant, TenantId, Token,
-    TokenError, TokenErrorKind, TokenRequest,
+    AuthConfig, AuthLayer, Authority, BoxError, ClientAuth, Clock, ConfigError, Directory, Discovery, Tenant, TenantId,
+    Token, TokenError, TokenErrorKind, TokenRequest,
 };
 use tracing::{Instrument, Level};
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,11 +28,14 @@ fn get(uri: &str) -> Request<String> {
     Request::get(uri).body(String::new()).unwrap()
 }
 
-/// On this thread only; the runtime of each test is there too.
-fn listen() -> (Capture, tracing::subscriber::DefaultGuard) {
-    let capture = Capture::default();
-    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(capture.clone()));
-    (capture, guard)
+/// What is told on this thread; the runtime of each test is there too.
+fn listen() -> Capture {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        let subscriber = tracing_subscriber::registry().with(PerThread);
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    PerThread::listen()
 }
 
 fn layer_of(auth: &AuthServer, secret: &str, name: Option<&str>) -> AuthLayer {
@@ -48,7 +51,7 @@ fn layer_of(auth: &AuthServer, secret: &str, name: Option<&str>) -> AuthLayer {
 /// Behaviour 171.
 #[tokio::test(start_paused = true)]
 async fn of_three_layers_everything_names_the_one_that_fails() {
-    let (told, _guard) = listen();
+    let told = listen();
     let auth = AuthServer::new(TestClock::new()).client("client", "secret");
     let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("t").map_err(TokenError::permanent) });
     let own = AuthConfig::external().origin("https://ledger.example.com").clock(auth.clock().clone()).build().unwrap();
@@ -63,11 +66,10 @@ async fn of_three_layers_everything_names_the_one_that_fails() {
             errors.push(error);
         }
     }
-    assert_eq!(layers.each_ref().map(|layer| layer.handle().name().to_owned()), [
-        "auth.example.com",
-        "billing",
-        "ledger.example.com"
-    ]);
+    assert_eq!(
+        layers.each_ref().map(|layer| layer.handle().name().to_owned()),
+        ["auth.example.com", "billing", "ledger.example.com"]
+    );
     let [error] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!(error.token().unwrap().layer_name(), Some("billing"));
     let text = error.source().unwrap().to_string();
@@ -78,7 +80,8 @@ async fn of_three_layers_everything_names_the_one_that_fails() {
     let failed: Vec<_> = events.iter().filter(|event| event.level == Level::WARN).collect();
     assert!(!failed.is_empty() && failed.iter().all(|event| event.fields["layer"] == "billing"), "{failed:#?}");
     assert!(!format!("{events:?}{errors:?}").contains("canary"));
-    for (layer, outcome) in [("auth.example.com", "new_token"), ("billing", "failed"), ("ledger.example.com", "new_token")]
+    for (layer, outcome) in
+        [("auth.example.com", "new_token"), ("billing", "failed"), ("ledger.example.com", "new_token")]
     {
         let spans = told.spans("token_request");
         let span = spans.iter().find(|span| span.fields["layer"] == layer).unwrap();
@@ -92,6 +95,7 @@ async fn errors_that_no_refresh_brought_name_the_layer_too() {
     let auth = AuthServer::new(TestClock::new());
     let named = |error: TokenError| assert_eq!(error.layer_name(), Some("auth.example.com"), "{error:?}");
     let handle = layer_of(&auth, "secret", None).handle();
+    handle.token().await.unwrap();
     named(handle.revoke().await.unwrap_err());
     let bound = Token::with_scheme("DPoP", "t").unwrap();
     named(handle.set_token(bound).await.unwrap_err());
@@ -101,9 +105,10 @@ async fn errors_that_no_refresh_brought_name_the_layer_too() {
 
     // Remembered, too.
     auth.always(Fault::Status(503));
+    handle.invalidate();
     named(handle.token().await.unwrap_err());
     named(handle.token().await.unwrap_err());
-    assert_eq!(auth.token_requests(), 1);
+    assert_eq!(auth.token_requests(), 2);
     named(handle.stats().last_error.unwrap());
 }
 
@@ -113,7 +118,8 @@ fn a_layer_is_named_by_where_its_tokens_come_from() {
     let of = |cfg: Result<AuthConfig, ConfigError>| {
         AuthLayer::builder(cfg.unwrap()).http_client(AuthServer::new(TestClock::new())).build().unwrap().handle()
     };
-    let discovered = AuthConfig::client_credentials(Discovery::oidc("https://id.example.com/realm"), ClientAuth::none("c"));
+    let discovered =
+        AuthConfig::client_credentials(Discovery::of("https://id.example.com/realm"), ClientAuth::none("c"));
     assert_eq!(of(discovered.origin(API).build()).name(), "id.example.com");
     let directory = Directory::from_fn(|_| async { Ok::<Option<Authority>, BoxError>(None) });
     let tenants = AuthConfig::per_tenant(directory).tenant(Tenant::without_header().per_tenant_tokens());
@@ -128,7 +134,7 @@ fn a_layer_is_named_by_where_its_tokens_come_from() {
 /// Behaviour 172.
 #[tokio::test(start_paused = true)]
 async fn a_warning_that_repeats_is_written_once_a_second_and_counted() {
-    let (told, _guard) = listen();
+    let told = listen();
     let auth = AuthServer::new(TestClock::new()).client("client", "secret");
     let api = Api::new(&auth).bare_401();
     api.always(Fault::Status(401));
@@ -161,7 +167,7 @@ async fn a_warning_that_repeats_is_written_once_a_second_and_counted() {
 /// A failing token endpoint, asked by many tenants at once.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_a_hundred_tenants_is_one_warning_a_second() {
-    let (told, _guard) = listen();
+    let told = listen();
     let auth = AuthServer::new(TestClock::new());
     auth.always(Fault::Status(503));
     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
@@ -184,7 +190,7 @@ async fn an_outage_of_a_hundred_tenants_is_one_warning_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_token_request_follows_from_those_who_wait_for_it() {
-    let (told, _guard) = listen();
+    let told = listen();
     let auth = AuthServer::new(TestClock::new()).client("client", "secret").latency(2 * SECOND);
     let api = Api::new(&auth);
     let client = layer_of(&auth, "secret", None).layer(api.clone());
@@ -205,9 +211,10 @@ async fn the_span_of_a_token_request_follows_from_those_who_wait_for_it() {
         ["auth.example.com", "first", "client_credentials", "new_token", "2000"]
     );
     assert!(!span.fields.contains_key("error.type") && span.inside.is_empty());
-    assert_eq!(span.follows_from.iter().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from([
-        "a request", "another"
-    ]));
+    assert_eq!(
+        span.follows_from.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["a request", "another"])
+    );
     let waits = told.spans("token_wait");
     assert_eq!(waits.len(), 2);
     for wait in &waits {
@@ -271,7 +278,7 @@ async fn who_fails_now_is_listed_and_no_longer_than_it_fails() {
     assert!(handle.failing().is_empty());
     auth.script([Fault::error("unauthorized_client")]);
     of(1).token().await.unwrap_err();
-    let since = auth.clock().now_wall();
+    let since = auth.clock().now().wall;
     sleep(10 * SECOND).await;
     let failing = handle.failing();
     let [one] = &failing[..] else { panic!("{failing:?}") };

@@ -181,6 +181,8 @@ impl Carrier {
 
 struct Failure {
     error: TokenError,
+    /// When the first of those in a row came.
+    since: Instant,
     until: Instant,
     in_a_row: u32,
 }
@@ -471,6 +473,7 @@ impl Cell {
             state.token_requests = state.token_requests.saturating_add(1);
         }
         let mut runtime_ended = false;
+        let former = self.current.load_full();
         let result = match end {
             TaskEnd::Finished(Ok(granted)) => {
                 let Granted { refresh: change, sent, dead, .. } = granted;
@@ -495,9 +498,13 @@ impl Cell {
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
         self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
+        let replaced = former.filter(|_| matches!(result, RefreshResult::New(_)));
         match result {
             RefreshResult::Failed(error) if runtime_ended => refresh.notify_runtime_ended(error),
             result => refresh.notify(result),
+        }
+        if let Some(former) = replaced {
+            env.telemetry.token_replaced(former.lifetime.left(&arrived));
         }
     }
 
@@ -679,6 +686,13 @@ impl Cell {
                 .filter(|pause| !pause.is_zero()),
             refreshing: state.refresh.is_some(),
         }
+    }
+
+    /// The failure that is remembered, since when, and for how long nobody asks: of a cell that has had no token since.
+    pub(crate) fn failing(&self, now: &Now) -> Option<(TokenError, Instant, Duration)> {
+        let state = self.lock();
+        let Failure { error, since, until, .. } = state.failure()?;
+        Some((error.clone(), *since, until.saturating_duration_since(now.monotonic)))
     }
 
     /// Token requests, failures, suppressed refreshes.
@@ -1000,11 +1014,13 @@ impl State {
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
+        let since = self.failure().map_or(now.monotonic, |failure| failure.since);
         let trouble = self.trouble();
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.last_error = Some(error.clone());
         trouble.failure = pause.map(|pause| Failure {
             error: error.clone(),
+            since,
             until: later(now.monotonic, pause),
             in_a_row: in_a_row.saturating_add(1),
         });
@@ -1014,11 +1030,13 @@ impl State {
     /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
     fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
+        let since = self.failure().map_or(now.monotonic, |failure| failure.since);
         let pause = env.policy.pause_after(&error, 0, 0.0);
         let trouble = self.trouble();
         trouble.last_error = Some(error.clone());
         if let Some(pause) = pause {
-            trouble.failure = Some(Failure { error: error.clone(), until: later(now.monotonic, pause), in_a_row });
+            let until = later(now.monotonic, pause);
+            trouble.failure = Some(Failure { error: error.clone(), since, until, in_a_row });
         }
         error
     }

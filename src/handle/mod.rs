@@ -1,5 +1,6 @@
 //! `AuthHandle`: looks after the tokens of a layer.
 
+mod failing;
 mod stats;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::store::{StoreError, StoredToken};
 use crate::token::{RefreshOwner, Token, TokenRequest};
 use crate::types::{ConfigError, Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
+pub use failing::Failing;
 pub use stats::Stats;
 
 /// The handle to a layer's tokens: look at them, renew them, replace them. Cheap to clone.
@@ -397,6 +399,33 @@ impl AuthHandle {
         }
         stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats
+    }
+
+    /// Who gets no new token now: partitions whose last token request failed, those that have failed for the longest first, at
+    /// most 100 of them. On a narrowed handle at most that one.
+    ///
+    /// One that has a token still is among them too: it fails when that expires. It leaves the list with its next token, or
+    /// when it is dropped as [idle](crate::AuthConfigBuilder::partition_idle). As [`stats`](AuthHandle::stats) it takes a short
+    /// lock for each partition.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenErrorKind, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let auth = layer.handle();
+    /// auth.token().await.unwrap_err();
+    /// for failing in auth.failing() {
+    ///     println!("tenant {:?} since {:?}: {}", failing.tenant, failing.since, failing.error);
+    /// }
+    /// # assert_eq!(auth.failing()[0].error.kind(), TokenErrorKind::SignInAgain);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn failing(&self) -> Vec<Failing> {
+        let cells =
+            if self.is_narrowed() { self.existing_cell().into_iter().collect() } else { self.setup.table.all_cells() };
+        failing::of(cells, self.setup.table.env())
     }
 
     /// Waits until the token requests in flight have ended, of all partitions, and what they brought is in the store, so that

@@ -147,7 +147,7 @@ impl<St: TokenStore> Access<St> {
             None => Ok(StoredEntry { version: Version::default(), record: None }),
             Some(stored) => {
                 let record = Record::from_bytes(stored.bytes.expose()).inspect_err(|error| {
-                    self.telemetry().store_failed("load", key, error.kind());
+                    self.telemetry().store_failed("load", key, error.kind().as_str());
                 })?;
                 self.copies().note(key, &record);
                 Ok(StoredEntry { version: stored.version, record: Some(record) })
@@ -262,12 +262,15 @@ impl<St: TokenStore> Access<St> {
         (call, key): (&'static str, &StoreKey),
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let began = clock.now().monotonic;
         let result =
             timeout(self.settings.timeout, work).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
-        if let Err(error) = &result {
-            self.telemetry().store_failed(call, key, error.kind());
+        let (now, telemetry) = (clock.now().monotonic, self.telemetry());
+        let failed = result.as_ref().err().map(|error| error.kind().as_str());
+        telemetry.store_operation(call, failed, now.saturating_duration_since(began));
+        if let Some(kind) = failed {
+            telemetry.store_failed(call, key, kind);
         }
-        let now = clock.now().monotonic;
         let mut pause = self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Refused) => {

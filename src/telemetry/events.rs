@@ -109,15 +109,14 @@ impl Telemetry {
         );
     }
 
-    /// `kind`: of a few.
-    pub(crate) fn store_failed(&self, call: &'static str, key: impl fmt::Display, kind: impl fmt::Debug) {
+    pub(crate) fn store_failed(&self, call: &'static str, key: impl fmt::Display, kind: &'static str) {
         let skipped = skipped!(self, "store failed", call);
         tracing::warn!(
             target: TARGET,
             layer = self.name(),
             call,
             %key,
-            "error.type" = ?kind,
+            "error.type" = kind,
             skipped,
             "the token store failed; tokens are fetched without it"
         );

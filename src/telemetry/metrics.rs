@@ -7,7 +7,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use metrics::{
-    Key, Label, Level, Metadata, SharedString, Unit, describe_counter, describe_gauge, describe_histogram, with_recorder,
+    Key, Label, Level, Metadata, SharedString, Unit, describe_counter, describe_gauge, describe_histogram,
+    with_recorder,
 };
 
 use super::TARGET;

@@ -4,15 +4,20 @@
 //! Subscribers, recorders and observers are foreign code, so nothing here is called while a lock is held.
 
 mod events;
+#[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
+mod metrics;
 mod repeats;
 mod spans;
+#[cfg(all(test, feature = "metrics", feature = "dpop"))]
+mod tests;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::types::{Clock, SystemClock, TenantId, TokenError};
+use crate::types::{AuthOutcome, Clock, SystemClock, TenantId, TokenError};
+use metrics::Metrics;
 use repeats::Repeats;
 
 pub(crate) use spans::{Ended, TokenRequestSpan, Trigger, Wait};
@@ -33,16 +38,25 @@ struct Inner {
     clock: Arc<dyn Clock>,
     repeats: Repeats,
     observer: Option<Observer>,
+    metrics: Metrics,
+    /// Of a table within the layer.
+    is_inner: bool,
 }
 
 impl Telemetry {
     pub(crate) fn new(name: &str, clock: Arc<dyn Clock>, observer: Option<Observer>) -> Self {
-        Self(Arc::new(Inner { name: name.into(), clock, repeats: Repeats::default(), observer }))
+        Self::with(name.into(), clock, observer, false)
     }
 
-    /// The same for a table of tokens that a layer needs to have its own. Its failures are told with those of the others.
+    fn with(name: Arc<str>, clock: Arc<dyn Clock>, observer: Option<Observer>, is_inner: bool) -> Self {
+        let metrics = Metrics::new(&name);
+        Self(Arc::new(Inner { name, clock, repeats: Repeats::default(), observer, metrics, is_inner }))
+    }
+
+    /// The same for a table of tokens that a layer needs to have its own. Its partitions are not counted, and its failures
+    /// are observed with those of the layer that they make fail.
     pub(crate) fn of_inner_table(&self) -> Self {
-        Self::new(self.name(), self.0.clock.clone(), None)
+        Self::with(self.0.name.clone(), self.0.clock.clone(), None, true)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -52,6 +66,41 @@ impl Telemetry {
     /// The error with the layer's name, unless it has one already: that of a layer within this one, which failed first.
     pub(crate) fn named(&self, error: TokenError) -> TokenError {
         error.in_layer(&self.0.name)
+    }
+
+    /// Partitions were made, and others went; of these some were dropped to keep the table in its bounds.
+    pub(crate) fn partitions(&self, made: usize, gone: usize, evicted: usize) {
+        if self.0.is_inner {
+            return;
+        }
+        if made != gone {
+            self.0.metrics.partitions(made, gone);
+        }
+        if evicted > 0 {
+            self.0.metrics.evictions(evicted);
+        }
+    }
+
+    /// A token was replaced by another that had so long to live still.
+    pub(crate) fn token_replaced(&self, left: Option<Duration>) {
+        self.0.metrics.token_remaining(left);
+    }
+
+    /// What came of a request whose token was rejected.
+    pub(crate) fn request_rejected(&self, outcome: &AuthOutcome, failure: Option<&TokenError>) {
+        self.0.metrics.rejected(match outcome {
+            AuthOutcome { resent: true, .. } => "resent",
+            AuthOutcome { suppressed: true, .. } => "suppressed",
+            AuthOutcome { same_token: true, .. } => "same_token",
+            AuthOutcome { not_replayable: true, .. } => "not_replayable",
+            _ if failure.is_some() => "failed",
+            _ => "passed_on",
+        });
+    }
+
+    /// A call of the store. `error`: of a few.
+    pub(crate) fn store_operation(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
+        self.0.metrics.store_operation(operation, error, took);
     }
 
     /// `None` if the clock panics.

@@ -86,10 +86,6 @@ impl TokenRequestSpan {
         })
     }
 
-    pub(crate) fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
-    }
-
     /// The span to run in. It is nobody's child: those who wait may be many, and may be gone before it ends.
     pub(crate) fn begin(&self) -> Span {
         let new = || {
@@ -124,8 +120,8 @@ impl TokenRequestSpan {
     /// The end, as those who wait were told.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
         let took = self.telemetry.now().map(|now| now.saturating_duration_since(self.started)).unwrap_or_default();
+        let grant = *self.grant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(span) = self.span.get().filter(|span| !span.is_disabled()) {
-            let grant = *self.grant.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(grant) = grant {
                 span.record("grant", grant);
             }
@@ -142,8 +138,16 @@ impl TokenRequestSpan {
             Ended::Failed(error) => self.telemetry.token_request_failed(error),
             Ended::Superseded => self.telemetry.token_request_superseded(),
         });
-        if let Ended::Failed(error) = ended {
-            self.telemetry.observe(self.tenant.as_ref(), error);
+        let error = match ended {
+            Ended::Failed(error) => Some(error.kind().as_str()),
+            _ => None,
+        };
+        let metrics = &self.telemetry.0.metrics;
+        metrics.token_request(self.trigger.as_str(), grant, ended.as_str(), error, took);
+        match ended {
+            Ended::NewToken { left, .. } => metrics.token_lifetime(*left),
+            Ended::Failed(error) => self.telemetry.observe(self.tenant.as_ref(), error),
+            Ended::SameToken { .. } | Ended::Superseded => {}
         }
     }
 
@@ -203,6 +207,7 @@ impl Wait {
             of.follows_from(&span);
             span.follows_from(of);
         }
+        self.telemetry().0.metrics.wait_begins();
         self.span = Some(span);
     }
 
@@ -215,11 +220,21 @@ impl Wait {
     }
 
     fn end(&self, span: &Span) {
-        if span.is_disabled() {
+        if span.is_disabled() && !cfg!(feature = "metrics") {
             return;
         }
         let took = self.telemetry().now().map(|now| now.saturating_duration_since(self.since)).unwrap_or_default();
         span.record("duration_ms", millis(took));
+        self.telemetry().0.metrics.wait_ends(Some(took));
+    }
+}
+
+/// It was given up.
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if self.span.is_some() {
+            self.telemetry().0.metrics.wait_ends(None);
+        }
     }
 }
 

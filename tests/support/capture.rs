@@ -1,5 +1,6 @@
 //! What a tracing subscriber hears of the crate: events and spans, with their fields.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,8 @@ pub(crate) struct Told {
     /// Of a span its name.
     pub(crate) message: String,
     pub(crate) fields: Fields,
+    /// All that it may have.
+    pub(crate) declared: Vec<&'static str>,
     /// The names of the spans that it is in, and those of the spans that a span follows from.
     pub(crate) inside: Vec<String>,
     pub(crate) follows_from: Vec<String>,
@@ -94,7 +97,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         let message = visited.0.remove("message").unwrap_or_default();
         let inside = ctx.event_scope(event).into_iter().flatten().map(|span| span.name().to_owned()).collect();
         let level = *event.metadata().level();
-        let told = Told { level, message, fields: visited.0, inside, follows_from: Vec::new() };
+        let declared = event.metadata().fields().iter().map(|field| field.name()).filter(|name| *name != "message");
+        let (declared, follows_from) = (declared.collect(), Vec::new());
+        let told = Told { level, message, fields: visited.0, declared, inside, follows_from };
         self.events.lock().unwrap().push(told);
     }
 
@@ -103,6 +108,49 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         let inside = span.scope().skip(1).map(|span| span.name().to_owned()).collect();
         let Some(Open { fields, follows_from }) = span.extensions_mut().remove::<Open>() else { return };
         let (level, message) = (*span.metadata().level(), span.name().to_owned());
-        self.spans.lock().unwrap().push(Told { level, message, fields, inside, follows_from });
+        let declared = span.metadata().fields().iter().map(|field| field.name()).collect();
+        self.spans.lock().unwrap().push(Told { level, message, fields, declared, inside, follows_from });
+    }
+}
+
+thread_local! {
+    static HERE: RefCell<Capture> = RefCell::default();
+}
+
+/// For the whole process, and each thread hears its own. (A subscriber for one thread may miss events that another thread meets
+/// first at the same moment.)
+pub(crate) struct PerThread;
+
+impl PerThread {
+    pub(crate) fn listen() -> Capture {
+        let capture = Capture::default();
+        HERE.set(capture.clone());
+        capture
+    }
+
+    fn here() -> Capture {
+        HERE.with_borrow(Capture::clone)
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PerThread {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        Self::here().on_new_span(attributes, id, ctx);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        Self::here().on_record(id, values, ctx);
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, ctx: Context<'_, S>) {
+        Self::here().on_follows_from(id, follows, ctx);
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        Self::here().on_event(event, ctx);
+    }
+
+    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+        Self::here().on_close(id, ctx);
     }
 }

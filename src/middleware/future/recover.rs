@@ -96,7 +96,7 @@ where
             return Err(response);
         }
         if first.plan.outer {
-            return Err(with_outcome(response, outcome, None));
+            return Err(with_outcome(&env.telemetry, response, outcome, None));
         }
         let rejection = cell.reject(env, first.generation, says_invalid);
         match &rejection {
@@ -105,9 +105,11 @@ where
             Rejection::Suppressed => {
                 env.telemetry.refresh_suppressed(first.generation);
                 outcome.suppressed = true;
-                return Err(with_outcome(response, outcome, None));
+                return Err(with_outcome(&env.telemetry, response, outcome, None));
             }
-            Rejection::Failed(error) => return Err(with_outcome(response, outcome, Some(error.clone()))),
+            Rejection::Failed(error) => {
+                return Err(with_outcome(&env.telemetry, response, outcome, Some(error.clone())));
+            }
         }
         if first.replay_copy.is_none() {
             // The refresh goes on behind the caller's back, for the next request.
@@ -115,7 +117,7 @@ where
                 first.handle.shared.warn_of_body(&env.telemetry, R::body_name());
             }
             outcome.not_replayable = true;
-            return Err(with_outcome(response, outcome, None));
+            return Err(with_outcome(&env.telemetry, response, outcome, None));
         }
         let (starter, step) = match rejection {
             Rejection::Wait { waiter, starter } => {
@@ -266,7 +268,7 @@ where
                 response.headers_mut().remove(name);
             }
         }
-        Recovered::Original(with_outcome(response, outcome, failure))
+        Recovered::Original(with_outcome(&self.handle.env().telemetry, response, outcome, failure))
     }
 }
 
@@ -400,6 +402,6 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
                     _ => {}
                 }
             });
-        with_outcome(response, std::mem::take(&mut self.outcome), None)
+        with_outcome(&self.handle.env().telemetry, response, std::mem::take(&mut self.outcome), None)
     }
 }
