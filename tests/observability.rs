@@ -11,8 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use http::Request;
 use support::capture::{Capture, PerThread};
+use support::recorder::Recorder;
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
+use tower_oauth2_client::store::{
+    Fence, Lease, MemoryStore, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version,
+};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
     AuthConfig, AuthLayer, Authority, BoxError, ClientAuth, Clock, ConfigError, Directory, Discovery, Tenant, TenantId,
@@ -300,4 +304,131 @@ async fn who_fails_now_is_listed_and_no_longer_than_it_fails() {
     assert_eq!(failing.len(), 100, "bounded");
     assert!(failing.iter().all(|one| one.since >= SystemTime::UNIX_EPOCH));
     assert_eq!(of(7).failing().len(), 1, "a narrowed handle tells of one");
+}
+
+/// Tenants and paths of any number make no more series than one; a request that is accepted at once makes none.
+#[tokio::test(start_paused = true)]
+async fn what_is_counted_does_not_grow_with_tenants_and_accepted_requests_count_nothing() {
+    let recorder = Recorder::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let auth = AuthServer::new(TestClock::new()).client("client", "secret").latency(SECOND);
+    let api = Api::new(&auth);
+    let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
+        .tenant(Tenant::header("x-tenant").per_tenant_tokens())
+        .origin(API)
+        .clock(auth.clock().clone())
+        .build()
+        .unwrap();
+    let layer = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap();
+    let client = layer.clone().layer(api.clone());
+    let send = async |number: usize| {
+        let mut request = get(&format!("{API}/items/{number}"));
+        request.extensions_mut().insert(TenantId::new(format!("tenant-{number}")).unwrap());
+        client.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(send(0).await, 200);
+    let after_one = recorder.series();
+    for number in 1..300 {
+        assert_eq!(send(number).await, 200);
+    }
+    let after_all = recorder.series();
+    assert_eq!(after_one.keys().collect::<Vec<_>>(), after_all.keys().collect::<Vec<_>>());
+    assert!(!format!("{after_all:?}").contains("tenant"));
+    let of = |name: &str, labels: &[(&str, &str)]| recorder.values(name, labels);
+    let first = [("trigger", "first"), ("outcome", "new_token"), ("grant", "client_credentials")];
+    assert_eq!(of("oauth2.client.token.request.duration", &first), vec![1.0; 300]);
+    assert_eq!(of("oauth2.client.token.wait.duration", &[]), vec![1.0; 300]);
+    assert_eq!(of("oauth2.client.token.waiters", &[]), [0.0]);
+    assert_eq!(of("oauth2.client.partitions", &[]), [301.0]);
+    assert_eq!(of("oauth2.client.token.lifetime", &[]).len(), 300);
+
+    // With a token that is there.
+    let before = recorder.total();
+    for number in 0..300 {
+        assert_eq!(send(number).await, 200);
+    }
+    assert_eq!(recorder.total(), before);
+
+    // What can become of a rejected one.
+    api.script([Fault::error("invalid_token")]);
+    assert_eq!(send(7).await, 200);
+    assert_eq!(of("oauth2.client.rejected_requests", &[("outcome", "resent")]), [1.0]);
+    assert_eq!(of("oauth2.client.token.request.duration", &[("trigger", "rejection")]), [1.0]);
+    let [left] = of("oauth2.client.token.remaining_lifetime", &[])[..] else { panic!("one was replaced") };
+    assert!((2500.0..3600.0).contains(&left), "{left}");
+    api.always(Fault::Status(401));
+    for _ in 0..5 {
+        assert_eq!(send(8).await, 401);
+    }
+    assert!(of("oauth2.client.rejected_requests", &[("outcome", "suppressed")])[0] >= 3.0);
+}
+
+/// A store that is never there.
+struct Broken;
+
+impl Broken {
+    async fn fail<T>() -> Result<T, StoreError> {
+        Err(StoreError::new(StoreErrorKind::Unavailable))
+    }
+}
+
+impl TokenStore for Broken {
+    async fn load(&self, _: &StoreKey) -> Result<Option<Stored>, StoreError> {
+        Self::fail().await
+    }
+
+    async fn save(&self, _: &StoreKey, _: &Value, _: Version, _: Fence) -> Result<Saved, StoreError> {
+        Self::fail().await
+    }
+
+    async fn lease(&self, _: &StoreKey, _: Duration) -> Result<Lease, StoreError> {
+        Self::fail().await
+    }
+
+    async fn renew(&self, _: &StoreKey, _: Fence, _: Duration) -> Result<bool, StoreError> {
+        Self::fail().await
+    }
+
+    async fn release(&self, _: &StoreKey, _: Fence) -> Result<(), StoreError> {
+        Self::fail().await
+    }
+
+    async fn remove(&self, _: &StoreKey) -> Result<(), StoreError> {
+        Self::fail().await
+    }
+
+    async fn changed(&self, _: &StoreKey, _: Version) {}
+}
+
+/// What a store did, and that it failed.
+#[tokio::test(start_paused = true)]
+async fn calls_of_the_store_are_counted_with_their_errors() {
+    let recorder = Recorder::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let auth = AuthServer::new(TestClock::new()).client("client", "secret");
+    let cfg = || {
+        AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
+            .origin(API)
+            .clock(auth.clock().clone())
+            .build()
+            .unwrap()
+    };
+    let store = MemoryStore::new();
+    for _ in 0..2 {
+        let layer = AuthLayer::builder(cfg()).http_client(auth.clone()).store(store.clone()).build().unwrap();
+        layer.handle().token().await.unwrap();
+    }
+    let of = |name: &str, labels: &[(&str, &str)]| recorder.values(name, labels);
+    for operation in ["load", "lease", "save"] {
+        assert!(!of("oauth2.client.store.operation.duration", &[("operation", operation)]).is_empty(), "{operation}");
+    }
+    assert!(of("oauth2.client.store.operation.duration", &[("error.type", "unavailable")]).is_empty());
+    assert_eq!(of("oauth2.client.token.request.duration", &[("outcome", "stored_token")]).len(), 1);
+
+    let told = listen();
+    let layer = AuthLayer::builder(cfg()).http_client(auth.clone()).store(Broken).build().unwrap();
+    layer.handle().token().await.unwrap();
+    assert!(!of("oauth2.client.store.operation.duration", &[("error.type", "unavailable")]).is_empty());
+    let failed = told.warnings("the token store failed");
+    assert_eq!((failed[0].fields["layer"].as_str(), failed[0].fields["call"].as_str()), ("auth.example.com", "load"));
 }

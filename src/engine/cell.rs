@@ -156,7 +156,6 @@ impl Refresh {
         span.ended(&match &result {
             RefreshResult::New(current) => Ended::NewToken {
                 generation: current.generation,
-                from_store: current.from_store,
                 left: current.lifetime.left(&current.lifetime.arrived()),
             },
             RefreshResult::Same(current) => Ended::SameToken { generation: current.generation },

@@ -115,6 +115,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             let asked = match self.look().await {
                 Ok(Lookup::Token(token)) => {
                     self.access.telemetry().token_from_store();
+                    self.context.span.iter().for_each(|span| span.found_in_store());
                     Figures::count(&self.access.figures().found);
                     return Ok(token);
                 }

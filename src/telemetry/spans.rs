@@ -1,6 +1,7 @@
 //! Spans: one for each token request, and one for each request that waits for a token.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,16 +40,15 @@ impl Trigger {
 
 /// How a token request ended.
 pub(crate) enum Ended<'a> {
-    NewToken { generation: u64, from_store: bool, left: Option<Duration> },
+    NewToken { generation: u64, left: Option<Duration> },
     SameToken { generation: u64 },
     Failed(&'a TokenError),
     Superseded,
 }
 
 impl Ended<'_> {
-    pub(super) fn as_str(&self) -> &'static str {
+    fn as_str(&self) -> &'static str {
         match self {
-            Self::NewToken { from_store: true, .. } => "stored_token",
             Self::NewToken { .. } => "new_token",
             Self::SameToken { .. } => "same_token",
             Self::Failed(_) => "failed",
@@ -67,6 +67,8 @@ pub(crate) struct TokenRequestSpan {
     span: OnceLock<Span>,
     /// Of the last exchange with the token endpoint.
     grant: Mutex<Option<&'static str>>,
+    /// Nobody was asked: a store had what another process brought.
+    is_stored: AtomicBool,
 }
 
 impl TokenRequestSpan {
@@ -83,6 +85,7 @@ impl TokenRequestSpan {
             started,
             span: OnceLock::new(),
             grant: Mutex::default(),
+            is_stored: AtomicBool::new(false),
         })
     }
 
@@ -117,15 +120,24 @@ impl TokenRequestSpan {
         *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant_type);
     }
 
+    /// The token comes from a store.
+    pub(crate) fn found_in_store(&self) {
+        self.is_stored.store(true, Ordering::Relaxed);
+    }
+
     /// The end, as those who wait were told.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
         let took = self.telemetry.now().map(|now| now.saturating_duration_since(self.started)).unwrap_or_default();
+        let outcome = match ended {
+            Ended::NewToken { .. } if self.is_stored.load(Ordering::Relaxed) => "stored_token",
+            ended => ended.as_str(),
+        };
         let grant = *self.grant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(span) = self.span.get().filter(|span| !span.is_disabled()) {
             if let Some(grant) = grant {
                 span.record("grant", grant);
             }
-            span.record("outcome", ended.as_str());
+            span.record("outcome", outcome);
             span.record("duration_ms", millis(took));
             if let Ended::Failed(error) = ended {
                 span.record("error.type", error.kind().as_str());
@@ -143,7 +155,7 @@ impl TokenRequestSpan {
             _ => None,
         };
         let metrics = &self.telemetry.0.metrics;
-        metrics.token_request(self.trigger.as_str(), grant, ended.as_str(), error, took);
+        metrics.token_request(self.trigger.as_str(), grant, outcome, error, took);
         match ended {
             Ended::NewToken { left, .. } => metrics.token_lifetime(*left),
             Ended::Failed(error) => self.telemetry.observe(self.tenant.as_ref(), error),

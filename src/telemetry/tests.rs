@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{Unit, with_local_recorder};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
@@ -17,6 +16,9 @@ use crate::types::{ErrorCode, TokenErrorKind};
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole layer")]
 #[path = "../../tests/support/capture.rs"]
 mod capture;
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole layer")]
+#[path = "../../tests/support/recorder.rs"]
+mod recorder;
 
 const GUIDE: &str = include_str!("../../docs/observability.md");
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,8 +59,8 @@ fn all_ends(telemetry: &Telemetry) {
     let error = TokenError::new(TokenErrorKind::Timeout);
     for trigger in TRIGGERS {
         for ended in [
-            Ended::NewToken { generation: 1, from_store: false, left: Some(SECOND) },
-            Ended::NewToken { generation: 1, from_store: true, left: None },
+            Ended::NewToken { generation: 1, left: Some(SECOND) },
+            Ended::NewToken { generation: 1, left: None },
             Ended::SameToken { generation: 1 },
             Ended::Failed(&error),
             Ended::Superseded,
@@ -71,6 +73,9 @@ fn all_ends(telemetry: &Telemetry) {
             waits.pending();
             gives_up.pending();
             request.exchange("client_credentials");
+            if matches!(ended, Ended::NewToken { left: None, .. }) {
+                request.found_in_store();
+            }
             request.ended(&ended);
             waits.ended();
         }
@@ -144,8 +149,7 @@ fn calls_of_tracing(folder: &Path) -> BTreeMap<String, usize> {
 
 #[test]
 fn the_table_of_metrics_is_what_is_counted() {
-    let recorder = DebuggingRecorder::new();
-    let snapshots = recorder.snapshotter();
+    let recorder = recorder::Recorder::default();
     let telemetry = Telemetry::new("a-layer", Arc::new(SystemClock), None);
     with_local_recorder(&recorder, || {
         all_ends(&telemetry);
@@ -164,35 +168,28 @@ fn the_table_of_metrics_is_what_is_counted() {
     });
     let mut told: BTreeMap<String, (&str, &str, BTreeSet<String>)> = BTreeMap::new();
     let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (key, unit, description, value) in snapshots.snapshot().into_vec() {
-        let name = key.key().name().to_owned();
-        let kind = match value {
-            DebugValue::Counter(count) => {
-                assert!(count > 0);
-                "counter"
-            }
-            DebugValue::Gauge(level) => {
-                let expected = if name.ends_with("waiters") { 0.0 } else { 1.0 };
-                assert_eq!(level.into_inner(), expected, "{name}");
-                "gauge"
-            }
-            DebugValue::Histogram(_) => "histogram",
-        };
+    for ((name, labels_of), recorder::Values { kind, values: recorded }) in recorder.series() {
+        match kind {
+            "counter" => assert!(recorded[0] > 0.0),
+            "gauge" => assert_eq!(recorded[0], if name.ends_with("waiters") { 0.0 } else { 1.0 }, "{name}"),
+            _ => {}
+        }
+        let (unit, description) = recorder.described(&name).unwrap();
         let unit = match unit {
             Some(Unit::Seconds) => "s",
             Some(Unit::Count) => "1",
             other => panic!("{name}: {other:?}"),
         };
-        assert!(description.is_some_and(|text| text.ends_with('.')), "{name} is described");
+        assert!(description.ends_with('.'), "{name}: {description}");
         let labels = &mut told.entry(name.clone()).or_insert((kind, unit, BTreeSet::new())).2;
-        for label in key.key().labels() {
-            labels.insert(label.key().to_owned());
-            let of = match (label.key(), name.contains("rejected")) {
+        for (label, value) in labels_of {
+            labels.insert(label.clone());
+            let of = match (&*label, name.contains("rejected")) {
                 ("outcome", true) => "outcome of a rejected request",
                 ("outcome", false) => "outcome of a token request",
                 (other, _) => other,
             };
-            values.entry(of.to_owned()).or_default().insert(label.value().to_owned());
+            values.entry(of.to_owned()).or_default().insert(value);
         }
     }
     let documented: BTreeMap<_, _> = table("Metrics")
@@ -219,11 +216,11 @@ fn the_table_of_metrics_is_what_is_counted() {
 
 #[test]
 fn a_table_within_a_layer_counts_no_partitions_and_has_no_observer() {
-    let recorder = DebuggingRecorder::new();
+    let recorder = recorder::Recorder::default();
     let observer: Observer = Arc::new(|_, _| panic!("twice"));
     let telemetry = Telemetry::new("a-layer", Arc::new(SystemClock), Some(observer)).of_inner_table();
     with_local_recorder(&recorder, || telemetry.partitions(1, 0, 0));
-    assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
+    assert!(recorder.series().is_empty());
     telemetry.observe(None, &TokenError::new(TokenErrorKind::Timeout));
     assert_eq!(telemetry.name(), "a-layer");
 }

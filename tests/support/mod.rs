@@ -4,6 +4,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod echo;
+pub(crate) mod recorder;
 pub(crate) mod tls;
 
 use std::error::Error as StdError;
