@@ -23,7 +23,7 @@ use crate::engine::{EnginePolicy, Env, Table};
 use crate::request::Origin;
 use crate::store::{KnownStore, StoreAccess};
 use crate::telemetry::Telemetry;
-use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
+use crate::token::{Failed, LifetimePolicy, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
 mod answer;
@@ -96,7 +96,7 @@ use wire::Material;
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let token = TokenEndpoint::new(&cfg, http_client).oneshot(TokenRequest::default()).await?;
+/// let token = TokenEndpoint::new(&cfg, http_client)?.oneshot(TokenRequest::default()).await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
 /// ```
@@ -224,15 +224,17 @@ where
     RB::Data: Send,
     RB::Error: Into<BoxError>,
 {
-    /// With the endpoint that its assertions come from, where there is one: cells of their own, with the usual pauses.
-    pub(crate) fn with_assertions(self) -> Self {
+    /// With the endpoint that its assertions come from, where there is one: cells of their own, with the pauses and bounds of
+    /// this policy. When tokens are renewed is no setting for assertions.
+    pub(crate) fn with_assertions(self, policy: &EnginePolicy) -> Self {
         if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
             let credentials = Credentials::new(first_leg.client_auth.clone());
             let settings = Arc::new(first_leg.settings.clone());
             let (clock, telemetry) = (self.shared.clock.clone(), self.shared.telemetry.of_inner_table());
             let endpoint =
                 TokenEndpoint::from_parts(self.client.clone(), settings, credentials, clock.clone(), telemetry.clone());
-            let env = Env::new(erase(endpoint), clock, EnginePolicy::default(), None).with_telemetry(telemetry);
+            let policy = EnginePolicy { lifetime: LifetimePolicy::default(), ..policy.clone() };
+            let env = Env::new(erase(endpoint), clock, policy, None).with_telemetry(telemetry);
             let _ = self.shared.assertions.set(Table::new(env, None));
         }
         self
@@ -478,7 +480,7 @@ where
         result
     }
 
-    /// No token that was had on somebody's behalf lives longer than the token it was had for.
+    /// No token on somebody's behalf lives longer than the token that it was exchanged for.
     fn end_with_subject(&self, mut token: Token) -> Token {
         let subject = self.request.params.as_ref().and_then(|params| params.subject_token());
         token.not_after = subject.and_then(subject_expiry);

@@ -141,7 +141,7 @@ impl Telemetry {
             layer = self.name(),
             %key,
             skipped,
-            "the lease was lost while a token request was under way"
+            "the lease was lost while a token request was in flight"
         );
     }
 
