@@ -451,7 +451,9 @@ impl<'de> Deserialize<'de> for NamedSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut all: BTreeMap<String, AuthSettings> = BTreeMap::deserialize(deserializer)?;
         // A layer is named as its settings are, unless they say otherwise.
-        all.iter_mut().for_each(|(name, settings)| drop(settings.name.get_or_insert_with(|| name.clone())));
+        for (name, settings) in &mut all {
+            settings.name.get_or_insert_with(|| name.clone());
+        }
         Ok(Self(all))
     }
 }
