@@ -4,6 +4,8 @@
 //! `env`, `endpoint_limits`, `refresh_token`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three
 //! calls: *read*, *reject*, *accepted*.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod cell;
 mod coarse_clock;
 mod current;

@@ -175,7 +175,7 @@ impl LifetimePolicy {
     fn margin_of(&self, life: Duration) -> Duration {
         match self.renew {
             Renew::AtExpiry => Duration::ZERO,
-            Renew::Fraction(_) => self.margin.unwrap_or(Self::MARGIN).min(life / 10),
+            Renew::Fraction(_) => self.margin.unwrap_or(Self::MARGIN).min(life.checked_div(10).unwrap_or_default()),
         }
     }
 

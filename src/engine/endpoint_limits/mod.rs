@@ -279,7 +279,8 @@ impl Endpoint {
             Err(waiting) => waiting,
         };
         // What is left of the deadline is for the request itself.
-        let longest = self.env.policy.permit_timeout.min(self.env.policy.refresh_deadline / 2);
+        let longest =
+            self.env.policy.permit_timeout.min(self.env.policy.refresh_deadline.checked_div(2).unwrap_or_default());
         waiting.granted(longest).await
     }
 
