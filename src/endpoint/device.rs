@@ -77,7 +77,7 @@ pub(crate) enum DeviceError {
     Denied(TokenError),
     /// The person did not answer in time, or in the end the server did not.
     Expired { trouble: Option<TokenError> },
-    /// GrantKind on would change nothing.
+    /// To go on asking would change nothing.
     Failed(Failed),
 }
 

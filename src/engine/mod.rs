@@ -28,7 +28,7 @@ mod table;
 
 pub(crate) use cell::{Cell, Read, Rejection, Revocable};
 pub(crate) use current::Current;
-pub(crate) use endpoint_limits::{EndpointLimits, Limited};
+pub(crate) use endpoint_limits::{EndpointLimits, Limited, LimitsSlot};
 pub(crate) use env::{EnginePolicy, Env};
 pub(crate) use key::Partition;
 pub(crate) use refresh::{RefreshResult, RefreshWaiter};

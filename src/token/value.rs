@@ -30,7 +30,7 @@ pub struct Token {
     scheme_len: usize,
     pub(crate) expires_in: Option<Duration>,
     pub(crate) expires_at: Option<SystemTime>,
-    /// When it ends whatever its issuer says: with the token that it was had for.
+    /// When it ends whatever its issuer says: with the token that it was exchanged for.
     pub(crate) not_after: Option<SystemTime>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) refresh_token: RefreshToken,

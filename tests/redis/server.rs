@@ -181,10 +181,7 @@ fn missing() {
     let can_install = is_root() && Path::new("/usr/bin/apt-get").exists();
     assert!(!(can_install && env::var("CI").is_ok()), "there is no redis-server; .ci/run installs it");
     SAID.call_once(|| {
-        let _ = writeln!(
-            stderr(),
-            "\nTHE TESTS THAT NEED REDIS DID NOT RUN: install redis-server or valkey-server\n"
-        );
+        let _ = writeln!(stderr(), "\nTHE TESTS THAT NEED REDIS DID NOT RUN: install redis-server or valkey-server\n");
     });
 }
 

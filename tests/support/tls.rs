@@ -55,8 +55,7 @@ where
 fn acceptor(alpn: &[&str]) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("certificates/server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("certificates/server.key")).unwrap();
-    let mut config =
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }

@@ -10,8 +10,8 @@ mod support;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use futures_util::stream;
 use echo::{EchoClient, EchoServer};
+use futures_util::stream;
 use tonic::Code;
 use tonic::transport::Channel;
 use tower::{Layer, service_fn};

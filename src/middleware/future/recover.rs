@@ -256,7 +256,7 @@ where
         self.body_support.no_token(failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted)))
     }
 
-    /// Nothing better can be had: the rejected response with what happened. It is whole, unless it had to be read.
+    /// There is nothing better: the rejected response with what happened. It is whole, unless it had to be read.
     fn original(&mut self, mut response: T, held: Held<T>, failure: Option<TokenError>) -> Recovered<S, R> {
         let mut outcome = std::mem::take(&mut self.outcome);
         if held.end(&mut response) {
