@@ -88,7 +88,7 @@ struct State {
     trouble: Option<Box<Trouble>>,
 }
 
-/// What only cells have whose token was rejected, invalidated or could not be had: of a million cells, most never.
+/// What only cells have whose token was rejected, invalidated or could not be obtained: of a million cells, most never.
 #[derive(Default)]
 struct Trouble {
     /// A refresh that was superseded while the refresh token held was with the server.
@@ -125,7 +125,7 @@ struct Refresh {
     after_rejection: bool,
     /// The refresh token that it went out with.
     carries: Option<RefreshDigest>,
-    /// It was found overdue then. Its answer may be there, and its runtime be driven again by whoever found it.
+    /// It was found overdue then. Its answer may be there, and its runtime be driven again by the request that found it.
     grace: Option<Instant>,
     /// Where a watchdog is armed, beside its own runtime.
     watched: Vec<RuntimeId>,
@@ -413,7 +413,7 @@ impl Cell {
         }
     }
 
-    /// As [`reject`](Self::reject), by the token itself, for whoever used it without a request of ours.
+    /// As [`reject`](Self::reject), by the token itself, for callers that used it without a request of ours.
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
@@ -426,7 +426,7 @@ impl Cell {
         rejection
     }
 
-    /// A rejection may refresh, and there is no runtime to do it on: whoever reads the token next refreshes instead.
+    /// A rejection may refresh, and there is no runtime to do it on: the next reader of the token refreshes instead.
     fn refresh_later(&self, rejected: u64) {
         let mut state = self.lock();
         let former = self.current.load_full().filter(|current| current.generation == rejected);
@@ -623,7 +623,7 @@ impl Cell {
         }
     }
 
-    /// Waits for the refresh under way, if there is one, and for what became of one that was superseded.
+    /// Waits for the refresh in flight, if there is one, and for what became of one that was superseded.
     pub(crate) async fn refresh_ended(self: &Arc<Self>, env: &Arc<Env>) {
         let waiters = {
             let now = env.clock.now();
@@ -941,7 +941,7 @@ impl State {
         self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
 
-    /// How many wait for the refresh under way, whoever just joined included.
+    /// How many wait for the refresh in flight, the one that just joined included.
     fn waiter_count(&self) -> usize {
         self.refresh.as_ref().map_or(0, |refresh| refresh.waiters.count())
     }
@@ -1004,7 +1004,7 @@ impl State {
         env.policy.backoff.pause(self.failures_in_a_row(), env.draw())
     }
 
-    /// Lets a refresh in flight end in vain; whoever waits for it is to be told. While its answer may come (`None`: no more),
+    /// Lets a refresh in flight end in vain; those who wait for it are to be told. While its answer may come (`None`: no more),
     /// it is remembered that the refresh token is with the server.
     fn supersede_refresh(&mut self, env: &Env, now: Option<&Now>) -> Option<Box<Refresh>> {
         self.known_invalid = false;
@@ -1068,7 +1068,7 @@ struct Afterwards {
     watchdog: Option<Watchdog>,
 }
 
-/// Whoever joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
+/// A request that joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
 struct Watchdog {
     runtime: Runtime,
     cell: Weak<Cell>,

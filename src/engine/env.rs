@@ -145,7 +145,7 @@ impl Env {
         self.policy.refresh_deadline.saturating_add(MIN_INTERVAL)
     }
 
-    /// The time, or `last` if the clock panics: whoever waits for a refresh must not hang for it.
+    /// The time, or `last` if the clock panics: those who wait for a refresh must not hang for it.
     pub(crate) fn now_or(&self, last: Now) -> Now {
         catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or(last)
     }

@@ -1,4 +1,4 @@
-//! The one token request under way for a cell, shared by everybody who needs its result.
+//! The one token request in flight for a cell, shared by everybody who needs its result.
 //!
 //! A refresh is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
 //! token would be lost with a leader that is dropped. Those who wait hold a waiter, a shared future. Whatever ends the

@@ -30,7 +30,7 @@ pub(crate) struct Shards {
     count: AtomicUsize,
     /// Which shard is trimmed next.
     trimmed: AtomicUsize,
-    /// Some token was had on somebody's behalf.
+    /// Some token was on somebody's behalf.
     has_subjects: AtomicBool,
 }
 
@@ -133,7 +133,7 @@ impl Shards {
         (all, evicted_totals)
     }
 
-    /// Whether there was ever a cell whose token is had on somebody's behalf.
+    /// Whether there was ever a cell whose token is on somebody's behalf.
     pub(crate) fn has_subjects(&self) -> bool {
         self.has_subjects.load(Ordering::Relaxed)
     }
@@ -155,7 +155,7 @@ impl Shards {
 
     /// Lets some of the cells go that have been idle for too long. To be called now and then.
     ///
-    /// `now`: to tell which cells have ended whose tokens were had on somebody's behalf. Such a one goes soon: there is
+    /// `now`: to tell which cells have ended whose tokens were on somebody's behalf. Such a one goes soon: there is
     /// another for each token that the person brings.
     pub(crate) fn sweep(&self, time: u64, now: Option<&Now>) {
         let unused_since = last_use(time.saturating_sub(ENDED_FOR), 0);

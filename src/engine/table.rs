@@ -251,7 +251,7 @@ mod tests {
     async fn an_eviction_forks_no_refresh() {
         let (table, asked) = table(1, SystemClock);
         for n in 0..200 {
-            // Whoever waits gives up at once: only the refresh holds the cell.
+            // All who wait give up at once: only the refresh holds the cell.
             let Read::Wait { .. } = table.cell(partition(0)).read(table.env()) else { panic!("it hangs") };
             table.token(partition(2 + n)).await.unwrap();
         }

@@ -135,8 +135,8 @@ impl AuthHandle {
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
     /// forgotten, whichever process asked for it; a failure that the store remembers stands, since it belongs to all processes.
     ///
-    /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): of many callers who say so, one token request
-    /// comes.
+    /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): however many callers say so,
+    /// one token request is made.
     pub fn invalidate(&self) {
         if self.is_narrowed() {
             self.existing_cell().iter().for_each(|cell| cell.invalidate());

@@ -121,9 +121,9 @@ impl SignIn {
     /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see it.
     ///
     /// # Errors
-    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. With one exception the token is not
-    /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
-    /// [`SignInError::token_error`]), it is, for as long as this process runs.
+    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. After an error no token is used, with
+    /// one exception: one that the store did not take ([`TokenErrorKind::NotStored`] in [`SignInError::token_error`]) is used
+    /// for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
         let redirect = Redirect::parse(redirect)?;
         redirect.check_state(&self.secrets)?;

@@ -64,7 +64,7 @@ impl<St: TokenStore> LeaseGuard<St> {
         !self.lost.load(Ordering::Acquire) && elapsed(since, now) < self.access.settings.lease
     }
 
-    /// The same, for whoever is about to send what may be sent once only.
+    /// The same, for a caller that is about to send what may be sent once only.
     pub(super) fn may_send(&self, clock: &Arc<dyn Clock>) -> impl Fn() -> bool + Send + Sync + 'static {
         let (since, lost) = (self.since.clone(), self.lost.clone());
         let (clock, lease) = (clock.clone(), self.access.settings.lease);
