@@ -9,6 +9,7 @@ use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::{Partition, PartitionHasher};
 use super::os_clock::OsClock;
 use super::rt;
+use crate::telemetry::Telemetry;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
 };
@@ -109,6 +110,7 @@ pub(crate) struct Env {
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
+    pub(crate) telemetry: Telemetry,
     /// No renewal begins in the background any more.
     is_closing: AtomicBool,
 }
@@ -129,6 +131,7 @@ impl Env {
             hasher,
             fixed_tenant,
             coarse_clock,
+            telemetry: Telemetry::default(),
             is_closing: AtomicBool::new(false),
         }
     }
@@ -138,6 +141,10 @@ impl Env {
     pub(crate) fn still(source: Arc<dyn DynTokenSource>, clock: impl Clock, policy: EnginePolicy) -> Self {
         let coarse_clock = CoarseClock::new(OsClock::Set(Arc::default()));
         Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
+    }
+
+    pub(crate) fn with_telemetry(self, telemetry: Telemetry) -> Self {
+        Self { telemetry, ..self }
     }
 
     /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
@@ -183,6 +190,8 @@ impl Env {
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
             may_send: None,
+            telemetry: self.telemetry.clone(),
+            span: None,
         }
     }
 

@@ -379,6 +379,18 @@ pub enum StoreErrorKind {
     Newer,
 }
 
+impl StoreErrorKind {
+    /// A name for logs and metrics, such as `unavailable`. It is the `error.type` of the crate's own.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+            Self::Newer => "newer",
+        }
+    }
+}
+
 impl StoreError {
     /// An error of that kind.
     pub fn new(kind: StoreErrorKind) -> Self {
