@@ -147,14 +147,18 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
             let first = *first.get_or_insert_with(|| FirstLook::at(&found));
+            // Before anything else: from now on we know of it.
+            let failure = self.failure(&found);
             if let Some(token) = self.usable(&found, first) {
                 return Ok(Lookup::Token(token));
             }
-            if let Some(error) = self.failure(&found) {
+            if let Some(error) = failure {
                 return Ok(Lookup::Failed(error));
             }
-            if self.may_have_lost(&found) && std::mem::take(&mut may_recall) {
-                self.recall().await;
+            if may_recall && self.may_have_lost(&found) {
+                // All that live have been asked then.
+                (may_recall, may_yield) = (false, false);
+                self.recall(self.access.others_need(self.clock(), true)).await;
                 continue;
             }
             if std::mem::take(&mut stands_back) {
@@ -166,6 +170,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
+                    // Since we looked first. It is looked at again.
+                    (None, None) if may_recall && self.may_have_lost(&found) => {
+                        lease_guard.told();
+                        lease_guard.end().await;
+                        continue;
+                    }
                     (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_yield) => {
                         match self.yield_to_living_processes(lease_guard, found).await? {
                             None => continue,
@@ -199,14 +209,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
-    async fn recall(&self) {
-        const ROUNDS: u32 = 6;
+    /// Asks the processes for younger copies, and gives them the time to bring them: all of it, since the first one to come
+    /// need not be the youngest. Our own is brought too: others may be asking at the same moment, and have an older one.
+    async fn recall(&self, they_need: Duration) {
         const PAUSE: Duration = Duration::from_millis(100);
-        // What we have ourselves we need not be brought.
-        let _asking = Redeeming::new(self.access.copies(), &self.key, true);
-        for _ in 0..ROUNDS {
+        let until = Instant::now() + they_need;
+        while Instant::now() < until {
             if !self.access.recall(&self.key).await {
                 return;
             }
@@ -232,7 +240,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         lease_guard.told();
         lease_guard.end().await;
-        self.recall().await;
+        self.recall(self.access.others_need(self.clock(), false)).await;
         Ok(None)
     }
 

@@ -76,6 +76,11 @@ pub(crate) enum Action {
     Suspend(u64),
     SetBack(u64),
     EmptyStore,
+    /// It is out of reach for so long, and then has what it had, or nothing.
+    StoreDies {
+        away: u64,
+        empty: bool,
+    },
     /// The other runtime runs for so long, this one stands still.
     OtherRuntime(u64),
 }
@@ -90,6 +95,8 @@ pub(crate) struct Plan {
     /// Only a refresh token brings tokens; otherwise client credentials.
     pub(crate) signed_in: bool,
     pub(crate) store: bool,
+    /// Over which processes hear of each other when it has lost something, as Redis; files tell nobody.
+    pub(crate) tells: bool,
     pub(crate) lifetime: Duration,
     pub(crate) latency: Duration,
     /// How many requests the connection takes at a time.
@@ -114,6 +121,7 @@ impl Plan {
             max_partitions: if random.bool() { 1024 } else { 50 },
             signed_in,
             store,
+            tells: store && random.u8(..3) > 0,
             lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
             latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
             concurrency: [1, 2, 8, 1000][random.usize(..4)],
@@ -124,6 +132,16 @@ impl Plan {
             plan.actions.push(action);
         }
         plan
+    }
+
+    /// Nobody answers on a runtime that stands still.
+    pub(crate) fn has_other_runtime(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::OtherRuntime(_)))
+    }
+
+    /// Where nobody can be asked, a refresh token is lost with its store.
+    fn may_be_emptied(&self) -> bool {
+        !self.signed_in || self.tells
     }
 
     fn action(&self, random: &mut fastrand::Rng, two_runtimes: bool) -> Action {
@@ -151,7 +169,12 @@ impl Plan {
                 use ApiWeather::*;
                 Action::Api([Fine, Fine, Slow, Unavailable, RejectsAll][random.usize(..5)])
             }
-            80..=83 if self.store => {
+            80 if self.store => {
+                let longest = [50, 500, 2_500, 15_000][random.usize(..4)];
+                let away = random.u64(1..longest);
+                Action::StoreDies { away, empty: self.may_be_emptied() && random.bool() }
+            }
+            81..=83 if self.store => {
                 use StoreWeather::*;
                 Action::Store([Fine, Fine, Fails, FailsToSave, LosesAnswers, Hangs][random.usize(..6)])
             }
@@ -161,7 +184,7 @@ impl Plan {
             92 | 93 => Action::ReplaceCredentials { process },
             94 => Action::SetToken { process },
             95 if self.store => match random.u8(..3) {
-                0 if !self.signed_in => Action::EmptyStore,
+                0 if self.may_be_emptied() => Action::EmptyStore,
                 _ => Action::Restart { process },
             },
             95 if !self.signed_in => Action::Restart { process },
@@ -198,13 +221,14 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {}, tokens of {:?}, latency {:?}, {} at a time",
+            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), tokens of {:?}, latency {:?}, {} at a time",
             self.seed,
             self.processes,
             self.tenants,
             self.max_partitions,
             self.signed_in,
             self.store,
+            self.tells,
             self.lifetime,
             self.latency,
             self.concurrency

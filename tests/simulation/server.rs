@@ -34,6 +34,8 @@ pub(crate) struct Weather {
     pub(crate) api: ApiWeather,
     pub(crate) store: StoreWeather,
     pub(crate) store_healed: Option<Duration>,
+    /// How often the store broke all connections.
+    pub(crate) outages: u64,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -44,6 +46,7 @@ impl World {
             api: ApiWeather::Fine,
             store: StoreWeather::Fine,
             store_healed: None,
+            outages: 0,
             random: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
         };
         let mut books = Books::default();
@@ -66,6 +69,14 @@ impl World {
         let weather = self.weather.lock().unwrap();
         let away = weather.store != StoreWeather::Fine;
         away || weather.store_healed.is_some_and(|healed| now < healed + LONGEST_PAUSE)
+    }
+
+    /// Over a store that works, or is out of reach for all.
+    fn processes_can_talk(&self) -> bool {
+        let weather = self.weather.lock().unwrap();
+        self.plan.tells
+            && !self.plan.has_other_runtime()
+            && matches!(weather.store, StoreWeather::Fine | StoreWeather::Fails)
     }
 
     fn server_weather(&self) -> ServerWeather {
@@ -305,13 +316,20 @@ impl Visit {
             known.in_flight.push((process, now));
             // One that nobody drives any more is given up at its deadline.
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
-            // While the store is away processes do not know of each other.
-            let alone = world.store_was_away(now);
+            // While a store that tells nobody is away processes do not know of each other.
+            let alone = !world.plan.tells && world.store_was_away(now);
             let carriers: Vec<_> =
                 carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
-            let (answered, lost) = (known.answered.clone(), known.lost);
-            if carriers.len() > 1 && !known.slept {
+            let (answered, lost, slept) = (known.answered.clone(), known.lost, known.slept);
+            if carriers.len() > 1 && !slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
+            }
+            let newer = answered.iter().find(|(to, _)| *to != process && !lost && !slept && world.processes_can_talk());
+            if let Some((owner, at)) = newer {
+                books.broken(
+                    "the newest refresh token of all that live",
+                    format!("process {process} sent {token}, whose successor process {owner} was given at {at:?}"),
+                );
             }
             if !lost && answered.iter().any(|(to, _)| *to == process) {
                 books.broken(
