@@ -45,8 +45,6 @@ impl Default for Settings {
 #[derive(Default)]
 struct Shared {
     pause: Mutex<Option<Pause>>,
-    /// When the store failed last, or was found anew.
-    outage: Mutex<Option<Instant>>,
     /// This process did not reach the authorization server.
     stands_back: Mutex<Option<Pause>>,
     copies: Arc<Copies>,
@@ -131,19 +129,10 @@ impl<St: TokenStore> Access<St> {
         *stands_back = (!reached).then(|| Pause::after(*stands_back, &Self::STAND_BACK, now));
     }
 
-    /// How long the others need to bring what they have. Where the store was away, or has lost something, they must connect
-    /// anew first, and one of them may be waiting for an operation that hangs.
-    pub(super) fn others_need(&self, clock: &dyn Clock, has_lost: bool) -> Duration {
-        const STANDING: Duration = Duration::from_millis(600);
+    /// How long the others need to bring what they have: an operation of theirs may hang, and they may have to connect anew.
+    pub(super) fn others_need(&self) -> Duration {
         const RECONNECTING: Duration = Duration::from_secs(1);
-        const LATELY: Duration = Duration::from_secs(10);
-        let outage = *self.shared.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_away = outage.is_some_and(|at| clock.now().monotonic.saturating_duration_since(at) < LATELY);
-        if has_lost || was_away { self.settings.timeout.saturating_add(RECONNECTING) } else { STANDING }
-    }
-
-    fn note_outage(&self, now: Instant) {
-        *self.shared.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.settings.timeout.saturating_add(RECONNECTING)
     }
 
     pub(super) async fn load(&self, clock: &dyn Clock, key: &StoreKey) -> Result<StoredEntry, StoreError> {
@@ -218,10 +207,7 @@ impl<St: TokenStore> Access<St> {
         const AT_A_TIME: usize = 32;
         let mut keys = match recall {
             Recall::Key(key) => vec![key],
-            Recall::All => {
-                self.note_outage(clock.now().monotonic);
-                self.copies().keys()
-            }
+            Recall::All => self.copies().keys(),
         };
         for _ in 0..TRIES {
             // Whoever is redeeming one takes its lease anew at once, before the others come.
@@ -300,7 +286,6 @@ impl<St: TokenStore> Access<St> {
         let mut pause = self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Refused) => {
-                self.note_outage(now);
                 // Calls that fail during a pause do not make it longer: somebody could not wait.
                 if pause.is_none_or(|pause| pause.until <= now) {
                     *pause = Some(Pause::after(*pause, &Self::PAUSE, now));

@@ -140,7 +140,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         /// Who did not reach the authorization server lately lets others have the lease.
         const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
         let mut first = None;
-        let (mut may_recall, mut may_yield) = (true, true);
+        // All that live were asked, for what the store has lost or for what replaced what it has.
+        let (mut asked, mut yielded) = (false, false);
         let mut stands_back = self.access.stands_back(self.clock());
         // From when whoever has the lease takes too long.
         let mut alone_from = None;
@@ -155,10 +156,9 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             if let Some(error) = failure {
                 return Ok(Lookup::Failed(error));
             }
-            if may_recall && self.may_have_lost(&found) {
-                // All that live have been asked then.
-                (may_recall, may_yield) = (false, false);
-                self.recall(self.access.others_need(self.clock(), true)).await;
+            if !asked && self.may_have_lost(&found) {
+                asked = true;
+                self.recall(self.access.others_need()).await;
                 continue;
             }
             if std::mem::take(&mut stands_back) {
@@ -171,12 +171,13 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
                     // Since we looked first. It is looked at again.
-                    (None, None) if may_recall && self.may_have_lost(&found) => {
+                    (None, None) if !asked && self.may_have_lost(&found) => {
                         lease_guard.told();
                         lease_guard.end().await;
                         continue;
                     }
-                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_yield) => {
+                    (None, None) if !asked && !yielded && may_be_spent(&lease_guard, &found) => {
+                        yielded = true;
                         match self.yield_to_living_processes(lease_guard, found).await? {
                             None => continue,
                             Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
@@ -196,6 +197,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             if timeout_at(until, self.access.changed(&self.key, found.version)).await.is_err() {
                 return Ok(if until < deadline { Lookup::AskAlone } else { Lookup::OutOfTime });
             }
+            // While somebody else was at work the store may have lost what it had, the lease included.
+            asked = false;
         }
     }
 
@@ -240,7 +243,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         lease_guard.told();
         lease_guard.end().await;
-        self.recall(self.access.others_need(self.clock(), false)).await;
+        self.recall(self.access.others_need()).await;
         Ok(None)
     }
 
@@ -289,8 +292,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
-            let asked_again = found.version != first.version && token.asked_at != first.asked_at;
-            let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
+            let is_news = token.asked_at != first.asked_at && token.asked_at != previous.asked_at;
+            let asked_again = found.version != first.version && is_news;
+            // Ours may not have been saved, and then it came as if from the store all the same.
+            let known = self.access.copies().get(&self.key).map_or(0, |copy| copy.number);
+            let older = record.refresh_number < known
+                || (!self.request.previous_from_store && token.asked_at < previous.asked_at);
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
             }

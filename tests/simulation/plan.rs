@@ -128,10 +128,63 @@ impl Plan {
             actions: Vec::new(),
         };
         for _ in 0..random.usize(20..120) {
-            let action = plan.action(&mut random, two_runtimes);
-            plan.actions.push(action);
+            if random.u8(..12) == 0 {
+                plan.meet(&mut random);
+            } else {
+                let action = plan.action(&mut random, two_runtimes);
+                plan.actions.push(action);
+            }
         }
         plan
+    }
+
+    /// A fault that meets a state which chance alone seldom makes: a token that is stale or has just ended, or a token
+    /// request that is on its way.
+    fn meet(&mut self, random: &mut fastrand::Rng) {
+        let (process, tenant) = (random.usize(..self.processes), random.usize(..self.tenants.min(3)));
+        let request = |count| Action::Requests { process, tenant, count, body: false };
+        let millis = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let fault = self.fault(random, process, tenant);
+        let fine = [
+            Action::Server(ServerWeather::Fine),
+            Action::Api(ApiWeather::Fine),
+            Action::Store(StoreWeather::Fine),
+            request(1),
+            // After what went before.
+            Action::Wait(2_500),
+            request(1),
+        ];
+        self.actions.extend(fine);
+        if random.u8(..3) > 0 {
+            let share = if random.u8(..5) > 0 { random.u64(82..97) } else { random.u64(101..130) };
+            self.actions.extend([Action::Wait(millis / 100 * share), fault, request(2), Action::Cancel(0)]);
+        } else {
+            let slow = [ServerWeather::Slow, ServerWeather::Hangs][random.usize(..2)];
+            let invalidate = Action::Invalidate { process, tenant };
+            self.actions.extend([Action::Server(slow), invalidate, request(2), Action::Wait(50), fault, request(1)]);
+            // It is asked anew while the former token request hangs.
+            self.actions.extend([Action::ReplaceCredentials { process }, request(1), Action::Cancel(1)]);
+        }
+        self.actions.push(Action::Wait(random.u64(1..3_000)));
+    }
+
+    fn fault(&self, random: &mut fastrand::Rng, process: usize, tenant: usize) -> Action {
+        use ServerWeather::*;
+        let server = [Slow, TooSlow, Hangs, Unavailable, Busy, Drops, LosesAnswers, Garbage, Refuses];
+        let store = [StoreWeather::Fails, StoreWeather::FailsToSave, StoreWeather::LosesAnswers, StoreWeather::Hangs];
+        match random.usize(..20) {
+            which @ 0..=8 => Action::Server(server[which]),
+            9 | 10 => Action::Server(server[random.usize(..server.len())]),
+            11 => Action::Api(ApiWeather::RejectsAll),
+            12 => Action::Api(ApiWeather::Unavailable),
+            13 | 14 if self.store => Action::Store(store[random.usize(..store.len())]),
+            13 | 14 => Action::Api(ApiWeather::Slow),
+            15 => Action::Revoke { tenant },
+            16 => Action::Invalidate { process, tenant },
+            17 => Action::ReplaceCredentials { process },
+            18 => Action::Suspend(random.u64(1..20)),
+            _ => Action::SetBack(random.u64(1..20)),
+        }
     }
 
     /// Nobody answers on a runtime that stands still.

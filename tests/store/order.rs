@@ -73,6 +73,27 @@ async fn the_first_retry_comes_before_the_lease_ends() {
     }
 }
 
+/// Behaviour 158: a token that could not be saved is rejected in its turn. What the store has is older, and was rejected before;
+/// and when it is saved at last, it is no news.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_saved_is_newer_than_what_is_stored() {
+    let world = World::new();
+    let process = world.process(world.signed_in(&world.auth.sign_in("id", "")));
+    let mut former = vec![process.token().await];
+    world.store.trouble(Call::Save, Trouble::Fail);
+    for _ in 0..2 {
+        process.handle.invalidate();
+        let (token, ()) = tokio::join!(process.token(), async {
+            sleep(SECOND * 3).await;
+            world.store.heal();
+        });
+        assert!(!former.contains(&token), "{token} of {former:?}");
+        former.push(token);
+        world.store.trouble(Call::Save, Trouble::Fail);
+    }
+    assert_none_was_sent_twice(&world);
+}
+
 /// Behaviour 158: the store is away for longer than a lease, keeps what it has, and another process asks at once when it is
 /// back. Who has the successor lives, and can be asked.
 #[tokio::test(start_paused = true)]
