@@ -175,8 +175,8 @@ impl<St: TokenStore> Access<St> {
     }
 
     /// Asks the other processes for younger copies of what the store has lost. Whether they may hear of it.
-    pub(super) async fn recall(&self, key: &StoreKey) -> bool {
-        !matches!(timeout(self.settings.timeout, self.store.recall(key)).await, Ok(Ok(false)))
+    pub(super) async fn recall(&self, clock: &dyn Clock, key: &StoreKey) -> Result<bool, StoreError> {
+        self.in_time(clock, ("recall", key), self.store.recall(key)).await
     }
 
     /// Sees to it that somebody listens for others who miss what this process has a copy of.

@@ -158,7 +158,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             }
             if !asked && self.may_have_lost(&found) {
                 asked = true;
-                self.recall(self.access.others_need()).await;
+                self.recall().await?;
                 continue;
             }
             if std::mem::take(&mut stands_back) {
@@ -214,15 +214,19 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     /// Asks the processes for younger copies, and gives them the time to bring them: all of it, since the first one to come
     /// need not be the youngest. Our own is brought too: others may be asking at the same moment, and have an older one.
-    async fn recall(&self, they_need: Duration) {
+    ///
+    /// # Errors
+    /// The store failed meanwhile, so that nobody may have heard of it.
+    async fn recall(&self) -> Result<(), StoreError> {
         const PAUSE: Duration = Duration::from_millis(100);
-        let until = Instant::now() + they_need;
+        let until = Instant::now() + self.access.others_need();
         while Instant::now() < until {
-            if !self.access.recall(&self.key).await {
-                return;
+            if !self.access.recall(self.clock(), &self.key).await? {
+                return Ok(());
             }
             sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
@@ -233,7 +237,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         mut lease_guard: LeaseGuard<St>,
         found: StoredEntry,
     ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
-        if !self.access.recall(&self.key).await {
+        if !self.access.recall(self.clock(), &self.key).await? {
             return Ok(Some((lease_guard, found)));
         }
         if let Some(record) = found.record.filter(|record| !record.answer_lost) {
@@ -243,7 +247,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         lease_guard.told();
         lease_guard.end().await;
-        self.recall(self.access.others_need()).await;
+        self.recall().await?;
         Ok(None)
     }
 

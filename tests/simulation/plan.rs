@@ -97,6 +97,8 @@ pub(crate) struct Plan {
     pub(crate) store: bool,
     /// Over which processes hear of each other when it has lost something, as Redis; files tell nobody.
     pub(crate) tells: bool,
+    /// Client credentials bring a refresh token besides.
+    pub(crate) refresh_tokens: bool,
     pub(crate) lifetime: Duration,
     pub(crate) latency: Duration,
     /// How many requests the connection takes at a time.
@@ -122,6 +124,7 @@ impl Plan {
             signed_in,
             store,
             tells: store && random.u8(..3) > 0,
+            refresh_tokens: !signed_in && !store && random.u8(..3) == 0,
             lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
             latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
             concurrency: [1, 2, 8, 1000][random.usize(..4)],
@@ -130,6 +133,8 @@ impl Plan {
         for _ in 0..random.usize(20..120) {
             if random.u8(..12) == 0 {
                 plan.meet(&mut random);
+            } else if tenants == 300 && random.u8(..50) == 0 {
+                plan.flood(&mut random);
             } else {
                 let action = plan.action(&mut random, two_runtimes);
                 plan.actions.push(action);
@@ -166,6 +171,15 @@ impl Plan {
             self.actions.extend([Action::ReplaceCredentials { process }, request(1), Action::Cancel(1)]);
         }
         self.actions.push(Action::Wait(random.u64(1..3_000)));
+    }
+
+    /// Many tenants that nobody knows, one after the other.
+    fn flood(&mut self, random: &mut fastrand::Rng) {
+        self.actions.push(Action::Server([ServerWeather::Refuses, ServerWeather::Unavailable][random.usize(..2)]));
+        for tenant in (0..self.tenants).step_by(30) {
+            self.actions.extend([Action::Requests { process: 0, tenant, count: 30, body: false }, Action::Wait(700)]);
+        }
+        self.actions.push(Action::Server(ServerWeather::Fine));
     }
 
     fn fault(&self, random: &mut fastrand::Rng, process: usize, tenant: usize) -> Action {
@@ -274,7 +288,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), tokens of {:?}, latency {:?}, {} at a time",
+            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), refresh tokens: {}, tokens of {:?}, latency {:?}, {} at a time",
             self.seed,
             self.processes,
             self.tenants,
@@ -282,6 +296,7 @@ impl fmt::Display for Plan {
             self.signed_in,
             self.store,
             self.tells,
+            self.refresh_tokens,
             self.lifetime,
             self.latency,
             self.concurrency

@@ -168,6 +168,11 @@ impl World {
             books.refresh.insert(next.clone(), Default::default());
             rotated = Some(next);
         }
+        if self.plan.refresh_tokens && rotated.is_none() {
+            let next = format!("canary-r{}", books.refresh.len());
+            books.refresh.insert(next.clone(), Default::default());
+            rotated = Some(next);
+        }
         books.issued += 1;
         let token = format!("canary-a{}", books.issued);
         books.access.insert(token.clone(), AccessToken { tenant, ends: now + self.plan.lifetime, revoked: false });
@@ -311,6 +316,13 @@ impl Visit {
         if both > 1 && !excused {
             books.broken("one token request at a time", format!("process {process}, tenant {tenant}: {both}"));
         }
+        let down = books.down.entry(process).or_default();
+        if down.since.is_some_and(|since| now > since && now < since + Duration::from_secs(1)) {
+            down.asked += 1;
+            if down.asked > 12 {
+                books.broken("a server that is down is not asked for each tenant", format!("process {process}"));
+            }
+        }
         if let Some(token) = &refresh_token {
             let known = books.refresh.entry(token.clone()).or_default();
             known.in_flight.push((process, now));
@@ -330,6 +342,9 @@ impl Visit {
                     "the newest refresh token of all that live",
                     format!("process {process} sent {token}, whose successor process {owner} was given at {at:?}"),
                 );
+            }
+            if lost && world.plan.refresh_tokens {
+                books.broken("what may be spent is not sent where there is another grant", token.clone());
             }
             if !lost && answered.iter().any(|(to, _)| *to == process) {
                 books.broken(
@@ -351,6 +366,23 @@ impl Visit {
         let lifetime = self.world.plan.lifetime;
         let view = books.view(self.process, self.tenant);
         view.failed = !granted || garbled;
+        let is_first = !view.known;
+        view.known |= granted && !garbled;
+        if is_first && view.failed {
+            books.first_failed.entry(self.process).or_default().push(now);
+        }
+        let is_down = answer.as_ref().map_or(true, |answer| [429, 503].contains(&answer.status().as_u16()));
+        // Those that never had a token stop only their like.
+        let down = books.down.entry(self.process).or_default();
+        if !is_down {
+            *down = Default::default();
+        } else if !is_first && !down.failed.contains(&self.tenant) {
+            down.failed.push(self.tenant);
+            if down.failed.len() == 3 {
+                down.since = Some(now);
+            }
+        }
+        let view = books.view(self.process, self.tenant);
         if granted && !garbled {
             view.token = Some((self.arrived, now + lifetime));
         }

@@ -202,6 +202,31 @@ async fn whoever_connects_late_to_a_store_that_comes_back_empty_is_waited_for() 
     assert_none_was_sent_twice(&world);
 }
 
+/// Behaviour 159: while the store hangs nobody hears that a refresh token is missed, so that nobody can have answered.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_a_store_that_hangs_was_not_asked() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    for process in [&processes[0], &processes[1]] {
+        process.token().await;
+        sleep(HOUR).await;
+    }
+    // The other one has the younger copy, and nothing to do.
+    world.store.forget_everything();
+    let (asked, ()) = tokio::join!(processes[0].handle.token(), async {
+        sleep(SECOND / 20).await;
+        world.store.down(Trouble::Hang);
+        world.store.forget_everything();
+        sleep(SECOND * 19 / 10).await;
+        world.store.heal();
+    });
+    let _ = asked;
+    sleep(SECOND * 3).await;
+    processes[0].token().await;
+    assert_none_was_sent_twice(&world);
+}
+
 /// Behaviour 159: a process of many people brings the copies of all in time, not one after the other.
 #[tokio::test(start_paused = true)]
 async fn many_copies_are_brought_in_time() {

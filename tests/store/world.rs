@@ -101,6 +101,7 @@ pub(crate) enum Call {
     Release,
     Remove,
     Changed,
+    Recall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +152,7 @@ impl Flaky {
     }
 
     pub(crate) fn down(&self, trouble: Trouble) {
-        for call in [Call::Load, Call::Save, Call::Lease, Call::Renew, Call::Release, Call::Changed] {
+        for call in [Call::Load, Call::Save, Call::Lease, Call::Renew, Call::Release, Call::Changed, Call::Recall] {
             self.trouble(call, trouble);
         }
     }
@@ -249,7 +250,7 @@ impl TokenStore for Flaky {
     }
 
     async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.inner.recall(key).await
+        self.play(Call::Recall, self.inner.recall(key)).await
     }
 
     async fn recalled(&self) -> Recall {
