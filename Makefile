@@ -31,6 +31,8 @@ features:
 	cargo clippy --lib --no-default-features --features dpop -- -D warnings
 	cargo clippy --lib --no-default-features --features dpop,reqwest,jwt-aws-lc-rs -- -D warnings
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
+	cargo clippy --lib --no-default-features --features serde -- -D warnings
+	cargo clippy --lib --no-default-features --features serde,jwt -- -D warnings
 	cargo clippy --lib --all-features -- -D warnings
 
 # The oldest dependencies that Cargo.toml allows; needs a nightly toolchain, and says so where there is none.

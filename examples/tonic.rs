@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         auth_server.revoke_all();
     }
 
-    // No token to be had: the generated client's caller gets `UNAVAILABLE` and the reason, and nothing is sent.
+    // There is no token: the generated client's caller gets `UNAVAILABLE` and the reason, and nothing is sent.
     let cfg = AuthConfig::client_credentials(auth.uri("/oauth2/token"), ClientAuth::basic("my-client", "a wrong one"))
         .origin(grpc.origin())
         .build()?;

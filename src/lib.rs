@@ -26,7 +26,7 @@
 //!
 //! # Where to look
 //!
-//! - [`AuthConfig`] says how tokens are had and where they may go; [`providers`] has five presets.
+//! - [`AuthConfig`] says how tokens are obtained and where they may go; [`providers`] has five presets.
 //! - [`AuthLayer`] puts it in front of a client, [`Auth`] is the client it makes, [`AuthHandle`] looks after the tokens.
 //! - [`SignIn`] is a person's sign-in, from the URL that they open to the token, [`DeviceSignIn`] one on another device, and
 //!   [`SignInError`] why it brought none. [`AuthHandle::revoke`] ends it.
@@ -51,6 +51,7 @@
 //! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
 //! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
 //! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
+//! | `serde` | | `AuthSettings`: configurations from files and the environment, through any serde format |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
@@ -83,6 +84,8 @@ mod token;
 mod types;
 
 pub use config::{AuthConfig, AuthConfigBuilder, External, presets as providers};
+#[cfg(feature = "serde")]
+pub use config::{AuthSettings, NamedSettings};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{

@@ -56,10 +56,14 @@ impl World {
     }
 
     fn client(&self, directory: Directory) -> (Auth<impl Api>, AuthHandle) {
+        self.client_with_room(directory, 10_000)
+    }
+
+    fn client_with_room(&self, directory: Directory, partitions: usize) -> (Auth<impl Api>, AuthHandle) {
         let cfg = AuthConfig::per_tenant(directory)
             .tenant(Tenant::without_header().per_tenant_tokens())
             .origin("https://api.example.com")
-            .max_partitions(10_000)
+            .max_partitions(partitions)
             .build()
             .unwrap();
         let world = self.clone();
@@ -273,6 +277,47 @@ async fn what_a_directory_cannot_tell_is_one_tenants_error_and_nothing_is_sent()
     call(&client, "good").await.unwrap();
     let error = handle.for_tenant(&id("good")).revoke().await.unwrap_err();
     assert_eq!(error.kind(), Unsupported);
+}
+
+/// Behaviour 140 (the function that knows the tenants).
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_not_asked_for_each_tenant_that_somebody_invents() {
+    const ROOM: usize = 1_000;
+    let looks = Arc::new(AtomicUsize::new(0));
+    let directory = Directory::from_fn({
+        let looks = looks.clone();
+        move |tenant: TenantId| {
+            looks.fetch_add(1, Ordering::Relaxed);
+            let known = tenant.as_str().starts_with("known").then(|| authority("auth.example"));
+            async move { Ok::<_, BoxError>(known) }
+        }
+    });
+    let world = World::default();
+    let (client, handle) = world.client_with_room(directory, ROOM);
+    let look_and_count = async |tenant: String| {
+        let before = looks.load(Ordering::Relaxed);
+        let found = call(&client, &tenant).await;
+        (found, looks.load(Ordering::Relaxed) - before)
+    };
+    // Those that there are cost nothing, be they more than there is room for.
+    for number in 0..ROOM + 100 {
+        let (found, looks) = look_and_count(format!("known-{number}")).await;
+        assert_eq!((found.unwrap().as_str(), looks), ("auth.example", 1));
+    }
+    let in_use = || format!("known-{}", ROOM + 99);
+    let mut asked = 0;
+    for number in 0..2 * ROOM {
+        asked += look_and_count(format!("invented-{number}")).await.1;
+        if number % 100 == 0 {
+            assert_eq!(look_and_count(in_use()).await.1, 0);
+        }
+    }
+    assert!(asked <= ROOM + 10, "{asked} looks into the directory at once, with room for {ROOM} partitions");
+    let (found, looks) = look_and_count("invented-last".to_owned()).await;
+    assert_eq!((kind(found).0, looks), (TokenErrorKind::Overloaded, 0));
+    // Whoever has had a token is not among them.
+    handle.for_tenant(&id(&in_use())).invalidate();
+    assert_eq!(look_and_count(in_use()).await.0.unwrap(), "auth.example");
 }
 
 #[test]

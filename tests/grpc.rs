@@ -93,6 +93,41 @@ async fn status_16_in_trailers_after_data_is_handed_out() {
     assert_eq!((grpc.auth.token_requests(), grpc.echo.calls()), (2, 3));
 }
 
+/// Tokens rejected in trailers one after the other are a run that is beyond chance, though each call's head would have
+/// accepted: so a revocation is healed while the rejection limiter forbids a refresh for each.
+///
+/// Behaviour 145 (status 16 in trailers).
+#[tokio::test]
+async fn a_run_of_status_16_in_trailers_is_healed_inside_of_the_limiters_wait() {
+    let grpc = Grpc::new().await;
+    let layer = AuthLayer::new(grpc.config().build().unwrap());
+    let mut client = EchoClient::new(layer.layer(grpc.channel().await));
+    client.unary("warm").await.unwrap();
+
+    // A rejection in trailers arms the wait, and no resend can clear it. The clock stands still: it does not end.
+    grpc.auth.revoke_all();
+    ends(client.repeat("data").await.unwrap().into_inner()).await.unwrap_err();
+    for _ in 0..4 {
+        client.unary("accepted").await.unwrap();
+    }
+    assert_eq!(grpc.auth.token_requests(), 2);
+
+    grpc.auth.revoke_all();
+    let mut rejected = 0;
+    while ends(client.repeat("data").await.unwrap().into_inner()).await.is_err() {
+        rejected += 1;
+        assert!(rejected < 200, "not healed");
+    }
+    assert!(rejected >= 8, "{rejected} are no run");
+    assert!(layer.handle().stats().suppressed_refreshes >= 7);
+    assert_eq!(grpc.auth.token_requests(), 3);
+}
+
+async fn ends(mut messages: tonic::Streaming<Bytes>) -> Result<(), tonic::Status> {
+    while messages.message().await?.is_some() {}
+    Ok(())
+}
+
 /// Behaviour 119.
 #[tokio::test]
 async fn status_7_is_not_about_the_token() {

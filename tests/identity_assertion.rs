@@ -8,11 +8,18 @@ use http_body_util::Full;
 use tower::{ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthHandle, AuthLayer, ClientAuth, IdentityAssertion, TokenErrorKind, TokenExchange,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, IdentityAssertion, TokenErrorKind, TokenExchange,
 };
 
 /// The identity provider, the API's authorization server, and a handle to the tokens of the latter.
 fn world(exchange: TokenExchange) -> (AuthServer, AuthServer, AuthHandle) {
+    world_with(exchange, |cfg| cfg)
+}
+
+fn world_with(
+    exchange: TokenExchange,
+    edit: impl FnOnce(AuthConfigBuilder) -> AuthConfigBuilder,
+) -> (AuthServer, AuthServer, AuthHandle) {
     let clock = TestClock::new();
     let idp = AuthServer::new(clock.clone()).lifetime(Duration::from_secs(7200));
     let auth = AuthServer::new(clock.clone()).lifetime(Duration::from_secs(600));
@@ -23,9 +30,8 @@ fn world(exchange: TokenExchange) -> (AuthServer, AuthServer, AuthHandle) {
     let cfg = AuthConfig::identity_assertion("https://auth.example.com/token", client_auth, assertion)
         .scopes(["chat.read"])
         .origin("https://api.example.com")
-        .clock(clock)
-        .build()
-        .unwrap();
+        .clock(clock);
+    let cfg = edit(cfg).build().unwrap();
     let servers = (idp.clone(), auth.clone());
     let http = service_fn(move |request: Request<Full<Bytes>>| {
         let server = if request.uri().host() == Some("idp.example.com") { &servers.0 } else { &servers.1 };
@@ -40,7 +46,7 @@ fn id_token() -> TokenExchange {
 }
 
 /// <https://datatracker.ietf.org/doc/html/draft-ietf-oauth-identity-assertion-authz-grant-03> (2026-04-22), read 2026-11-26
-/// as far as it was to be had: which parameters go where.
+/// as far as it was available: which parameters go where.
 ///
 /// Behaviour 186.
 #[tokio::test(start_paused = true)]
@@ -131,4 +137,21 @@ async fn an_exchange_without_a_kind_is_no_assertion() {
         "{error}"
     );
     assert_eq!(auth.token_requests(), 0);
+}
+
+/// Behaviour 187.
+#[tokio::test(start_paused = true)]
+async fn timeouts_and_pauses_are_those_of_the_configuration_in_both_legs() {
+    let second = Duration::from_secs(1);
+    let settings = |cfg: AuthConfigBuilder| cfg.token_timeout(20 * second).permanent_failure_pause(second, second);
+    let (idp, auth, handle) = world_with(id_token(), settings);
+    idp.always(Fault::error("invalid_client"));
+    for expected in 1..=3 {
+        assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::BadCredentials);
+        assert_eq!((idp.token_requests(), auth.token_requests()), (expected, 0));
+        tokio::time::sleep(2 * second).await;
+    }
+    let (idp, _, handle) = world_with(id_token(), settings);
+    idp.script([Fault::Slow(15 * second)]);
+    handle.token().await.expect("an answer after 15 s, of 20");
 }

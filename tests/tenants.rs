@@ -10,11 +10,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
+use tower::layer::layer_fn;
 use tower::{Layer, ServiceExt};
+use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, ClientAuth, Tenant, TenantId, Token, TokenError,
-    TokenErrorKind, TokenRequest,
+    AuthConfig, AuthConfigBuilder, AuthHandle, AuthLayer, BoxTokenSource, ClientAuth, Tenant, TenantId, Token,
+    TokenEndpoint, TokenError, TokenErrorKind, TokenRequest,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -248,6 +250,56 @@ async fn tenants_that_hang_leave_three_permits_in_four_to_the_others() {
     assert!(join_all((0..60).map(|number| outcome(&auth, 2_000 + number))).await.iter().all(Result::is_ok));
     assert_eq!(start.elapsed(), 100 * MS, "six at a time, 10 ms each");
     assert!(hanging.await.into_iter().all(|outcome| outcome.is_err()));
+}
+
+/// Behaviour 139 (what a store has needs no permit, wherever the store was put).
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_stored_waits_for_no_permit() {
+    fn edit<E>(cfg: AuthConfigBuilder<E>, server: &AuthServer, tenant: Tenant) -> AuthConfigBuilder<E> {
+        cfg.tenant(tenant)
+            .origin("https://api.example.com")
+            .clock(server.clock().clone())
+            .max_concurrent_token_requests(1)
+    }
+    fn endpoint(server: &AuthServer) -> AuthConfig {
+        let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"));
+        edit(cfg, server, Tenant::header(HEADER).token_header(HEADER)).build().unwrap()
+    }
+    fn as_usual(server: &AuthServer, store: MemoryStore) -> AuthLayer {
+        AuthLayer::builder(endpoint(server)).http_client(server.clone()).store(store).build().unwrap()
+    }
+    fn by_hand(server: &AuthServer, store: MemoryStore) -> AuthLayer {
+        let layer = layer_fn(move |endpoint: TokenEndpoint<_>| {
+            StoreLayer::new(store.clone(), endpoint.identity()).layer(endpoint)
+        });
+        AuthLayer::builder(endpoint(server)).http_client(server.clone()).token_layer(layer).build().unwrap()
+    }
+    fn around_another_source(server: &AuthServer, store: MemoryStore) -> AuthLayer {
+        let other = layer(server, |cfg| cfg).handle();
+        let source = tower::service_fn(move |request: TokenRequest| {
+            let other = other.for_tenant(&request.tenant.unwrap());
+            async move { other.token().await }
+        });
+        let stored = StoreLayer::new(store, StoreIdentity::named("other")).layer(source);
+        let cfg = edit(AuthConfig::external(), server, Tenant::header(HEADER).per_tenant_tokens());
+        AuthLayer::with_source(cfg.build().unwrap(), BoxTokenSource::new(stored))
+    }
+
+    for process in [as_usual, by_hand, around_another_source] {
+        let (server, store) = (server(), MemoryStore::new());
+        process(&server, store.clone()).handle().for_tenant(&tenant(1)).token().await.unwrap();
+        let auth = process(&server, store).handle();
+        let asking = tokio::spawn({
+            let auth = auth.clone();
+            async move { outcome(&auth, 0).await }
+        });
+        sleep(MS).await;
+        let start = Instant::now();
+        outcome(&auth, 1).await.unwrap();
+        assert!(start.elapsed() < 100 * MS, "it waited {:?} for a token request of another tenant", start.elapsed());
+        asking.await.unwrap().unwrap();
+        assert_eq!((server.token_requests(), server.max_in_flight()), (2, 1));
+    }
 }
 
 /// Behaviour 140.

@@ -113,7 +113,7 @@ async fn kubernetes_service_account_token() {
 }
 
 /// <https://datatracker.ietf.org/doc/html/draft-ietf-oauth-spiffe-client-auth-02> §3.1, read 2026-11-26 as far as it was to
-/// be had: the type URN, `client_assertion`, and no other parameter that the grant does not need.
+/// available: the type URN, `client_assertion`, and no other parameter that the grant does not need.
 ///
 /// Behaviour 176.
 #[tokio::test]

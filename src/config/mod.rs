@@ -2,6 +2,8 @@
 
 mod builder;
 pub mod presets;
+#[cfg(feature = "serde")]
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use crate::store::StoreAccess;
 use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
 
 pub use builder::AuthConfigBuilder;
+#[cfg(feature = "serde")]
+pub use settings::{AuthSettings, NamedSettings};
 
 /// A configuration that has been checked: what [`AuthLayer`](crate::AuthLayer) is made of.
 ///
@@ -336,7 +340,7 @@ impl AuthConfig<External> {
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
     ///
     /// async fn own_grant(request: TokenRequest) -> Result<Token, TokenError> {
-    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask whomever you like
+    ///     let token = std::env::var("API_TOKEN").unwrap_or("a-token".into()); // ask any service
     ///     Token::bearer(&token).map_err(TokenError::permanent)
     /// }
     ///
@@ -362,14 +366,29 @@ where
 {
     /// The token endpoint of a configuration, over this HTTP service.
     ///
-    /// The service must not follow redirects, which would carry credentials elsewhere. Settings of the built-in HTTP client
-    /// (proxy, root certificates, connect timeout) have no effect here.
-    pub fn new(cfg: &AuthConfig, client: C) -> Self {
+    /// The service must not follow redirects, which would carry credentials elsewhere. What a configuration says about requests
+    /// and renewal concerns a layer, and has no effect here.
+    ///
+    /// # Errors
+    /// The configuration sets what only the built-in HTTP client obeys: a proxy, root certificates, the connect timeout. Or it
+    /// has a [`Directory`] of tenants, which only a layer looks into.
+    pub fn new(cfg: &AuthConfig, client: C) -> Result<Self, ConfigError> {
+        cfg.check_own_client()?;
+        if cfg.endpoint.settings.directory.is_some() {
+            return Err(ConfigError::new(
+                "each tenant has an authority of its own, so that there is no one token endpoint",
+                "use `AuthLayer::builder(cfg)`, or make a configuration for each tenant",
+            ));
+        }
+        Ok(Self::of_config(cfg, client))
+    }
+
+    pub(crate) fn of_config(cfg: &AuthConfig, client: C) -> Self {
         let EndpointConfig { settings, client_auth, .. } = &cfg.endpoint;
         let credentials = Credentials::new(client_auth.clone());
         Self::from_parts(client, Arc::new(settings.clone()), credentials, cfg.clock())
             .starting_with(cfg.initial_refresh_token())
-            .with_assertions()
+            .with_assertions(&cfg.engine)
     }
 }
 

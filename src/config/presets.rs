@@ -95,7 +95,7 @@ pub fn vectorcare(client_id: impl Into<String>, client_secret: impl Into<SecretS
 /// ```
 /// use tower_oauth2_client::{Tenant, providers};
 ///
-/// let cfg = providers::qmatic("api.eu-west-1.qmatic.io", "My Clinic", ["api/appointment.read"], "id", "secret")
+/// let cfg = providers::qmatic("api.eu-west-1.qmatic.io", "My Clinic", ["com.qmatic.saas.appointments/external.appointment.book"], "id", "secret")
 ///     .tenant(Tenant::without_header().token_header("x-account").token_param("x-account").normalized())
 ///     .build()?;
 /// # Ok::<(), tower_oauth2_client::ConfigError>(())
@@ -119,7 +119,7 @@ where
         .origin(base)
 }
 
-/// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one had before going on.
+/// Graphnet: no `expires_in`; the token must be discarded at the `exp` inside it, and a new one fetched before going on.
 pub fn graphnet(
     token_url: impl Into<TokenUrl>,
     api_origin: impl Into<String>,

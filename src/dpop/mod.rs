@@ -19,10 +19,10 @@ mod tests;
 
 pub(crate) use proof::{About, PROOF, Prover, nonce_of};
 
-/// The key that tokens are bound to by DPoP (RFC 9449): whoever steals a token cannot use it without this key.
+/// The key that tokens are bound to by DPoP (RFC 9449): a stolen token cannot be used without this key.
 ///
 /// A configuration has one key, [`AuthConfigBuilder::dpop`](crate::AuthConfigBuilder::dpop). Its tokens are asked for and
-/// used with that key and with no other, so a key belongs to whatever keeps the tokens: one made when the program starts
+/// used with that key and with no other, so a key lives as long as its tokens: one made when the program starts
 /// is enough where tokens are kept in memory, and one of your own where a refresh token outlives the process (the refresh
 /// tokens of a public client are bound to the key too, RFC 9449 §5).
 ///

@@ -41,7 +41,7 @@ impl BuiltInClientSettings {
     /// go through a proxy that the environment names for all.
     ///
     /// # Errors
-    /// A proxy that is no URL, a certificate that is not PEM.
+    /// A proxy that is no URL, a certificate that is not PEM, no time to connect in.
     pub(crate) fn build(&self, is_local: bool) -> Result<BuiltInClient, ConfigError> {
         let proxy = match &self.proxy {
             // The errors below quote what they were given; a proxy's URL may hold a password.
@@ -55,6 +55,9 @@ impl BuiltInClientSettings {
             None => Proxy::FromEnvironment,
         };
         let connect_timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT);
+        if connect_timeout.is_zero() {
+            return Err(ConfigError::new("there is no time to connect in", "5 s is the default"));
+        }
         let roots = ExtraRoots::from_pem(&self.ca_pem)?;
         let plan = Plan { proxy, roots, connect_timeout, clients: Mutex::default() };
         Ok(BuiltInClient { plan: Arc::new(plan), ready: None })

@@ -302,8 +302,16 @@ impl ClientAuth {
             _ => {}
         }
         #[cfg(feature = "jwt")]
-        self.assertion.validate(matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_)))?;
+        self.assertion.validate(self.makes_assertions())?;
         self.secret().map_or(Ok(()), |secret| secret.validate(self.secret_name()))
+    }
+
+    /// Whether the client makes assertions of its own, which are addressed to somebody.
+    pub(crate) fn makes_assertions(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        false
     }
 
     /// Whether another reading of the secret or the key may find another.
@@ -404,6 +412,15 @@ impl ClientAuth {
             digest.field("secret", secret.fixed()?.expose());
         }
         Some(digest)
+    }
+
+    /// All that its assertions are made of.
+    #[cfg(all(test, feature = "serde", feature = "jwt"))]
+    pub(crate) fn signed_as(&self) -> String {
+        match &self.method {
+            Method::PrivateKeyJwt(key) => format!("{key:?} {:?}", self.assertion),
+            _ => format!("{:?}", self.assertion),
+        }
     }
 
     /// The client's secret as it is now, where it has one that the server knows.
@@ -510,7 +527,7 @@ impl ClientAuth {
 const EXPIRY_LEEWAY: Duration = Duration::from_secs(60);
 
 /// # Errors
-/// It has expired: whoever should replace it does not.
+/// It has expired: what should replace it does not run.
 fn check_not_expired(assertion: &str, now: SystemTime) -> Result<(), TokenError> {
     let Some(ago) = jwt_exp(assertion).and_then(|exp| now.duration_since(exp).ok()) else { return Ok(()) };
     if ago <= EXPIRY_LEEWAY {

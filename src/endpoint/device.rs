@@ -36,7 +36,7 @@ impl DeviceAuthorization {
         let answer = endpoint.post(AuxiliaryEndpoint::DeviceAuthorization, params, tenant).await;
         // Nothing was sent that could be lost.
         let codes = DeviceCodes::read(&answer.map_err(|failed| failed.error)?)?;
-        Ok(Self { expires: asked + codes.expires_in, codes })
+        Ok(Self { expires: later(asked, codes.expires_in), codes })
     }
 
     /// Asks whether the person has signed in until they have, have not, or it is too late (§3.4, §3.5).
@@ -45,7 +45,7 @@ impl DeviceAuthorization {
         let mut pause = pace.interval;
         let mut trouble = None;
         loop {
-            sleep_until(self.expires.min(Instant::now() + pause)).await;
+            sleep_until(self.expires.min(later(Instant::now(), pause))).await;
             if Instant::now() >= self.expires {
                 return Err(DeviceError::Expired { trouble });
             }
@@ -64,6 +64,12 @@ impl DeviceAuthorization {
     }
 }
 
+/// A span that no clock can hold is cut to a day, which no device code lives.
+fn later(moment: Instant, span: Duration) -> Instant {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    moment.checked_add(span).or_else(|| moment.checked_add(DAY)).unwrap_or(moment)
+}
+
 /// Why a sign-in brought no token.
 #[derive(Debug)]
 pub(crate) enum DeviceError {
@@ -71,7 +77,7 @@ pub(crate) enum DeviceError {
     Denied(TokenError),
     /// The person did not answer in time, or in the end the server did not.
     Expired { trouble: Option<TokenError> },
-    /// GrantKind on would change nothing.
+    /// To go on asking would change nothing.
     Failed(Failed),
 }
 

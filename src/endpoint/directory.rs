@@ -15,6 +15,7 @@ use super::client_auth::{ClientAuth, Credentials};
 use super::discovery::{MetadataCache, TokenUrl};
 use super::settings::{EndpointSettings, Param};
 use super::{Shared, TokenEndpoint};
+use crate::engine::EndpointLimits;
 use crate::token::{BoxFetch, DynTokenSource, EndpointName, TokenRequest};
 use crate::types::{BoxError, ConfigError, Digest, Scopes, Secret, TenantId, TokenError, TokenErrorKind, unavailable};
 
@@ -43,13 +44,13 @@ impl Authority {
         Self { token_url, client_auth, scopes: Vec::new(), audiences: Vec::new(), params: Vec::new() }
     }
 
-    /// The scopes to ask for, in place of those of the configuration; each call adds to the former.
+    /// The scopes to ask for, in place of those of the configuration and of those named so far.
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 
@@ -94,9 +95,13 @@ impl fmt::Debug for Authority {
 /// yours.
 ///
 /// It is asked for each token request, so that a tenant can be added, moved to another server or given another secret while
-/// the program runs. A token that was had before stays in use until it ends;
+/// the program runs. A token that was obtained before stays in use until it ends;
 /// [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it. What is remembered of a server that fails, and the
 /// bounds on token requests, are that server's: the others' tenants never notice.
+///
+/// Tenants may be invented by whoever sends a request. A function is asked for those that never had a token as often as they
+/// may ask a server: when so many in a minute were not found as there is room for
+/// ([`max_partitions`](crate::AuthConfigBuilder::max_partitions)), further ones are `Overloaded`, without it.
 ///
 /// A tenant that the directory does not know, an entry that is wrong, a function that fails, hangs (for longer than one
 /// exchange may take) or panics are errors of that tenant's token request, with which nothing is sent.
@@ -215,21 +220,30 @@ impl PartialEq for DirectorySettings {
 struct InDirectory {
     source: Arc<dyn DynTokenSource>,
     resolver: Resolver,
+    limits: Arc<EndpointLimits>,
 }
 
 impl<C> TokenEndpoint<C> {
     /// The source, behind the directory if there is one.
-    pub(crate) fn in_directory(&self, source: Arc<dyn DynTokenSource>) -> Arc<dyn DynTokenSource> {
+    pub(crate) fn in_directory(
+        &self,
+        source: Arc<dyn DynTokenSource>,
+        limits: &Arc<EndpointLimits>,
+    ) -> Arc<dyn DynTokenSource> {
         let Some(directory) = self.shared.settings.directory.clone() else { return source };
         let resolver = Resolver { directory, base: self.shared.clone(), metadata: Mutex::default() };
-        Arc::new(InDirectory { source, resolver })
+        Arc::new(InDirectory { source, resolver, limits: limits.clone() })
     }
 }
 
 impl DynTokenSource for InDirectory {
     fn fetch_boxed(&self, mut request: TokenRequest) -> BoxFetch<'_> {
         Box::pin(async move {
-            let (name, shared) = self.resolver.resolve(request.tenant.as_ref()).await?;
+            let resolving = self.resolver.resolve(request.tenant.as_ref());
+            let (name, shared) = match self.resolver.directory.directory.0 {
+                Kind::Map(_) => resolving.await,
+                Kind::Function(_) => self.limits.look(request.asker, resolving).await,
+            }?;
             // One server's refresh token is none of another's business.
             request.refresh_token = None;
             request.endpoint = Some(name);

@@ -22,7 +22,7 @@ use crate::engine::{EnginePolicy, Env, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 use crate::store::{KnownStore, StoreAccess};
-use crate::token::{Failed, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
+use crate::token::{Failed, LifetimePolicy, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
 mod answer;
@@ -95,7 +95,7 @@ use wire::Material;
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
 ///     .origin("https://api.example.com")
 ///     .build()?;
-/// let token = TokenEndpoint::new(&cfg, http_client).oneshot(TokenRequest::default()).await?;
+/// let token = TokenEndpoint::new(&cfg, http_client)?.oneshot(TokenRequest::default()).await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// # }
 /// ```
@@ -220,14 +220,16 @@ where
     RB::Data: Send,
     RB::Error: Into<BoxError>,
 {
-    /// With the endpoint that its assertions come from, where there is one: cells of their own, with the usual pauses.
-    pub(crate) fn with_assertions(self) -> Self {
+    /// With the endpoint that its assertions come from, where there is one: cells of their own, with the pauses and bounds of
+    /// this policy. When tokens are renewed is no setting for assertions.
+    pub(crate) fn with_assertions(self, policy: &EnginePolicy) -> Self {
         if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
             let credentials = Credentials::new(first_leg.client_auth.clone());
             let settings = Arc::new(first_leg.settings.clone());
             let endpoint =
                 TokenEndpoint::from_parts(self.client.clone(), settings, credentials, self.shared.clock.clone());
-            let env = Env::new(erase(endpoint), self.shared.clock.clone(), EnginePolicy::default(), None);
+            let policy = EnginePolicy { lifetime: LifetimePolicy::default(), ..policy.clone() };
+            let env = Env::new(erase(endpoint), self.shared.clock.clone(), policy, None);
             let _ = self.shared.assertions.set(Table::new(env, None));
         }
         self
@@ -467,7 +469,7 @@ where
         result
     }
 
-    /// No token that was had on somebody's behalf lives longer than the token it was had for.
+    /// No token on somebody's behalf lives longer than the token that it was exchanged for.
     fn end_with_subject(&self, mut token: Token) -> Token {
         let subject = self.request.params.as_ref().and_then(|params| params.subject_token());
         token.not_after = subject.and_then(subject_expiry);

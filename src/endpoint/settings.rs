@@ -59,6 +59,8 @@ pub(crate) struct EndpointSettings {
 
 impl EndpointSettings {
     const MAX_BODY_LIMIT: usize = 1024 * 1024;
+    /// Of one exchange: two of them fit into the default deadline of a refresh.
+    pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// Of an endpoint whose URL is not known yet.
     pub(crate) fn unlocated(grant: Grant) -> Self {
@@ -83,7 +85,7 @@ impl EndpointSettings {
             headers: Vec::new(),
             tenant_header: None,
             tenant_param: None,
-            timeout: Duration::from_secs(10),
+            timeout: Self::TIMEOUT,
             max_body: 256 * 1024,
             dead_refresh_codes: Vec::new(),
             answer: AnswerSettings::default(),
@@ -122,6 +124,9 @@ impl EndpointSettings {
                 "a parameter may be sent once only (RFC 6749 §3.2); use the setting of that name",
             ));
         }
+        self.check_repeated()?;
+        self.answer.validate()?;
+        self.dead_refresh_codes.iter().try_for_each(|code| check_line("error code of a dead refresh token", code))?;
         if !self.resources.iter().all(|resource| is_absolute_uri(resource)) {
             return Err(ConfigError::new(
                 "a resource is not an absolute URI without a fragment (RFC 8707 §2)",
@@ -157,6 +162,32 @@ impl EndpointSettings {
         return self.dpop.as_ref().map(|key| key.algorithm().as_str());
         #[cfg(not(feature = "dpop"))]
         return None;
+    }
+
+    /// # Errors
+    /// A parameter or a header of the token request is set twice, so that nobody knows which of the two counts.
+    fn check_repeated(&self) -> Result<(), ConfigError> {
+        // The two that may be sent more than once (RFC 8707 §2, RFC 8693 §2.1), where there is no setting for them too.
+        let set_elsewhere = |name: &str| match name {
+            "resource" => !self.resources.is_empty(),
+            "audience" => !self.audiences.is_empty(),
+            _ => self.params.iter().filter(|other| other.name == name).count() > 1,
+        };
+        if self.params.iter().any(|param| set_elsewhere(&param.name)) {
+            return Err(ConfigError::new(
+                "a parameter of the token request is set twice",
+                "a parameter may be sent once only (RFC 6749 §3.2); leave one of the two out",
+            ));
+        }
+        let mut names: Vec<_> = self.headers.iter().map(|(name, _)| name).chain(&self.tenant_header).collect();
+        names.sort_unstable_by_key(|name| name.as_str());
+        match names.windows(2).find(|pair| matches!(pair, [one, other] if one == other)).and_then(<[_]>::first) {
+            Some(name) => Err(ConfigError::new(
+                format!("the header {name} of the token request is set twice"),
+                "leave one of the two out; the tenant's header counts, too",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn is_sent(&self, name: &str) -> bool {

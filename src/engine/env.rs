@@ -92,7 +92,7 @@ impl EnginePolicy {
         match error.kind() {
             TokenErrorKind::Aborted | TokenErrorKind::NoRuntime | TokenErrorKind::Overloaded => None,
             _ => Some(match error.retry_after() {
-                Some(pause) if !pause.is_zero() => pause.min(self.retry_after_cap),
+                Some(pause) if !pause.is_zero() && !self.retry_after_cap.is_zero() => pause.min(self.retry_after_cap),
                 _ if error.is_transient() => self.backoff.pause(in_a_row, draw),
                 _ => self.permanent_pause.pause(in_a_row, draw),
             }),

@@ -4,6 +4,8 @@
 //! `env`, `endpoint_limits`, `refresh_token`, `refresh`, `cell`, `shards`, `table`. What a request does with its cell is three
 //! calls: *read*, *reject*, *accepted*.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod cell;
 mod coarse_clock;
 mod current;
@@ -26,7 +28,7 @@ mod table;
 
 pub(crate) use cell::{Cell, Read, Rejection, Revocable};
 pub(crate) use current::Current;
-pub(crate) use endpoint_limits::{EndpointLimits, Limited};
+pub(crate) use endpoint_limits::{EndpointLimits, Limited, LimitsSlot};
 pub(crate) use env::{EnginePolicy, Env};
 pub(crate) use key::Partition;
 pub(crate) use refresh::{RefreshResult, RefreshWaiter};

@@ -85,7 +85,7 @@ impl RejectionLimiter {
         }
         self.run = 0;
         let step = match self.limits.wait {
-            Some(Wait { ends, step }) if now < later(ends, MAX_WAIT) => (step * 2).min(MAX_WAIT),
+            Some(Wait { ends, step }) if now < later(ends, MAX_WAIT) => step.saturating_mul(2).min(MAX_WAIT),
             // The last run of rejections is over: nobody needed a token for a minute after it was allowed again.
             _ => FIRST_WAIT,
         };
@@ -160,8 +160,8 @@ impl Share {
     /// chance allows, or the next revocation would be taken for usual traffic.
     fn count(&mut self, run: u32) {
         let run = run.min(self.run_beyond_chance());
-        self.rejected += run;
-        self.seen += run + 1;
+        self.rejected = self.rejected.saturating_add(run);
+        self.seen = self.seen.saturating_add(run).saturating_add(1);
         while self.seen > Self::WINDOW {
             self.rejected /= 2;
             self.seen /= 2;
@@ -172,7 +172,7 @@ impl Share {
     /// million comes up every half an hour at 1 000 requests a second.)
     fn run_beyond_chance(&self) -> u32 {
         const SHORTEST: f64 = 8.0;
-        let share = f64::from(self.rejected + 1) / f64::from(self.seen + 2);
+        let share = (f64::from(self.rejected) + 1.0) / (f64::from(self.seen) + 2.0);
         // Cannot overflow: the share is at most 1024/1025.
         (1e-9_f64.ln() / share.ln()).ceil().max(SHORTEST) as u32
     }

@@ -49,8 +49,10 @@ mod tokio_runtime {
 
     /// By the runtime's timers.
     pub(crate) fn deadline(after: Duration) -> Instant {
+        /// More than anybody waits, and less than the clock counts to.
+        const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
         let now = Instant::now();
-        now.checked_add(after).unwrap_or(now)
+        now.checked_add(after.min(LONGEST)).unwrap_or(now)
     }
 }
 

@@ -146,9 +146,8 @@ impl Shards {
     /// A cell may have become one that can go: over the bound, lets two go. So a crowd of cells that had to stay while
     /// their tokens were asked for shrinks as fast as their requests end.
     pub(crate) fn trim(&self, time: u64) {
-        if self.is_over()
-            && let Some(shard) = self.shards.get(self.trimmed.fetch_add(1, Ordering::Relaxed) % self.shards.len())
-        {
+        if self.is_over() {
+            let shard = self.shard_at(self.trimmed.fetch_add(1, Ordering::Relaxed));
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
         }
@@ -182,7 +181,12 @@ impl Shards {
 
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
         // The table uses the lowest and the highest bits.
-        &self.shards[(hash >> 32) as usize % self.shards.len()]
+        self.shard_at((hash >> 32) as usize)
+    }
+
+    /// As the remainder: there are a power of two, and at least one.
+    fn shard_at(&self, number: usize) -> &RwLock<Shard> {
+        &self.shards[number & self.shards.len().wrapping_sub(1)]
     }
 
     fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64, has_ended: &dyn Fn(&Cell) -> bool) {
@@ -234,16 +238,16 @@ impl Shard {
         has_ended: &dyn Fn(&Cell) -> bool,
     ) -> Vec<Arc<Cell>> {
         let mut unused = Vec::with_capacity(CANDIDATES);
-        let mut candidates = 0;
+        let mut candidates = 0_usize;
         for _ in 0..self.table.num_buckets().min(pass.buckets) {
-            self.cursor = (self.cursor + 1) % self.table.num_buckets();
+            self.cursor = self.cursor.saturating_add(1).checked_rem(self.table.num_buckets()).unwrap_or(0);
             let Some(cell) = self.table.get_bucket(self.cursor) else { continue };
             // The table's is the only reference, and nobody gets another while this shard is locked.
             if Arc::strong_count(cell) == 1 && cell.is_idle() {
                 let used = if has_ended(cell) { 0 } else { cell.last_used() };
                 unused.push((used, self.cursor));
             }
-            candidates += 1;
+            candidates = candidates.saturating_add(1);
             if candidates == pass.candidates {
                 break;
             }
@@ -257,8 +261,8 @@ impl Shard {
 
     /// Gives memory back after many have gone.
     fn shrink(&mut self, hasher: &PartitionHasher) {
-        if self.table.capacity() > CELLS_A_SHARD.max(4 * self.table.len()) {
-            self.table.shrink_to(2 * self.table.len(), |cell| hasher.hash_one(cell.partition()));
+        if self.table.capacity() > CELLS_A_SHARD.max(self.table.len().saturating_mul(4)) {
+            self.table.shrink_to(self.table.len().saturating_mul(2), |cell| hasher.hash_one(cell.partition()));
         }
     }
 }

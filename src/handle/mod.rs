@@ -133,7 +133,7 @@ impl AuthHandle {
     ///
     /// A token request in flight goes on and its token is used, since it is newer. Refresh tokens are kept. The next
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
-    /// forgotten, whoever asked for it; a failure that the store remembers stands, since it belongs to all processes.
+    /// forgotten, whichever process asked for it; a failure that the store remembers stands, since it belongs to all processes.
     ///
     /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): of many callers who say so, one token request
     /// comes.
@@ -180,7 +180,7 @@ impl AuthHandle {
 
     /// Replaces the client credentials, as after a rotation of the secret.
     ///
-    /// A new epoch begins: every token is forgotten, and a token request under way with the old credentials does not
+    /// A new epoch begins: every token is forgotten, and a token request in flight with the old credentials does not
     /// publish. Refresh tokens are kept if the client id is the same. Requests already sent are not touched: where the
     /// old secret's tokens die with it, their 401 is answered with a token of the new one.
     ///
@@ -214,7 +214,7 @@ impl AuthHandle {
     /// Sets a token from elsewhere, such as a sign-in of your own: the very next request uses it.
     ///
     /// With [`Token::with_refresh_token`] it brings the refresh token that later renewals use. A token request in flight
-    /// does not publish; whoever waits for it goes on with the token that was set. On a handle for a tenant or for scopes
+    /// does not publish; requests that wait for it go on with the token that was set. On a handle for a tenant or for scopes
     /// whose source cannot fetch another token, bring a refresh token with it: without one, the token goes with its
     /// partition when that is [dropped](crate::AuthConfigBuilder::max_partitions).
     ///
@@ -271,7 +271,7 @@ impl AuthHandle {
     /// Ends the grant at the authorization server (RFC 7009): revokes the refresh token, if there is one, then the access
     /// token, and forgets both. Nothing else in this crate revokes anything.
     ///
-    /// It waits for a token request under way, so that what that one brings is revoked too. A request made later gets a new
+    /// It waits for a token request in flight, so that what that one brings is revoked too. A request made later gets a new
     /// token where the grant needs no person, and fails with [`SignInAgain`](TokenErrorKind::SignInAgain) otherwise. Call it
     /// when no more requests come, such as on signing out. Dropping the future leaves what was not revoked by then.
     ///

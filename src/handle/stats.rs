@@ -23,7 +23,7 @@ pub struct Stats {
     pub generation: Option<u64>,
     /// When the current token expires; `None` if there is none or its end is unknown.
     pub expires_at: Option<SystemTime>,
-    /// Whether a token request is under way.
+    /// Whether a token request is in flight.
     pub refreshing: bool,
     /// The last failure, also if a later token request succeeded.
     pub last_error: Option<TokenError>,

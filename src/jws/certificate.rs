@@ -70,6 +70,7 @@ impl Certificate {
                 "leave `without_x5t_s256` out, or add `x5t` or `x5c`",
             ));
         }
+        self.pem.check_set(WHAT)?;
         self.pem.fixed().map_or(Ok(()), |pem| self.thumbprints(pem.expose()).map(drop))
     }
 

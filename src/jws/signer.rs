@@ -97,6 +97,7 @@ impl SigningKey {
         let Key::Pem(algorithm, pem) = &self.key else { return Ok(()) };
         backend()?;
         algorithm.of_local_key()?;
+        pem.check_set("signing key")?;
         pem.fixed().map_or(Ok(()), |pem| LocalKey::from_pem(*algorithm, pem)?.check())
     }
 

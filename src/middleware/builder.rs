@@ -10,12 +10,11 @@ use http_body_util::Full;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 
-use super::layer::AuthLayer;
+use super::layer::{AuthLayer, within};
 use crate::config::AuthConfig;
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::TokenEndpoint;
-use crate::engine::Limited;
 use crate::store::{StoreIdentity, StoreLayer, TokenStore};
 use crate::token::{DynTokenSource, TokenSource, erase};
 use crate::types::{BoxError, ConfigError};
@@ -216,11 +215,11 @@ impl<X, L, St> AuthLayerBuilder<X, L, St> {
         L::Service: TokenSource,
         St: StoreChoice,
     {
-        let endpoint = TokenEndpoint::new(&self.cfg, client);
+        let endpoint = TokenEndpoint::of_config(&self.cfg, client);
         let limits = self.cfg.endpoint_limits();
-        let limited = Limited::new(self.token_layer.layer(endpoint.clone()), limits.clone());
+        let limited = within(&limits, self.token_layer.layer(endpoint.clone()));
         let source = self.store.around(limited, endpoint.identity());
-        let source = endpoint.in_directory(source);
+        let source = endpoint.in_directory(source, &limits);
         // Wherever it is: a store in one of the token layers is found too.
         let store = endpoint.store();
         let refresh_token = self.cfg.initial_refresh_token();

@@ -111,8 +111,8 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
     /// ```
     pub fn with_source(cfg: AuthConfig<External>, source: impl TokenSource) -> Self {
-        let (limits, store) = (cfg.endpoint_limits(), store_of(&source));
-        Self::assemble(cfg, erase(Limited::new(source, limits.clone())), limits, None, None, store)
+        let (limits, store) = (cfg.endpoint_limits(), store_of(&source).map(|stored| stored.store().clone()));
+        Self::assemble(cfg, erase(within(&limits, source)), limits, None, None, store)
     }
 
     /// Bodies of your type `B` can be sent twice, because `B` can be cloned.
@@ -190,10 +190,17 @@ impl AuthLayer {
     }
 }
 
-/// The store that was put around a source, so that the handle sees it.
-fn store_of(source: &dyn Any) -> Option<Arc<dyn StoreAccess>> {
-    let source = source.downcast_ref().map_or(source, |boxed: &BoxTokenSource| boxed.source());
-    source.downcast_ref().map(|stored: &StoreService| stored.store().clone())
+/// The store that was put around a source, if it is the outermost layer.
+fn store_of(source: &dyn Any) -> Option<&StoreService> {
+    source.downcast_ref().map_or(source, |boxed: &BoxTokenSource| boxed.source()).downcast_ref()
+}
+
+/// A source that is asked within these bounds: below a store, whose answers need no permit.
+pub(super) fn within<T: TokenSource>(limits: &Arc<EndpointLimits>, source: T) -> Limited<T> {
+    match store_of(&source) {
+        Some(stored) if stored.limit(limits) => Limited::not_yet(source),
+        _ => Limited::new(source, limits.clone()),
+    }
 }
 
 impl<S: Clone> Layer<S> for AuthLayer {

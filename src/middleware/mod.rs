@@ -21,7 +21,7 @@
 //! 6. **A rejected token is replaced, and the request sent once more.** Rejected means 401, gRPC status 16, and what the
 //!    configuration adds. Only a token newer than the one rejected leads to a resend, only if head and body could be kept, and
 //!    only if [`Replay`](crate::Replay) allows it. The second response is handed out whatever it is.
-//! 7. **The original response beats an error.** If no new token can be had, the caller gets the 401 with its body, and
+//! 7. **The original response beats an error.** If no new token can be obtained, the caller gets the 401 with its body, and
 //!    [`RefreshFailed`](crate::RefreshFailed) in its extensions.
 //! 8. **Useless refreshes are bounded.** An API that rejects every token costs at most 13 token requests a minute for each
 //!    partition.

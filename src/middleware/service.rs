@@ -14,7 +14,9 @@ use super::prove::{Prove, ProveFuture};
 use super::shared::{Bodies, BodySupport, BodySupportOf, Handle};
 use crate::engine::{Cell, Current, Partition, Read};
 use crate::request::{HttpRequest, HttpResponse, Identity, Own, Plan, Prepared, Registry, ReplayAttempt};
-use crate::response::{discard_of, trailer_watch_of};
+#[cfg(feature = "reqwest")]
+use crate::response::holding_of_reqwest;
+use crate::response::{holding_of, trailer_watch_of};
 use crate::setup::Setup;
 use crate::types::{BoxError, Error, TenantId, TokenParams, deep_clone};
 
@@ -184,7 +186,7 @@ where
 {
     #[inline]
     fn support(registry: &Registry) -> BodySupport<http::Request<B>, http::Response<RB>> {
-        BodySupport { vtable: registry.vtable_of::<B>(), watch: trailer_watch_of::<RB>(), discard: discard_of::<RB>() }
+        BodySupport { vtable: registry.vtable_of::<B>(), watch: trailer_watch_of::<RB>(), holding: holding_of::<RB>() }
     }
 }
 
@@ -213,7 +215,7 @@ struct ReqwestBodies;
 #[cfg(feature = "reqwest")]
 impl Bodies<reqwest::Request, reqwest::Response> for ReqwestBodies {
     fn support(registry: &Registry) -> BodySupport<reqwest::Request, reqwest::Response> {
-        BodySupport { vtable: registry.vtable_of(), watch: None, discard: None }
+        BodySupport { vtable: registry.vtable_of(), watch: None, holding: Some(holding_of_reqwest) }
     }
 }
 

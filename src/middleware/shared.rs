@@ -7,7 +7,7 @@ use super::header_cache::HeaderCache;
 use super::prove::Prove;
 use crate::engine::{Cell, Env};
 use crate::request::{HttpRequest, HttpResponse, Own, Registry, is_known_by_name};
-use crate::response::{Discard, TrailerWatch, Verdict, has_grpc_status, judge};
+use crate::response::{Holding, TrailerWatch, Verdict, has_grpc_status, judge};
 use crate::setup::Setup;
 use crate::types::{Error, TokenError, events};
 
@@ -124,8 +124,8 @@ pub(crate) struct BodySupport<R: HttpRequest, T> {
     pub(crate) vtable: R::ReplayVtable,
     /// How the response's trailers are watched; `None` where they cannot be.
     pub(crate) watch: Option<TrailerWatch<T>>,
-    /// How the response's body is read while it waits; `None` where it cannot be.
-    pub(crate) discard: Option<Discard<T>>,
+    /// What can be done with the response's body while it waits; `None`: nothing.
+    pub(crate) holding: Option<fn() -> Holding<T>>,
 }
 
 pub(crate) type BodySupportOf<R, T> = fn(&Registry) -> BodySupport<R, T>;

@@ -14,7 +14,7 @@ pub enum ExistingAuthorization {
     /// reaches the API.
     #[default]
     Replace,
-    /// It is copy, and the request is the caller's own: its 401 neither refreshes the token nor causes a resend. A request
+    /// It stays, and the request is the caller's own: its 401 neither refreshes the token nor causes a resend. A request
     /// with several values is [`Error::Request`](crate::Error::Request), since servers disagree about which one counts.
     Keep,
     /// The request is refused with [`Error::Request`](crate::Error::Request) before anything is sent.
@@ -50,6 +50,10 @@ impl Injection {
         self.set_if_absent.retain(|(existing, _)| *existing != name);
         self.set_if_absent.push((name, value));
         Ok(())
+    }
+
+    pub(crate) fn sets_if_absent(&self, name: &HeaderName) -> bool {
+        self.set_if_absent.iter().any(|(own, _)| own == name)
     }
 
     /// Whether the token goes onto this request (`true`), or the caller's own `Authorization` stays.

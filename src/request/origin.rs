@@ -130,7 +130,7 @@ impl OriginPolicy {
         let header = host_header(headers).map_err(|()| refused(target, BAD_HOST_HEADER))?;
         match (target, header) {
             (Some(uri), Some(header)) if !uri.is_host_of(&header) => Err(refused(target, OTHER_HOST_HEADER)),
-            // What it carries is for whoever opens the tunnel, a proxy that is dialled without TLS.
+            // What it carries is for the one that opens the tunnel, a proxy that is dialled without TLS.
             (target, header) if *method == Method::CONNECT => self.foreign(target.or(header), TUNNEL),
             (Some(target), _) | (None, Some(target)) => self.admit(target),
             (None, None) => Ok(Admission::Credentials),
@@ -296,7 +296,7 @@ pub(crate) fn require_secure(origin: &Origin, allow_http: bool, what: &'static s
     ))
 }
 
-/// The URL of a token endpoint (RFC 6749 §3.2): absolute, without user information and fragment; its query is copy.
+/// The URL of a token endpoint (RFC 6749 §3.2): absolute, without user information and fragment; its query is kept.
 pub(crate) fn parse_endpoint_url(url: &str, allow_http: bool) -> Result<Uri, ConfigError> {
     let (uri, origin) = parse_absolute(url, "the endpoint URL")?;
     require_secure(&origin, allow_http, "the endpoint")?;

@@ -16,7 +16,7 @@ pub(crate) enum SubjectPolicy {
 
 const CONTRADICTION: &str =
     "the request brings `TokenParams`, and the service it goes through has others (`Auth::for_params`)";
-const MISSING: &str = "the request brings no subject token, and its token is had on somebody's behalf; put `TokenParams` into its extensions";
+const MISSING: &str = "the request brings no subject token, and this layer asks for tokens on a person's behalf; put `TokenParams` into its extensions";
 const UNUSED: &str =
     "the request brings a subject token, and this layer's grant would not use it; `AuthConfig::on_behalf_of` would";
 

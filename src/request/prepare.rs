@@ -140,7 +140,7 @@ pub(crate) struct Identity {
     pub(crate) params: Option<TokenParams>,
 }
 
-/// Whoever names a tenant relies on its being heard.
+/// A caller that names a tenant relies on it.
 const NO_TENANTS: &str = "the request names a tenant, and this layer has none configured (`.tenant(..)`)";
 #[cfg(feature = "dpop")]
 const NO_ORIGIN: &str =

@@ -15,7 +15,7 @@ use crate::types::Scopes;
 ///
 /// This crate renews tokens that were rejected, and does nothing about what a new token of the same kind would not mend: a
 /// missing scope (RFC 6750 §3.1), a sign-in that is too old or too weak (RFC 9470), claims that Entra wants, a resource
-/// whose metadata say where tokens come from (RFC 9728). Whoever can do something about that reads it here. The server
+/// whose metadata say where tokens come from (RFC 9728). A caller that can do something about that reads it here. The server
 /// wrote all of it: follow no URL in it that you do not know, and ask for no scope that you would not ask for yourself.
 ///
 /// ```

@@ -11,7 +11,9 @@ mod verdict;
 pub use auth_challenge::AuthChallenge;
 pub(crate) use drain::Drain;
 pub(crate) use grpc::has_status as has_grpc_status;
-pub(crate) use held::{Discard, HeldResponses, discard_of};
+#[cfg(feature = "reqwest")]
+pub(crate) use held::holding_of_reqwest;
+pub(crate) use held::{Ahead, BoxReadAhead, HeldResponses, Holding, holding_of};
 pub(crate) use trailers::{TrailerWatch, trailer_watch_of};
 pub use verdict::Forbidden;
 pub(crate) use verdict::{RejectionPolicy, Verdict, is_success, judge};

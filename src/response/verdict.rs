@@ -4,6 +4,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::challenge::{Challenge, ErrorKind};
 use super::grpc;
+use crate::types::ConfigError;
 
 /// What a response says about the token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,23 @@ pub(crate) struct RejectionPolicy {
 impl Default for RejectionPolicy {
     fn default() -> Self {
         Self { on_unauthorized: true, forbidden: Forbidden::default(), also: Vec::new(), grpc: true }
+    }
+}
+
+impl RejectionPolicy {
+    /// # Errors
+    /// A status is listed that never says anything about a token.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let never = |status: &&StatusCode| {
+            status.is_informational() || status.is_success() || **status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        };
+        match self.also.iter().find(never) {
+            Some(status) => Err(ConfigError::new(
+                format!("{} is to mean that the token was rejected, which it never does", status.as_u16()),
+                "name a status that the API gives to a dead token, such as 419 or 440",
+            )),
+            None => Ok(()),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct DeviceSignIn {
 }
 
 impl DeviceSignIn {
-    /// What the person enters (RFC 8628 §3.2). Whoever enters it signs this program in: show it to this person alone.
+    /// What the person enters (RFC 8628 §3.2). Anybody who enters it signs this program in: show it to this person alone.
     pub fn user_code(&self) -> &str {
         self.authorization.codes.user_code.expose()
     }

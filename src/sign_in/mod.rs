@@ -39,7 +39,7 @@ impl AuthHandle {
     /// ([`AuthorizationCode::discovered`]): fetches the server's metadata first, unless they are known.
     ///
     /// # Errors
-    /// As [`sign_in`](AuthHandle::sign_in), and [`Failed`](SignInErrorKind::Failed): the metadata cannot be had.
+    /// As [`sign_in`](AuthHandle::sign_in), and [`Failed`](SignInErrorKind::Failed): the metadata cannot be fetched.
     ///
     /// ```
     /// # #[cfg(feature = "test-util")] {

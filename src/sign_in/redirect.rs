@@ -58,7 +58,7 @@ impl Redirect {
         let Some(state) = &self.state else {
             return Err(SignInError::new(SignInErrorKind::WrongState).with_detail("there is no `state`"));
         };
-        // Whoever may try often and measure must not find it out byte by byte; its length is no secret.
+        // An attacker who may try often and measure must not find it out byte by byte; its length is no secret.
         if bool::from(state.expose().as_bytes().ct_eq(expected.state.expose().as_bytes())) {
             Ok(())
         } else {

@@ -20,7 +20,7 @@ use crate::types::{ConfigError, Digest, Scopes, TenantId};
 /// configuration is refused with a store unless it names the [`account`](crate::AuthConfigBuilder::account), is told apart by
 /// [`and`](StoreIdentity::and), or gives each tenant its own tokens.
 ///
-/// Keys can be read by whoever can list the store. What goes into them cannot be read back, but guesses can be checked: do
+/// Keys can be read by all who can list the store. What goes into them cannot be read back, but guesses can be checked: do
 /// not put a short secret (a PIN) into a further parameter.
 ///
 /// ```

@@ -17,6 +17,7 @@ use super::fetch::{self, Fetch, NotStored};
 use super::lease_guard::LeaseGuard;
 use super::record::Record;
 use super::{Fence, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
+use crate::engine::{EndpointLimits, Limited, LimitsSlot};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
 use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError, events};
 
@@ -26,7 +27,10 @@ use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError
 /// [`TokenSource`] or a `Service<TokenRequest, Response = Token>`. The handle of the layer sees the store, so that
 /// [`set_token`](crate::AuthHandle::set_token), [`forget`](crate::AuthHandle::forget),
 /// [`revoke`](crate::AuthHandle::revoke) and [`stats`](crate::AuthHandle::stats) mean it too: wherever it was put around a
-/// token endpoint; around another source only where it is the outermost layer (put timeouts and the like inside).
+/// token endpoint; around another source only where it is the outermost layer (put timeouts and the like inside). Where it
+/// is the outermost one, what is stored is not counted among the
+/// [token requests at the same time](crate::AuthConfigBuilder::max_concurrent_token_requests); further out, a layer holds a
+/// place among them while the store is asked.
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
@@ -209,7 +213,10 @@ impl<St: TokenStore, T: TokenSource> Layer<T> for StoreLayer<St> {
 
     fn layer(&self, source: T) -> StoreService {
         self.0.identity.announce(self.clone());
-        StoreService { stored: Arc::new(Stored { source, access: self.0.clone() }), store: Arc::new(self.clone()) }
+        let source = Limited::not_yet(source);
+        let limits = source.limits().clone();
+        let stored = Arc::new(Stored { source, access: self.0.clone() });
+        StoreService { stored, store: Arc::new(self.clone()), limits }
     }
 }
 
@@ -234,12 +241,18 @@ impl<St> fmt::Debug for StoreLayer<St> {
 pub struct StoreService {
     stored: Arc<dyn StoredSource>,
     store: Arc<dyn StoreAccess>,
+    limits: LimitsSlot,
 }
 
 impl StoreService {
     /// For the handle of a layer whose source this is.
     pub(crate) fn store(&self) -> &Arc<dyn StoreAccess> {
         &self.store
+    }
+
+    /// Asks the source within these bounds from now on; `false`: it has others, those of another layer.
+    pub(crate) fn limit(&self, limits: &Arc<EndpointLimits>) -> bool {
+        self.limits.set(limits.clone()).is_ok()
     }
 }
 
@@ -267,7 +280,7 @@ impl fmt::Debug for StoreService {
 /// A source and the store around it. Behind a pointer, so that [`StoreService`] is one type, which
 /// [`AuthLayer::with_source`](crate::AuthLayer::with_source) can tell from other sources.
 struct Stored<T, St> {
-    source: T,
+    source: Limited<T>,
     access: Access<St>,
 }
 

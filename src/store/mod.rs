@@ -24,7 +24,7 @@
 //! | the store comes back empty, or older than it was | a process that misses a refresh token asks all for their copies and waits 2 s (the timeout of a call and a second, to connect anew); the one with the highest number is stored |
 //! | a process dies with the lease, or cannot reach the store until it ends | the others wait for its lease to end (10 s), and ask those that live for what replaced the refresh token (2 s). If it may have redeemed the refresh token, the configured grant is used instead; where there is none, the refresh token is sent once more |
 //! | a process sleeps through the end of its lease | it sends no refresh token any more; what it brings is stored if it is newer than what is there |
-//! | a process cannot reach the authorization server | where no refresh token is in play the others ask for themselves after 2 to 2.5 s; it stands back for 15 s, doubling to two minutes |
+//! | a process cannot reach the authorization server | where no refresh token is involved the others ask for themselves after 2 to 2.5 s; it stands back for 15 s, doubling to two minutes |
 //! | a refresh token's successor cannot be stored | it is used by this process, which tries again every 250 ms for a minute. Who takes the lease in that time asks for it as above. If it dies in that time, the others see a process that died with the lease |
 //! | the refresh token is dead | the store is read again: one that somebody else has stored is tried, once; only then it is forgotten |
 //! | a value is damaged or of another key | as if the store could not be reached, for this token only; a sign-in replaces it, and [`TokenStore::remove`] removes it |

@@ -236,12 +236,12 @@ impl AuthServer {
         self.set(|state| state.tenant_from = Some(TenantFrom::Param(name.into())))
     }
 
-    /// Whoever is asked to sign in says no: the browser is sent back with `access_denied`.
+    /// Each person who is asked to sign in says no: the browser is sent back with `access_denied`.
     pub fn deny_sign_ins(self) -> Self {
         self.refuse_sign_ins("access_denied")
     }
 
-    /// The browser of whoever signs in is sent back with this error (RFC 6749 §4.1.2.1).
+    /// The browser of a person who signs in is sent back with this error (RFC 6749 §4.1.2.1).
     pub fn refuse_sign_ins(self, error: impl Into<Cow<'static, str>>) -> Self {
         self.set(|state| state.sign_in_error = Some(error.into()))
     }
@@ -470,7 +470,7 @@ impl AuthServer {
         fault.play(|| self.usual(place, &head, &body, same), |code| shape.refuse(&Refusal::of_code(code))).await
     }
 
-    /// The authorization endpoint (RFC 6749 §3.1), without a page: whoever comes agrees.
+    /// The authorization endpoint (RFC 6749 §3.1), without a page: everybody agrees.
     fn sign_in_page(&self, head: &Parts) -> Answer {
         drop(self.sign_ins.arrive(head, self.clock.now()));
         let authorization = match Authorization::read(head.uri.query().unwrap_or_default()) {

@@ -63,7 +63,7 @@ impl Devices {
         sign_in.map(|sign_in| sign_in.answer = Some(answer)).is_some()
     }
 
-    /// The scope that was agreed to (§3.5). Whoever asks too soon is told to slow down, and must from then on.
+    /// The scope that was agreed to (§3.5). A client that asks too soon is told to slow down, and must from then on.
     pub(super) fn poll(&mut self, device_code: &str, client: &str, now: SystemTime) -> Result<String, Refusal> {
         let refuse = |code, description| Err(Refusal::new(400, code, description));
         let Some(sign_in) = self.sign_ins.get_mut(device_code).filter(|sign_in| sign_in.client == client) else {

@@ -291,7 +291,7 @@ pub async fn store_conforms_across_processes<S: TokenStore>(test: &str, address:
     let counted = text(&store, &key(23)).await.map(|(text, _)| text);
     assert_eq!(counted, Some((2 * COUNTS).to_string()), "two processes counted, and changes were lost");
 
-    // The lease of a process that is killed ends, and whoever comes next is told.
+    // The lease of a process that is killed ends, and the next holder is told.
     let (dead, _) = other.acquire(24, SHORT * 2);
     let (_, _) = other.acquire(25, HOUR);
     other.kill();

@@ -27,16 +27,17 @@ impl Backoff {
     /// After a failure that will not pass by itself: secrets get rotated, so it ends all the same.
     pub(crate) const PERMANENT: Self =
         Self { first: Duration::from_secs(30), longest: Duration::from_secs(600), jitter: Jitter::None };
-    /// The shortest pause, so that full jitter cannot draw "at once".
+    /// The shortest pause, so that neither a setting nor full jitter can say "at once".
     pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 
     /// The pause after one failure more than `in_a_row` before it. `draw`: uniform in `[0, 1)`.
     pub(crate) fn pause(&self, in_a_row: u32, draw: f64) -> Duration {
         let pause = self.undrawn(in_a_row);
-        match self.jitter {
+        let drawn = match self.jitter {
             Jitter::None => pause,
-            Jitter::Full => share(pause, draw.clamp(0.0, 1.0)).max(Self::SHORTEST),
-        }
+            Jitter::Full => share(pause, draw.clamp(0.0, 1.0)),
+        };
+        drawn.max(Self::SHORTEST)
     }
 
     /// The same before the jitter.

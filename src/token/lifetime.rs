@@ -175,7 +175,7 @@ impl LifetimePolicy {
     fn margin_of(&self, life: Duration) -> Duration {
         match self.renew {
             Renew::AtExpiry => Duration::ZERO,
-            Renew::Fraction(_) => self.margin.unwrap_or(Self::MARGIN).min(life / 10),
+            Renew::Fraction(_) => self.margin.unwrap_or(Self::MARGIN).min(life.checked_div(10).unwrap_or_default()),
         }
     }
 
@@ -327,7 +327,7 @@ pub(crate) fn lifetime_of(
         let refresh = refresh.map_or(Span::NEVER, Span::of);
         Ok(Lifetime { arrived, refresh, margin: Span::NEVER, expiry: Span::NEVER })
     };
-    // Beside what is stated: the token that it was had for ends then.
+    // Beside what is stated: the token that it was exchanged for ends then.
     let cap = token.not_after.map(|end| end.duration_since(arrived.wall).unwrap_or_default().saturating_add(age));
     let stated = match (policy.sources.iter().find_map(|source| source.read(token)), policy.unknown) {
         (Some(stated), _) => stated,

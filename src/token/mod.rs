@@ -1,5 +1,7 @@
 //! What a token is: its value, its lifetime, what is asked of a source, and tokens that never change.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod backoff;
 mod granted;
 mod lifetime;

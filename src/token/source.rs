@@ -120,7 +120,8 @@ impl RefreshContext {
 
 impl Default for RefreshContext {
     fn default() -> Self {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let now = Instant::now();
+        let deadline = now.checked_add(Duration::from_secs(30)).unwrap_or(now);
         Self {
             clock: Arc::new(SystemClock),
             lifetime: LifetimePolicy::default(),

@@ -30,7 +30,7 @@ pub struct Token {
     scheme_len: usize,
     pub(crate) expires_in: Option<Duration>,
     pub(crate) expires_at: Option<SystemTime>,
-    /// When it ends whatever its issuer says: with the token that it was had for.
+    /// When it ends whatever its issuer says: with the token that it was exchanged for.
     pub(crate) not_after: Option<SystemTime>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) refresh_token: RefreshToken,
@@ -82,7 +82,7 @@ impl Token {
                 "use `Bearer` unless the API says otherwise",
             ));
         }
-        let mut bytes = Vec::with_capacity(scheme.len() + 1 + access_token.len());
+        let mut bytes = Vec::with_capacity(scheme.len().saturating_add(1).saturating_add(access_token.len()));
         bytes.extend_from_slice(scheme.as_bytes());
         bytes.push(b' ');
         bytes.extend_from_slice(access_token.as_bytes());
@@ -150,7 +150,11 @@ impl Token {
     /// The access token itself. It is a secret: do not log it.
     pub fn access_token(&self) -> &str {
         // 0x21-0x7E was checked when the header was made.
-        self.header.as_bytes().get(self.scheme_len + 1..).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+        self.header
+            .as_bytes()
+            .get(self.scheme_len.saturating_add(1)..)
+            .and_then(|b| std::str::from_utf8(b).ok())
+            .unwrap_or_default()
     }
 
     /// The whole header value, `Bearer …`, marked sensitive (so that HTTP/2 never indexes it and `Debug` never shows

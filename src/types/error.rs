@@ -152,6 +152,12 @@ impl ConfigError {
     pub(crate) fn new(what: impl Into<Cow<'static, str>>, mend: &'static str) -> Self {
         Self { what: what.into(), mend }
     }
+
+    /// The same, said of one of several configurations.
+    #[cfg(feature = "serde")]
+    pub(crate) fn of(self, whose: impl fmt::Display) -> Self {
+        Self { what: format!("{whose}: {}", self.what).into(), mend: self.mend }
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -78,7 +78,7 @@ pub(crate) fn not_stored(key: impl fmt::Display, reason: impl fmt::Debug) {
 }
 
 pub(crate) fn lease_lost(key: impl fmt::Display) {
-    tracing::warn!(target: TARGET, %key, "the lease was lost while a token request was under way");
+    tracing::warn!(target: TARGET, %key, "the lease was lost while a token request was in flight");
 }
 
 pub(crate) fn record_replaced(key: impl fmt::Display) {

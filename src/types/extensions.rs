@@ -342,7 +342,7 @@ impl Replay {
 ///     let outcome = response.extensions().get::<AuthOutcome>().cloned().unwrap_or_default();
 ///     match response.extensions().get::<RefreshFailed>() {
 ///         _ if !outcome.rejected => "the token was fine",
-///         Some(_) => "rejected, and no new token could be had: see the error inside",
+///         Some(_) => "rejected, and no new token was obtained: see the error inside",
 ///         None if outcome.resent => "sent again with a new token",
 ///         None if outcome.suppressed => "rejected, and refreshing did not help lately: often a missing scope",
 ///         None => "rejected",
@@ -375,7 +375,7 @@ pub struct AuthOutcome {
     pub body_discarded: bool,
 }
 
-/// In a response's extensions: the token was rejected and no new one could be had. The response is the original one,
+/// In a response's extensions: the token was rejected and no new one could be obtained. The response is the original one,
 /// with its body; an [`AuthOutcome`] stands beside this.
 #[derive(Clone, Debug)]
 pub struct RefreshFailed(pub TokenError);

@@ -8,6 +8,8 @@ mod extensions;
 pub(crate) mod random;
 mod secret;
 mod secret_source;
+#[cfg(feature = "serde")]
+mod secret_source_data;
 mod token_error;
 mod token_params;
 mod transport_error;

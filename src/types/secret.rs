@@ -6,7 +6,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A value that nobody should read by accident: wiped from memory when it is dropped, printed as `[redacted]`.
 ///
-/// There is no `Display`, no `Deref` and no `PartialEq`: whoever needs the value says [`expose`](Secret::expose), and a
+/// There is no `Display`, no `Deref` and no `PartialEq`: code that needs the value calls [`expose`](Secret::expose), and a
 /// reviewer can search for that word. The wiping covers this value only; copies made of it (an HTTP header, a request
 /// body already handed to a client) live in buffers this crate does not own.
 ///

@@ -1,5 +1,6 @@
 //! `SecretSource`: where a secret is read from, each time that it is needed.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{BoxError, ConfigError, Digest, Secret, TokenError, TokenErrorKind};
 
-/// Where a secret comes from: a value, a file that may change, or an async function of yours.
+/// Where a secret comes from: a value, an environment variable, a file that may change, or an async function of yours.
 ///
 /// A file or a function is read for each exchange with the authorization server, so that a secret can be rotated while
 /// the program runs. Nothing is cached here. Where one cannot be read the token request fails with
@@ -27,11 +28,11 @@ use super::{BoxError, ConfigError, Digest, Secret, TokenError, TokenErrorKind};
 /// // As Kubernetes and systemd mount them.
 /// let from_file = ClientAuth::basic("id", SecretSource::file("/run/secrets/oauth2"));
 ///
-/// // From a vault; any error that is `Into<BoxError>` will do.
-/// let from_vault = ClientAuth::basic(
-///     "id",
-///     SecretSource::provider(|| async { std::env::var("CLIENT_SECRET").map(Secret::from) }),
-/// );
+/// /// From a vault, perhaps; any error that is `Into<BoxError>` will do.
+/// async fn read() -> Result<Secret, std::io::Error> {
+///     Ok(Secret::from("s3cret"))
+/// }
+/// let from_vault = ClientAuth::basic("id", SecretSource::provider(read));
 /// # for auth in [from_file, from_vault] {
 /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", auth)
 ///     .origin("https://api.example.com")
@@ -45,6 +46,7 @@ pub struct SecretSource(Kind);
 #[derive(Clone)]
 enum Kind {
     Value(Secret<String>),
+    Env(Arc<str>),
     File(Arc<Path>),
     Provider(Arc<Provide>),
 }
@@ -54,6 +56,22 @@ type Provide = dyn Fn() -> Pin<Box<dyn Future<Output = Result<Secret<String>, Bo
 impl SecretSource {
     /// A key in PEM has some kilobytes, a token tens of them; more is another file.
     const LONGEST_FILE: u64 = 256 * 1024;
+
+    /// The value of an environment variable, as this process has it.
+    ///
+    /// It is read for each exchange. One that is not set when the configuration is
+    /// [built](crate::AuthConfigBuilder::build) is an error that names it.
+    ///
+    /// ```
+    /// use tower_oauth2_client::{AuthConfig, ClientAuth, SecretSource};
+    ///
+    /// let auth = ClientAuth::basic("id", SecretSource::env("NOT_SET_HERE"));
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/token", auth).origin("https://api.example.com");
+    /// assert!(cfg.build().unwrap_err().to_string().contains("NOT_SET_HERE"));
+    /// ```
+    pub fn env(name: impl Into<String>) -> Self {
+        Self(Kind::Env(name.into().into()))
+    }
 
     /// The content of a file, without the line break at its end, if there is one.
     pub fn file(path: impl Into<PathBuf>) -> Self {
@@ -80,20 +98,21 @@ impl SecretSource {
     pub(crate) fn fixed(&self) -> Option<&Secret<String>> {
         match &self.0 {
             Kind::Value(secret) => Some(secret),
-            Kind::File(_) | Kind::Provider(_) => None,
+            Kind::Env(_) | Kind::File(_) | Kind::Provider(_) => None,
         }
     }
 
-    /// Whether it does not say whose secret it gives: a function, or a file, whose path is the same for every workload that
-    /// a platform writes it for.
+    /// Whether it does not say whose secret it gives: a function, or a variable or a file, whose name is the same for every
+    /// workload that a platform sets it for.
     pub(crate) fn is_nameless(&self) -> bool {
-        matches!(self.0, Kind::Provider(_) | Kind::File(_))
+        matches!(self.0, Kind::Env(_) | Kind::File(_) | Kind::Provider(_))
     }
 
     /// What tells it from another source: its value if that is fixed, else its place.
     pub(crate) fn describe(&self, digest: &mut Digest) {
         match &self.0 {
             Kind::Value(secret) => digest.field("value", secret.expose()),
+            Kind::Env(name) => digest.field("environment variable", name.as_bytes()),
             Kind::File(path) => digest.field("file", path.as_os_str().as_encoded_bytes()),
             Kind::Provider(_) => digest.field("provider", ""),
         }
@@ -102,9 +121,44 @@ impl SecretSource {
     /// Checks what can be checked before the secret is needed.
     ///
     /// # Errors
-    /// A value that is no line of text. The error does not quote it.
+    /// A value that is no line of text, a variable that is not set. The error does not quote what it holds.
     pub(crate) fn validate(&self, what: &'static str) -> Result<(), ConfigError> {
+        if let Kind::Env(name) = &self.0 {
+            return check_line(what, read_env(what, name)?.expose());
+        }
         self.fixed().map_or(Ok(()), |secret| check_line(what, secret.expose()))
+    }
+
+    /// # Errors
+    /// An environment variable that is not set.
+    #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "what has more than one line is a key"))]
+    pub(crate) fn check_set(&self, what: &'static str) -> Result<(), ConfigError> {
+        match &self.0 {
+            Kind::Env(name) => read_env(what, name).map(drop),
+            Kind::Value(_) | Kind::File(_) | Kind::Provider(_) => Ok(()),
+        }
+    }
+
+    /// Reads a secret of any shape, once and now, on this thread.
+    ///
+    /// # Errors
+    /// It is not there, or is a function. The error tells its place, not what it holds.
+    #[cfg(feature = "serde")]
+    pub(crate) fn read_now(&self, what: &'static str) -> Result<Secret<String>, ConfigError> {
+        match &self.0 {
+            Kind::Value(secret) => Ok(secret.clone()),
+            Kind::Env(name) => read_env(what, name),
+            Kind::File(path) => read_file(path).map_err(|error| {
+                ConfigError::new(
+                    format!("the {what} cannot be read from {}: {error}", path.display()),
+                    "check that the file is there and that this process may read it",
+                )
+            }),
+            Kind::Provider(_) => Err(ConfigError::new(
+                format!("the {what} is to come from a function, and is needed now"),
+                "give it as a value, in a variable or in a file",
+            )),
+        }
     }
 
     /// Reads a secret of one line, such as a password or a token.
@@ -118,6 +172,7 @@ impl SecretSource {
     pub(crate) async fn read(&self, what: &'static str) -> Result<Secret<String>, TokenError> {
         match &self.0 {
             Kind::Value(secret) => Ok(secret.clone()),
+            Kind::Env(name) => read_env(what, name).map_err(|error| unavailable(error.to_string())),
             Kind::File(path) => {
                 let read = {
                     let path = path.clone();
@@ -132,6 +187,25 @@ impl SecretSource {
                 TokenError::from_box_or(error, || unavailable(format!("the provider of the {what} failed")))
             }),
         }
+    }
+}
+
+/// # Errors
+/// It is not set, or is not UTF-8. Its name is told.
+fn read_env(what: &'static str, name: &str) -> Result<Secret<String>, ConfigError> {
+    match std::env::var_os(name).map(OsString::into_string) {
+        Some(Ok(value)) => Ok(Secret::from(value)),
+        Some(Err(value)) => {
+            drop(Zeroizing::new(value.into_encoded_bytes()));
+            Err(ConfigError::new(
+                format!("the {what} is to be in the environment variable {}, which is not UTF-8", name.escape_debug()),
+                "set it to the text that the provider gave",
+            ))
+        }
+        None => Err(ConfigError::new(
+            format!("the {what} is to be in the environment variable {}, which is not set", name.escape_debug()),
+            "set it before the program starts; only an exported variable is seen",
+        )),
     }
 }
 
@@ -196,11 +270,12 @@ impl From<&str> for SecretSource {
     }
 }
 
-/// Tells what kind of source it is, and a file's path.
+/// Tells what kind of source it is, a variable's name and a file's path.
 impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Value(_) => f.write_str("SecretSource(value)"),
+            Kind::Env(name) => write!(f, "SecretSource(${name})"),
             Kind::File(path) => write!(f, "SecretSource({})", path.display()),
             Kind::Provider(_) => f.write_str("SecretSource(provider)"),
         }
@@ -272,5 +347,22 @@ mod tests {
     fn debug_tells_the_kind_and_a_files_path() {
         assert_eq!(format!("{:?}", SecretSource::from("canary")), "SecretSource(value)");
         assert_eq!(format!("{:?}", SecretSource::file("/run/secret")), "SecretSource(/run/secret)");
+        assert_eq!(format!("{:?}", SecretSource::env("SECRET")), "SecretSource($SECRET)");
+    }
+
+    /// `cargo test` sets the first one.
+    #[tokio::test]
+    async fn a_variable_is_read_and_one_that_is_not_set_is_named() {
+        let source = SecretSource::env("CARGO_PKG_NAME");
+        source.validate("secret").unwrap();
+        assert_eq!(source.read_line("secret").await.unwrap().expose(), "tower-oauth2-client");
+        assert!(source.fixed().is_none() && source.is_nameless());
+        for name in ["NO_SUCH_VARIABLE_HERE", "", "A=B", "A\0B"] {
+            let source = SecretSource::env(name);
+            let error = source.validate("client secret").unwrap_err().to_string();
+            assert!(error.contains("client secret") && error.contains("is not set"), "{error}");
+            let error = source.read_line("client secret").await.unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::CredentialsUnavailable);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `TokenError`: why no token could be had, told without a secret.
+//! `TokenError`: why no token could be obtained, told without a secret.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::BoxError;
 
-/// Why no token could be had.
+/// Why no token could be obtained.
 ///
 /// It never holds a body, a parser's message or a secret. Everybody who waited for the same token request gets the same
 /// error: a clone shares it. Its `Display` says what to do.
@@ -77,7 +77,7 @@ pub enum TokenErrorKind {
     ClockSkew,
     /// Too many requests wait for a token already
     /// ([`max_waiters`](crate::AuthConfigBuilder::max_waiters)); the token request did not get its turn within
-    /// [`token_timeout`](crate::AuthConfigBuilder::token_timeout), since too many others are under way
+    /// [`token_timeout`](crate::AuthConfigBuilder::token_timeout), since too many others are in flight
     /// ([`max_concurrent_token_requests`](crate::AuthConfigBuilder::max_concurrent_token_requests)); or too many tenants
     /// that never had a token were refused one ([`max_partitions`](crate::AuthConfigBuilder::max_partitions)). Nothing was
     /// sent.

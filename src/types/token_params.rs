@@ -116,7 +116,7 @@ impl TokenParams {
         self.0.claims.as_deref()
     }
 
-    /// What tells them from others. The subject token goes in, and cannot be had back.
+    /// What tells them from others. The subject token goes in, and cannot be read back.
     pub(crate) fn digest(&self) -> &[u8; 32] {
         self.0.digest.get_or_init(|| {
             let Params { subject, audiences, resources, claims, digest: _ } = &*self.0;

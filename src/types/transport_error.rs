@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// Why an exchange with an authorization server had no complete answer: the [`cause`](crate::TokenError::cause) of a
+/// Why an exchange with an authorization server had no complete answer: the [`source`](std::error::Error::source) of a
 /// [`TokenError`](crate::TokenError) of the kinds `Unreachable` and `Timeout`.
 ///
 /// It is a closed description. The error of the HTTP client is looked at and dropped, since it may quote what the server

@@ -112,7 +112,7 @@ async fn without_a_name_nothing_is_stored_or_found() {
         assert!(told.contains("`.account(..)`"), "{told}");
         // In a layer of one's own around the endpoint too.
         let by_hand = cfg.clone().build().unwrap();
-        let endpoint = TokenEndpoint::new(&by_hand, shared.server.clone());
+        let endpoint = TokenEndpoint::new(&by_hand, shared.server.clone()).unwrap();
         let mut stored = StoreLayer::new(shared.store.clone(), endpoint.identity()).layer(endpoint);
         let error = stored.call(TokenRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::SourcePermanent);

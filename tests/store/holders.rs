@@ -41,7 +41,7 @@ enum End {
 impl World {
     /// The token endpoint of a configuration.
     fn endpoint(&self, cfg: AuthConfigBuilder) -> TokenEndpoint<AuthServer> {
-        TokenEndpoint::new(&cfg.build().unwrap(), self.auth.clone())
+        TokenEndpoint::new(&cfg.build().unwrap(), self.auth.clone()).unwrap()
     }
 
     /// A process that gets the lease, and ends at that stage.

@@ -170,7 +170,7 @@ impl Flaky {
         self.state.lock().unwrap().save_takes = takes;
     }
 
-    /// Each lease takes so long to be had.
+    /// Each lease takes so long to get.
     pub(crate) fn slow_lease(&self, takes: Duration) {
         self.state.lock().unwrap().lease_takes = takes;
     }

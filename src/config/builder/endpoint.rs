@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderName, HeaderValue};
 
 use super::AuthConfigBuilder;
@@ -36,6 +37,8 @@ pub struct EndpointDraft {
     token_headers: Vec<(String, Secret<String>)>,
     /// The sign-in of a grant without one was to be edited.
     no_code_to_edit: bool,
+    /// The token URL or the client was named where a directory says both.
+    named_beside_directory: bool,
     #[cfg(feature = "reqwest")]
     client: BuiltInClientSettings,
 }
@@ -65,12 +68,14 @@ impl AuthConfigBuilder {
     /// The token endpoint, in place of the one named at the beginning, such as a test system's for a preset's.
     pub fn token_url(mut self, url: impl Into<TokenUrl>) -> Self {
         self.endpoint.token_url = url.into();
+        self.endpoint.named_beside_directory |= self.endpoint.settings.directory.is_some();
         self
     }
 
     /// How the client authenticates, in place of what was said at the beginning.
     pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
         self.endpoint.client_auth = client_auth;
+        self.endpoint.named_beside_directory |= self.endpoint.settings.directory.is_some();
         self
     }
 
@@ -140,12 +145,22 @@ impl AuthConfigBuilder {
         self
     }
 
+    /// For whom the token is, in place of the names given so far, a preset's among them.
+    pub fn audiences<I>(mut self, audiences: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.endpoint.settings.audiences = audiences.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
     /// the authorization server.
     ///
     /// Default: the issuer where it is known ([`Discovery`](crate::Discovery)), the token URL otherwise. Say the issuer
-    /// wherever you know it: an assertion that is addressed to a URL can be played to another server by whoever made you use
-    /// that URL, and newer servers take nothing but the issuer.
+    /// wherever you know it: an assertion that is addressed to a URL can be replayed at another server by an attacker who made
+    /// you use that URL, and newer servers take nothing but the issuer. An error where the client makes no assertions.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.endpoint.settings.assertion_audience = Some(audience.into());
         self
@@ -179,14 +194,15 @@ impl AuthConfigBuilder {
     /// A further parameter of the token request. Repeatable; treated as a secret.
     ///
     /// The name of one that is sent anyway (`grant_type`, `client_secret`, `refresh_token`, `scope`) is an error: a
-    /// parameter may be sent once only (RFC 6749 §3.2).
+    /// parameter may be sent once only (RFC 6749 §3.2). So is one that is set twice; `resource` and `audience` may be, if
+    /// nothing else sets them.
     pub fn token_param(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.endpoint.settings.params.push(Param { name: name.into(), value: value.into() });
         self
     }
 
     /// A further header of the token request, such as an API key; treated as a secret. Headers that HTTP or this crate
-    /// gives their value (`Authorization`, `Host`, `Connection`, …) are errors.
+    /// gives their value (`Authorization`, `Host`, `Accept-Encoding`, …) are errors, and so is one that is set twice.
     pub fn token_header(mut self, name: impl Into<String>, value: impl Into<Secret<String>>) -> Self {
         self.endpoint.token_headers.push((name.into(), value.into()));
         self
@@ -255,7 +271,8 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// The server's name for a member of the answer: `.rename_response_field("accessToken", "access_token")`. Repeatable.
+    /// The server's name for a member of the answer: `.rename_response_field("accessToken", "access_token")`. Repeatable. A
+    /// standard name that is never read, such as a misspelt one, is an error.
     pub fn rename_response_field(mut self, theirs: impl Into<String>, standard: impl Into<String>) -> Self {
         self.endpoint.settings.answer.fields.push((theirs.into(), standard.into()));
         self
@@ -268,7 +285,8 @@ impl AuthConfigBuilder {
     }
 
     /// For one exchange with the token endpoint, from sending to the last byte. Default: 10 s, so that a refresh and a
-    /// fallback to the primary grant both fit into [`refresh_deadline`](AuthConfigBuilder::refresh_deadline).
+    /// fallback to the primary grant both fit into [`refresh_deadline`](AuthConfigBuilder::refresh_deadline). One that is
+    /// longer than that deadline is an error.
     pub fn token_timeout(mut self, timeout: Duration) -> Self {
         self.endpoint.settings.timeout = timeout;
         self
@@ -300,7 +318,7 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// How long the built-in token client takes to connect, TLS included. Default: 5 s.
+    /// How long the built-in token client takes to connect, TLS included. Default: 5 s; zero is an error.
     #[cfg(feature = "reqwest")]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.endpoint.client.connect_timeout = Some(timeout);
@@ -330,6 +348,7 @@ impl AuthConfigBuilder {
             scopes: Vec::new(),
             token_headers: Vec::new(),
             no_code_to_edit: false,
+            named_beside_directory: false,
             #[cfg(feature = "reqwest")]
             client: BuiltInClientSettings::default(),
         })
@@ -356,7 +375,12 @@ impl AuthConfigBuilder {
         let draft = &self.endpoint;
         let parse = |url: &Option<String>| url.as_ref().map(|url| parse_endpoint_url(url, self.allow_http)).transpose();
         let grant = match &draft.identity_assertion {
-            Some(assertion) => Grant::IdentityAssertion(Arc::new(assertion.build(self.allow_http)?)),
+            Some(assertion) => {
+                let mut first_leg = assertion.build(self.allow_http)?;
+                first_leg.settings.timeout = draft.settings.timeout;
+                first_leg.settings.max_body = draft.settings.max_body;
+                Grant::IdentityAssertion(Arc::new(first_leg))
+            }
             None => draft.settings.grant.clone(),
         };
         if draft.settings.directory.is_some() && !tenant.is_some_and(TenantPolicy::tokens_need_tenant) {
@@ -365,6 +389,7 @@ impl AuthConfigBuilder {
                 "add `.tenant(..)` with `per_tenant_tokens()`, and leave `optional()` and `fixed(..)` out",
             ));
         }
+        self.check_directory()?;
         let directory = draft.settings.directory.clone();
         let settings = EndpointSettings {
             directory: directory.map(|directory| DirectorySettings { allow_http: self.allow_http, ..directory }),
@@ -394,6 +419,7 @@ impl AuthConfigBuilder {
         }
         settings.validate(&draft.client_auth)?;
         draft.client_auth.validate()?;
+        self.check_obeyed(&settings)?;
         if let Some(token) = &draft.refresh_token
             && token.expose().trim().len() != token.expose().len()
         {
@@ -417,6 +443,42 @@ impl AuthConfigBuilder {
             #[cfg(feature = "reqwest")]
             client_is_changed: draft.client.is_changed(),
         })
+    }
+
+    /// # Errors
+    /// A setting whose place is taken by what the directory says of each tenant, or that needs a refresh token or a person:
+    /// with a directory there is neither.
+    fn check_directory(&self) -> Result<(), ConfigError> {
+        let draft = &self.endpoint;
+        let urls = [&draft.refresh_url, &draft.revocation_url, &draft.device_url];
+        if draft.settings.directory.is_some() && (draft.named_beside_directory || urls.into_iter().any(Option::is_some))
+        {
+            return Err(ConfigError::new(
+                "a URL or a client is set beside the directory, which says both for each tenant",
+                "leave `token_url`, `client_auth`, `refresh_url`, `revocation_url` and `device_authorization_url` out",
+            ));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// A setting that is right by itself, and that something else keeps from having an effect.
+    fn check_obeyed(&self, settings: &EndpointSettings) -> Result<(), ConfigError> {
+        let makes_assertions = settings.directory.is_some() || self.endpoint.client_auth.makes_assertions();
+        if settings.assertion_audience.is_some() && !makes_assertions {
+            return Err(ConfigError::new(
+                "`assertion_audience` says for whom the client's assertions are, and it makes none",
+                "leave it out, or authenticate by `private_key_jwt` or `client_secret_jwt`",
+            ));
+        }
+        // A deadline may well be shorter than the default.
+        if settings.timeout > self.engine.refresh_deadline && settings.timeout != EndpointSettings::TIMEOUT {
+            return Err(ConfigError::new(
+                "`token_timeout` is longer than `refresh_deadline`, which ends a token request before",
+                "raise the deadline, too: twice the timeout leaves time for a fallback to another grant",
+            ));
+        }
+        Ok(())
     }
 
     fn check_sign_in(&self) -> Result<(), ConfigError> {
@@ -454,6 +516,12 @@ impl AuthConfigBuilder {
 
 fn token_header(name: &str, value: &Secret<String>) -> Result<(HeaderName, HeaderValue), ConfigError> {
     let name = own_header_name(name, "the header of the token request")?;
+    if name == ACCEPT_ENCODING {
+        return Err(ConfigError::new(
+            "the header of the token request cannot be accept-encoding",
+            "answers are read as they come; `identity` is asked for",
+        ));
+    }
     let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
         ConfigError::new(
             format!("the value of the token request's header {name} cannot be a header value"),

@@ -88,6 +88,15 @@ impl<E> AuthConfigBuilder<E> {
         for (name, value) in &self.default_headers {
             injection.set_if_absent(name, value)?;
         }
+        if let Some(name) = tenant.as_ref().and_then(TenantPolicy::header)
+            && injection.sets_if_absent(name)
+        {
+            return Err(ConfigError::new(
+                format!("the tenant's header {name} has a default value, and there is no default tenant"),
+                "leave `default_header` out, or use `Tenant::fixed`",
+            ));
+        }
+        self.rejection.validate()?;
         self.engine.validate()?;
         let (endpoint, subject) = endpoint(&self, tenant.as_ref())?;
         Ok(AuthConfig {

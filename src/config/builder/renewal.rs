@@ -67,7 +67,7 @@ impl<E> AuthConfigBuilder<E> {
     }
 
     /// The first and the longest pause after a failure that will not pass by itself, such as a wrong secret.
-    /// Default: 30 s and 10 min. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
+    /// Default: 30 s and 10 min; never less than 0.1 s. [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it.
     pub fn permanent_failure_pause(mut self, first: Duration, longest: Duration) -> Self {
         self.engine.permanent_pause = Backoff { first, longest, ..self.engine.permanent_pause };
         self
@@ -81,7 +81,7 @@ impl<E> AuthConfigBuilder<E> {
     }
 
     /// The longest `Retry-After` (RFC 9110 §10.2.3) of the token endpoint obeyed. Default: 5 min: a server that says
-    /// "tomorrow" by mistake would otherwise be believed.
+    /// "tomorrow" by mistake would otherwise be believed. Zero obeys none.
     pub fn retry_after_cap(mut self, cap: Duration) -> Self {
         self.engine.retry_after_cap = cap;
         self

@@ -62,6 +62,17 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
+    /// The headers that each request gets unless it has them already, in place of those named so far, a preset's among them.
+    pub fn default_headers<I, N, V>(mut self, headers: I) -> Self
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: Into<String>,
+        V: Into<String>,
+    {
+        self.default_headers = headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self
+    }
+
     /// What happens to an `Authorization` header that a request brings. Default: it is replaced.
     pub fn existing_authorization(mut self, existing: ExistingAuthorization) -> Self {
         self.existing = existing;
@@ -87,8 +98,8 @@ impl<E> AuthConfigBuilder<E> {
         self
     }
 
-    /// A further status that is treated like a 401, such as 419 or 440 of some APIs. Repeatable. Successes and 407
-    /// never are.
+    /// A further status that is treated like a 401, such as 419 or 440 of some APIs. Repeatable. A success, a status below 200
+    /// and 407 (a proxy's) are errors.
     pub fn unauthorized_status(mut self, status: StatusCode) -> Self {
         self.rejection.also.push(status);
         self

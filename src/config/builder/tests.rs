@@ -31,6 +31,8 @@ fn settings(cfg: &AuthConfig) -> BTreeMap<&'static str, String> {
         ("unknown_expiry", format!("{:?}", lifetime.unknown)),
         ("renew", format!("{:?}", lifetime.renew)),
         ("discard_expired", format!("{:?}", lifetime.strict)),
+        ("audiences", format!("{:?}", endpoint.audiences)),
+        ("default_headers", format!("{:?}", cfg.injection)),
         ("origins", format!("{:?}", cfg.origins)),
         ("tenant", format!("{:?} {:?} {:?}", cfg.tenant, endpoint.tenant_header, endpoint.tenant_param)),
         ("on_forbidden", format!("{:?}", cfg.rejection.forbidden)),
@@ -39,7 +41,7 @@ fn settings(cfg: &AuthConfig) -> BTreeMap<&'static str, String> {
 
 type Change = fn(AuthConfigBuilder) -> AuthConfigBuilder;
 
-const CHANGES: [(&str, Change); 14] = [
+const CHANGES: [(&str, Change); 16] = [
     ("token_url", |cfg| cfg.token_url("https://other.example/token")),
     ("client_auth", |cfg| cfg.client_auth(ClientAuth::none("other"))),
     ("refresh_url", |cfg| cfg.refresh_url("https://other.example/refresh")),
@@ -51,10 +53,19 @@ const CHANGES: [(&str, Change); 14] = [
     ("unknown_expiry", |cfg| cfg.unknown_expiry(UnknownExpiry::Assume(Duration::from_secs(7)))),
     ("renew", |cfg| cfg.renew(Renew::Fraction(0.5))),
     ("discard_expired", |cfg| cfg.discard_expired(false)),
+    ("audiences", |cfg| cfg.audiences(["other"])),
+    ("default_headers", |cfg| cfg.default_headers([("x-other", "other")])),
     ("origins", |cfg| cfg.origins(["https://other.example"])),
     ("tenant", |cfg| cfg.tenant(Tenant::header("x-other").fixed("other"))),
     ("on_forbidden", |cfg| cfg.on_forbidden(Forbidden::IfInvalidToken)),
 ];
+
+const API: &str = "https://api.example.com";
+
+#[cfg(feature = "jwt")]
+fn key() -> crate::jws::SigningKey {
+    crate::jws::SigningKey::from_pem(crate::jws::SigningAlgorithm::Ps256, crate::types::SecretSource::file("/key"))
+}
 
 fn presets() -> Vec<AuthConfigBuilder> {
     vec![
@@ -64,6 +75,12 @@ fn presets() -> Vec<AuthConfigBuilder> {
         presets::vectorcare("id", "secret"),
         presets::qmatic("api.example.com", "My Clinic", ["a/b.c"], "id", "secret"),
         presets::graphnet("https://auth.example/token", "https://api.example", "id", "secret"),
+        presets::kubernetes("https://auth.example/token", "/token").origin(API),
+        presets::spiffe("https://auth.example/token", "/svid").origin(API),
+        presets::entra_federated("contoso.example", "id", ["a/.default"], "/token").origin(API),
+        #[cfg(feature = "jwt")]
+        presets::entra_certificate("contoso.example", "id", ["a/.default"], key()).origin(API),
+        presets::google_workload_identity("//iam.example/pool", ["all"], "/token").origin(API),
     ]
 }
 

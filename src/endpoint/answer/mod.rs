@@ -8,7 +8,7 @@ use http::Uri;
 use super::exchange::Answer;
 use super::grant::{AskedType, GrantKind};
 use crate::token::{Failed, RefreshToken, Token};
-use crate::types::{Scopes, Secret, TokenError, TokenErrorKind, events};
+use crate::types::{ConfigError, Scopes, Secret, TokenError, TokenErrorKind, check_line, events};
 
 mod device;
 mod expiry;
@@ -38,6 +38,44 @@ pub(crate) struct AnswerSettings {
     pub(crate) require_dpop: bool,
     /// An assertion for another server is wanted, which is no access token (`N_A`, RFC 8693 §2.2.1).
     pub(crate) takes_assertions: bool,
+}
+
+impl AnswerSettings {
+    /// The members that are read, so that another name for one of them means something.
+    const MEMBERS: [&str; 18] = [
+        "access_token",
+        "device_code",
+        "error",
+        "error_description",
+        "expires",
+        "expires_at",
+        "expires_in",
+        "expires_on",
+        "interval",
+        "issued_token_type",
+        "refresh_in",
+        "refresh_token",
+        "scope",
+        "token_type",
+        "user_code",
+        "verification_uri",
+        "verification_uri_complete",
+        "verification_url",
+    ];
+
+    /// # Errors
+    /// A name that is empty, or stands for a member that nothing reads.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.token_types.iter().try_for_each(|token_type| check_line("token type that means `Bearer`", token_type))?;
+        self.fields.iter().try_for_each(|(theirs, _)| check_line("name of a response field", theirs))?;
+        if self.fields.iter().any(|(_, standard)| !Self::MEMBERS.contains(&standard.as_str())) {
+            return Err(ConfigError::new(
+                "a response field is renamed to one that is never read",
+                "the second name is the standard one, such as `access_token`, `expires_in` or `refresh_token`",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The members of a good answer, or why it has none.

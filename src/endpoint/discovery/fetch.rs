@@ -63,7 +63,7 @@ fn get(place: &str) -> Result<Request<Full<Bytes>>, TokenError> {
 fn refused(answer: &Answer, now: SystemTime) -> TokenError {
     let (kind, detail) = match answer.status.as_u16() {
         300..=399 => (TokenErrorKind::Redirected, "so do its metadata"),
-        408 | 425 | 429 | 500..=599 => (TokenErrorKind::Unavailable, "its metadata are not to be had"),
+        408 | 425 | 429 | 500..=599 => (TokenErrorKind::Unavailable, "its metadata cannot be fetched now"),
         _ => (TokenErrorKind::BadMetadata, "there are none at this issuer"),
     };
     let error = TokenError::new(kind).with_status(answer.status).with_detail(detail);

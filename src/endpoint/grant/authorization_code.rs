@@ -76,7 +76,7 @@ impl AuthorizationCode {
     /// one that names none is not. Default: the issuer of [`Discovery`](crate::Discovery); without it `iss` is not looked at.
     /// Where metadata promise that the server always names itself, an answer without `iss` is refused too.
     ///
-    /// It protects whoever signs in with more than one server from having one's code sent to another (RFC 9700 §4.4).
+    /// It protects people who sign in with more than one server: the code of one is not sent to another (RFC 9700 §4.4).
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = Issuer::Known(issuer.into());
         self
@@ -90,7 +90,7 @@ impl AuthorizationCode {
     }
 
     /// A further parameter of the authorization URL, such as `prompt` or `login_hint`. Repeatable, also with the same
-    /// name. It is shown to whoever sees the browser. What differs from one sign-in to the next may as well be appended to
+    /// name. Anybody who sees the browser sees it. What differs from one sign-in to the next may as well be appended to
     /// [`SignIn::url`](crate::SignIn::url).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));

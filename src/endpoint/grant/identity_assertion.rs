@@ -75,13 +75,13 @@ impl IdentityAssertion {
         self
     }
 
-    /// The scopes that the assertion is to allow; each call adds to the former. None by default: the server decides.
+    /// The scopes that the assertion is to allow, in place of those named so far. None by default: the server decides.
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 
@@ -142,7 +142,7 @@ pub(super) async fn params(assertions: Option<&Table>, request: &TokenRequest) -
         || TokenError::new(TokenErrorKind::Unsupported).with_detail("there is nowhere to get assertions from");
     let assertion = assertions.ok_or_else(missing)?.token(partition(request)).await.map_err(|error| {
         let told = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        error.clone().with_detail(format!("no identity assertion was to be had{told}"))
+        error.clone().with_detail(format!("no identity assertion could be obtained{told}"))
     })?;
     Ok(jwt_bearer::params_of(Secret::from(assertion.access_token())))
 }

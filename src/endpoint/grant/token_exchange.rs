@@ -3,7 +3,7 @@
 use super::GrantParams;
 use crate::types::{ConfigError, Digest, Secret, SecretSource, TokenError, check_line};
 
-/// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps the token of whoever acts for them.
+/// What is exchanged for a token (RFC 8693 §2.1): somebody's token, and perhaps that of the one who acts for them.
 ///
 /// Both are read for each exchange, so give them as a file or a function where they expire. For whom the new token is
 /// meant, say [`audience`](crate::AuthConfigBuilder::audience) or [`resource`](crate::AuthConfigBuilder::resource).

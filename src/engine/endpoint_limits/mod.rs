@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use self::breaker::{Breaker, Probe};
 use self::first_requests::FirstRequests;
 use self::permits::{PermitNumber, Permits, Place};
-pub(crate) use self::source::Limited;
+pub(crate) use self::source::{Limited, LimitsSlot};
 use super::env::EnginePolicy;
 use super::rt;
 use crate::token::{Asker, TokenRequest};
@@ -208,6 +208,26 @@ impl EndpointLimits {
         result
     }
 
+    /// Looks up what a token request needs. Who asks may be invented, and then draws from the bucket of first requests as the
+    /// token request will, which has not begun: what is found gives back what was drawn.
+    pub(crate) async fn look<T>(
+        &self,
+        asker: Asker,
+        look: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, TokenError> {
+        if !asker.first {
+            return look.await;
+        }
+        let now = self.env.now();
+        let drawn = self.env.first_requests().draw(now);
+        drawn.map_err(|pause| Refused::TooManyFirst(pause).told())?;
+        let found = look.await;
+        if found.is_ok() {
+            self.env.first_requests().give_back();
+        }
+        found
+    }
+
     fn attempt(&self, request: &TokenRequest) -> Attempt {
         let origin = match &request.tenant {
             Some(tenant) => self.origins.hash_one(tenant.as_str()),
@@ -279,7 +299,8 @@ impl Endpoint {
             Err(waiting) => waiting,
         };
         // What is left of the deadline is for the request itself.
-        let longest = self.env.policy.permit_timeout.min(self.env.policy.refresh_deadline / 2);
+        let longest =
+            self.env.policy.permit_timeout.min(self.env.policy.refresh_deadline.checked_div(2).unwrap_or_default());
         waiting.granted(longest).await
     }
 

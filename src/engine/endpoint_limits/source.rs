@@ -1,6 +1,6 @@
 //! `Limited`: a token source that is asked within the bounds of its endpoint.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::EndpointLimits;
 use crate::token::{Token, TokenRequest, TokenSource};
@@ -10,17 +10,32 @@ use crate::types::TokenError;
 #[derive(Clone)]
 pub(crate) struct Limited<T> {
     source: T,
-    limits: Arc<EndpointLimits>,
+    limits: LimitsSlot,
 }
+
+/// Where the bounds of a source go, once it is known whose they are; empty: there are none here.
+pub(crate) type LimitsSlot = Arc<OnceLock<Arc<EndpointLimits>>>;
 
 impl<T> Limited<T> {
     pub(crate) fn new(source: T, limits: Arc<EndpointLimits>) -> Self {
-        Self { source, limits }
+        Self { source, limits: Arc::new(OnceLock::from(limits)) }
+    }
+
+    /// Without bounds, until there are some.
+    pub(crate) fn not_yet(source: T) -> Self {
+        Self { source, limits: Arc::default() }
+    }
+
+    pub(crate) fn limits(&self) -> &LimitsSlot {
+        &self.limits
     }
 }
 
 impl<T: TokenSource> TokenSource for Limited<T> {
     async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
-        self.limits.ask(request, async |request| self.source.fetch(request).await).await
+        match self.limits.get() {
+            Some(limits) => limits.ask(request, async |request| self.source.fetch(request).await).await,
+            None => self.source.fetch(request).await,
+        }
     }
 }

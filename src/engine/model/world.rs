@@ -18,12 +18,24 @@ use super::super::table::Table;
 use crate::token::{RefreshToken, Token, TokenRequest, TokenSource, erase};
 use crate::types::{Clock, Draw, Now, Secret, TenantId, TokenError};
 
+/// Eight times what loom gives, in words: it hands the number on to a library that counts in them.
+const STACK: usize = 0x8000;
+
 /// Explores every interleaving of a model, with at most three preemptions or as many as `LOOM_MAX_PREEMPTIONS` says.
 pub(super) fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
     builder.max_branches = 10_000;
-    builder.check(model);
+    let model = Arc::new(model);
+    builder.check(move || {
+        let model = model.clone();
+        on_large_stack(move || model()).join().unwrap();
+    });
+}
+
+/// A thread of the model. Unoptimized frames with full debug information overflow the stack of 32 KiB that loom gives.
+fn on_large_stack<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    thread::Builder::new().stack_size(STACK).spawn(run).unwrap()
 }
 
 #[derive(Clone)]
@@ -125,9 +137,9 @@ impl World {
     }
 
     /// A thread of the model.
-    pub(super) fn thread<T: 'static>(&self, run: impl FnOnce(Self) -> T + 'static) -> JoinHandle<T> {
+    pub(super) fn thread<T: Send + 'static>(&self, run: impl FnOnce(Self) -> T + Send + 'static) -> JoinHandle<T> {
         let world = self.clone();
-        thread::spawn(move || run(world))
+        on_large_stack(move || run(world))
     }
 
     /// By all clocks.

@@ -13,7 +13,7 @@ use crate::engine::{Cell, Current, Read, RefreshResult, RefreshWaiter, Rejection
 use crate::middleware::prove::{Prove, ProveFuture};
 use crate::middleware::shared::{BodySupport, Handle};
 use crate::request::{HttpRequest, HttpResponse, Plan};
-use crate::response::{Discard, Drain, Verdict};
+use crate::response::{Ahead, BoxReadAhead, Drain, Holding, Verdict};
 use crate::setup::Setup;
 use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
 
@@ -40,13 +40,13 @@ enum Step<S, R, T: HttpResponse> {
     Refreshing {
         waiter: RefreshWaiter,
         response: T,
-        held: Held,
+        held: Held<T>,
     },
     /// A newer token is there.
     Renewed {
         current: Arc<Current>,
         response: T,
-        held: Held,
+        held: Held<T>,
     },
     Draining {
         drain: Pin<Box<Drain<T::Body>>>,
@@ -117,10 +117,13 @@ where
             outcome.not_replayable = true;
             return Err(with_outcome(response, outcome, None));
         }
-        let held = Held::begin(&first);
         let (starter, step) = match rejection {
-            Rejection::Wait { waiter, starter } => (starter, Step::Refreshing { waiter, response, held }),
-            Rejection::Newer(current) => (false, Step::Renewed { current, response, held: Held::Unread(None) }),
+            Rejection::Wait { waiter, starter } => {
+                let mut response = response;
+                let held = Held::begin(&first, &mut response);
+                (starter, Step::Refreshing { waiter, response, held })
+            }
+            Rejection::Newer(current) => (false, Step::Renewed { current, response, held: Held::Unread }),
             Rejection::Suppressed | Rejection::Failed(_) => return Err(response),
         };
         Ok(Box::new(Self {
@@ -145,14 +148,14 @@ where
                 Step::Readying { fresh, .. } => ready!(fresh.poll_ready(cx))?,
                 Step::Refreshing { waiter, response, held } => {
                     let Poll::Ready(result) = Pin::new(waiter).poll(cx) else {
-                        held.poll(response, self.body_support.discard, cx);
+                        held.poll(response, cx);
                         return Poll::Pending;
                     };
                     if let Step::Refreshing { response, held, .. } = std::mem::replace(&mut self.step, Step::Done) {
                         match self.look(result) {
                             Look::Newer(current) => self.step = Step::Renewed { current, response, held },
                             Look::Wait(waiter) => self.step = Step::Refreshing { waiter, response, held },
-                            Look::Nothing(failure) => return Poll::Ready(Ok(self.original(response, &held, failure))),
+                            Look::Nothing(failure) => return Poll::Ready(Ok(self.original(response, held, failure))),
                         }
                     }
                     continue;
@@ -175,11 +178,12 @@ where
                 Step::Done => return Poll::Pending,
             }
             self.step = match std::mem::replace(&mut self.step, Step::Done) {
-                Step::Renewed { current, response, held } => {
+                Step::Renewed { current, mut response, held } => {
                     let Some(mut request) = self.replay_copy.take().and_then(R::rebuild) else {
                         self.outcome.not_replayable = true;
-                        return Poll::Ready(Ok(self.original(response, &held, None)));
+                        return Poll::Ready(Ok(self.original(response, held, None)));
                     };
+                    held.end(&mut response);
                     request.mark_resend();
                     Step::Draining { drain: Box::pin(Drain::new(response.into_body())), request, current }
                 }
@@ -252,10 +256,10 @@ where
         self.body_support.no_token(failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted)))
     }
 
-    /// Nothing better can be had: the rejected response with what happened. It is whole, unless it had to be read.
-    fn original(&mut self, mut response: T, held: &Held, failure: Option<TokenError>) -> Recovered<S, R> {
+    /// There is nothing better: the rejected response with what happened. It is whole, unless it had to be read.
+    fn original(&mut self, mut response: T, held: Held<T>, failure: Option<TokenError>) -> Recovered<S, R> {
         let mut outcome = std::mem::take(&mut self.outcome);
-        if let Held::Discarding { .. } = held {
+        if held.end(&mut response) {
             outcome.body_discarded = true;
             for name in [CONTENT_LENGTH, CONTENT_ENCODING] {
                 response.headers_mut().remove(name);
@@ -266,15 +270,27 @@ where
 }
 
 /// What becomes of a response's body while we wait for a token.
-enum Held {
+enum Held<T> {
+    /// Nothing, and it takes room in no window.
+    Unread,
     /// Nothing. It takes one of the places that the layer has for such.
-    Unread(#[expect(dead_code, reason = "given back when it is dropped")] Option<Place>),
+    InPlace(#[expect(dead_code, reason = "given back when it is dropped")] Place),
+    /// It is read, to be handed out from memory.
+    Reading(Box<Reading<T>>),
     /// It is read, since its place in its connection's window may be needed.
-    Discarding { done: bool },
+    Discarding { discard: Discard<T>, done: bool },
 }
+
+type Discard<T> = fn(&mut T, &mut Context<'_>) -> Poll<()>;
 
 /// A place among the responses that a layer holds unread.
 struct Place(Arc<Setup>);
+
+impl Place {
+    fn acquire(setup: &Arc<Setup>) -> Option<Self> {
+        setup.held.acquire().then(|| Self(setup.clone()))
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -282,25 +298,74 @@ impl Drop for Place {
     }
 }
 
-impl Held {
-    fn begin<S, R: HttpRequest, T>(first: &FirstAttempt<S, R, T>) -> Self {
+struct Reading<T> {
+    ahead: BoxReadAhead<T>,
+    /// So many bytes.
+    read: Memory,
+    /// If there is more than may be kept.
+    then: Option<Discard<T>>,
+}
+
+/// Bytes in memory, of those that a layer may have.
+struct Memory(Arc<Setup>, usize);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.held.release_bytes(self.1);
+    }
+}
+
+impl<T> Held<T> {
+    fn begin<S, R: HttpRequest>(first: &FirstAttempt<S, R, T>, response: &mut T) -> Self {
         let setup = &first.handle.setup;
-        if setup.held.acquire() {
-            return Self::Unread(Some(Place(setup.clone())));
-        }
+        let Some(holding) = first.body_support().holding else { return Self::Unread };
+        let Holding { read_ahead, discard } = holding();
         // Only for a request that can be sent again: another one's response is all that its caller will get.
-        let can_resend = first.replay_copy.as_ref().is_some_and(R::can_rebuild);
-        match first.body_support().discard {
-            Some(_) if can_resend => Self::Discarding { done: false },
-            _ => Self::Unread(None),
+        let discard = discard.filter(|_| first.replay_copy.as_ref().is_some_and(R::can_rebuild));
+        match read_ahead {
+            Some(take) => {
+                let read = Memory(setup.clone(), 0);
+                Self::Reading(Box::new(Reading { ahead: take(response), read, then: discard }))
+            }
+            None => Self::unread(setup, discard),
         }
     }
 
-    fn poll<T>(&mut self, response: &mut T, discard: Option<Discard<T>>, cx: &mut Context<'_>) {
-        if let (Self::Discarding { done }, Some(discard)) = (self, discard)
+    fn unread(setup: &Arc<Setup>, discard: Option<Discard<T>>) -> Self {
+        match (Place::acquire(setup), discard) {
+            (Some(place), _) => Self::InPlace(place),
+            (None, Some(discard)) => Self::Discarding { discard, done: false },
+            (None, None) => Self::Unread,
+        }
+    }
+
+    fn poll(&mut self, response: &mut T, cx: &mut Context<'_>) {
+        if let Self::Reading(reading) = self {
+            let Memory(setup, read) = &mut reading.read;
+            if reading.ahead.poll(&setup.held, read, cx) == Ahead::TooLong
+                && let Self::Reading(reading) = std::mem::replace(self, Self::Unread)
+            {
+                let Reading { ahead, read, then } = *reading;
+                ahead.put_back(response);
+                *self = Self::unread(&read.0, then);
+            }
+        }
+        if let Self::Discarding { discard, done } = self
             && !*done
         {
             *done = discard(response, cx).is_ready();
+        }
+    }
+
+    /// The wait is over. Whether the response has lost its body.
+    fn end(self, response: &mut T) -> bool {
+        match self {
+            Self::Unread | Self::InPlace(_) => false,
+            Self::Discarding { .. } => true,
+            Self::Reading(reading) => {
+                reading.ahead.put_back(response);
+                false
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// What the names of keys and channels begin with. Default: `oauth2-client:`, so that whoever finds a key knows whose
+    /// What the names of keys and channels begin with. Default: `oauth2-client:`, so that somebody who finds a key knows whose
     /// it is and permissions can name it. Stores share tokens where address, prefix and configuration are the same.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();

@@ -26,7 +26,7 @@ struct Newest {
     connected: Option<Connecting>,
 }
 
-/// Whoever waits for it drives it: nobody else is held up if one of them goes away.
+/// Each task that waits for it drives it: nobody else is held up if one of them goes away.
 type Connecting = Shared<BoxFuture<'static, Result<Connected, RedisError>>>;
 
 struct Attempt {

@@ -51,7 +51,7 @@ use crate::types::{ConfigError, Secret};
 ///
 /// # Connection
 /// One for each store and its clones, opened when it is first needed and again when it broke; at once where refresh tokens
-/// are in play, since Redis may have lost what this process has a copy of. An operation takes at most
+/// are involved, since Redis may have lost what this process has a copy of. An operation takes at most
 /// the [timeout](RedisStoreBuilder::timeout) with everything it needs, and is repeated once if the connection it met was
 /// dead. It must be used within a tokio runtime.
 ///
