@@ -202,6 +202,30 @@ async fn whoever_connects_late_to_a_store_that_comes_back_empty_is_waited_for() 
     assert_none_was_sent_twice(&world);
 }
 
+/// Behaviour 159: emptied after a process has looked, and before it has the lease.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_emptied_between_two_looks() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    join_all(processes.iter().map(|process| process.token())).await;
+    sleep(HOUR).await;
+    world.auth.script([Fault::Slow(6 * SECOND)]);
+    let later = async {
+        sleep(SECOND / 10).await;
+        world.store.slow_lease(SECOND);
+        let emptied = async {
+            sleep(SECOND / 2).await;
+            world.store.forget_everything();
+            world.store.slow_lease(SECOND / 1000);
+        };
+        tokio::join!(processes[1].token(), emptied).0
+    };
+    let (one, other) = tokio::join!(processes[0].token(), later);
+    assert_none_was_sent_twice(&world);
+    assert_eq!(one, other);
+}
+
 /// Behaviour 159: while the store hangs nobody hears that a refresh token is missed, so that nobody can have answered.
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_of_a_store_that_hangs_was_not_asked() {
