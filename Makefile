@@ -30,6 +30,7 @@ features:
 	cargo clippy --lib --no-default-features --features redis -- -D warnings
 	cargo clippy --lib --no-default-features --features dpop -- -D warnings
 	cargo clippy --lib --no-default-features --features dpop,reqwest,jwt-aws-lc-rs -- -D warnings
+	cargo clippy --lib --no-default-features --features metrics -- -D warnings
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --no-default-features --features serde -- -D warnings
 	cargo clippy --lib --no-default-features --features serde,jwt -- -D warnings
@@ -48,7 +49,7 @@ public-api:
 # The example of a store of one's own, a package of its own since it compiles SQLite: it conforms, also over two processes.
 .PHONY: store-example
 store-example:
-	cargo test --manifest-path examples/sqlite_store/Cargo.toml
+	CARGO_TARGET_DIR=target cargo test --locked --manifest-path examples/sqlite_store/Cargo.toml
 
 # Everything that must hold before a change is merged.
 ci:

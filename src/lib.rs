@@ -51,6 +51,7 @@
 //! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
 //! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |
 //! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
+//! | `metrics` | | [metrics](guides::observability#metrics) through the facade of the crate `metrics` |
 //! | `serde` | | `AuthSettings`: configurations from files and the environment, through any serde format |
 //! | `test-util` | | the module `test_util` |
 //!
@@ -69,6 +70,7 @@ mod config;
 mod dpop;
 mod endpoint;
 mod engine;
+pub mod guides;
 mod handle;
 #[cfg(feature = "jwt")]
 mod jws;
@@ -78,6 +80,7 @@ mod response;
 mod setup;
 mod sign_in;
 pub mod store;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
@@ -94,7 +97,7 @@ pub use endpoint::{
 };
 #[cfg(feature = "reqwest")]
 pub use endpoint::{BuiltInClient, ReqwestClient};
-pub use handle::{AuthHandle, Stats};
+pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};

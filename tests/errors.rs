@@ -45,7 +45,7 @@ async fn the_authorization_server_is_down() {
     let config = support::config(&world.auth, format!("http://{nobody}/token?key=canary"), world.server.origin());
     let (error, told) = failure(&world, config, get(&world)).await;
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Unreachable, true));
-    let ours = "no token to send the request with: the authorization server could not be reached; check its URL, DNS, \
+    let ours = "no token to send the request with: 127.0.0.1: the authorization server could not be reached; check its URL, DNS, \
                 proxy and TLS trust: ";
     let theirs = told.strip_prefix(ours).unwrap_or_else(|| panic!("{told}"));
     assert!(theirs.to_lowercase().contains("refused"), "the system's own words: {theirs}");
@@ -64,7 +64,7 @@ async fn the_authorization_server_hangs() {
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Timeout, true));
     assert_eq!(
         told(&error),
-        "no token to send the request with: the authorization server did not answer in time; it may be overloaded, or a \
+        "no token to send the request with: auth.example.com: the authorization server did not answer in time; it may be overloaded, or a \
          proxy drops the connection: not complete after 2s"
     );
 }
@@ -78,7 +78,7 @@ async fn the_secret_is_wrong() {
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::BadCredentials, false));
     assert_eq!(
         told,
-        "no token to send the request with: the authorization server refuses the client credentials; check client id and \
+        "no token to send the request with: 127.0.0.1: the authorization server refuses the client credentials; check client id and \
          secret, and how they are sent (status 401, error invalid_client)"
     );
 }
@@ -110,7 +110,7 @@ async fn the_assertion_has_expired() {
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Refused, false));
     assert_eq!(
         told,
-        "no token to send the request with: the authorization server refuses the token request; check grant, scopes and \
+        "no token to send the request with: 127.0.0.1: the authorization server refuses the token request; check grant, scopes and \
          parameters (status 400, error invalid_grant)"
     );
 }
@@ -135,7 +135,7 @@ async fn the_device_was_denied() {
     let error = error.await.unwrap_err();
     assert_eq!(
         told(&error),
-        "no token to send the request with: the grant has ended; a person must sign in again: there is no refresh token"
+        "no token to send the request with: auth.example.com: the grant has ended; a person must sign in again: there is no refresh token"
     );
     assert!(!format!("{error:?}").contains(&user_code));
 }
@@ -151,7 +151,7 @@ async fn the_issuer_is_another() {
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::WrongIssuer, false));
     assert_eq!(
         told,
-        "no token to send the request with: the authorization server is not the configured issuer; write the issuer \
+        "no token to send the request with: 127.0.0.1: the authorization server is not the configured issuer; write the issuer \
          exactly as the server does (status 200): its metadata name another issuer than the configured one (RFC 8414 §3.3)"
     );
     assert_eq!(world.auth.token_requests(), 0);
@@ -165,7 +165,7 @@ async fn the_token_endpoint_answers_with_html() {
     assert_eq!((kind(&error), error.is_retryable()), (TokenErrorKind::Malformed, true));
     assert_eq!(
         told,
-        "no token to send the request with: the answer of the token endpoint holds no usable token; check that the token \
+        "no token to send the request with: 127.0.0.1: the answer of the token endpoint holds no usable token; check that the token \
          URL is the right one (status 200): the body is an HTML or XML page, sent as text/html; is "
             .to_owned()
             + &world.server.uri("/oauth2/token")
@@ -181,7 +181,7 @@ async fn the_answer_is_json_without_a_token() {
     assert_eq!(kind(&error), TokenErrorKind::Malformed);
     assert_eq!(
         told,
-        "no token to send the request with: the answer of the token endpoint holds no usable token; check that the token \
+        "no token to send the request with: 127.0.0.1: the answer of the token endpoint holds no usable token; check that the token \
          URL is the right one (status 200): there is no `access_token`"
     );
 }

@@ -148,8 +148,8 @@ async fn without_a_token_the_status_is_unavailable_and_says_why() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(
         status.message(),
-        "the authorization server refuses the client credentials; check client id and secret, and how they are sent \
-         (status 401, error invalid_client)"
+        "127.0.0.1: the authorization server refuses the client credentials; check client id and secret, and how they are \
+         sent (status 401, error invalid_client)"
     );
     assert!(!format!("{status} {status:?}").contains("canary"), "{status:?}");
     assert_eq!(grpc.echo.calls(), 0);

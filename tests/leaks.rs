@@ -26,6 +26,13 @@ use tower_oauth2_client::{
     TenantId, Token, TokenError, TokenRequest, TransportError,
 };
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "support/recorder.rs"]
+mod recorder;
+
+use recorder::Recorder;
 
 const ID: &str = "my-id";
 const SECRET: &str = "canary-secret+1";
@@ -43,7 +50,10 @@ const PROOF: &str = "eyJ0eXAiOiJkcG9w";
 #[tokio::test(start_paused = true)]
 async fn nothing_that_the_layer_says_tells_a_secret() {
     let said = Said::default();
-    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(said.clone()).init();
+    let listening = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_span_events(FmtSpan::FULL);
+    listening.with_writer(said.clone()).init();
+    let counted = Recorder::default();
+    metrics::set_global_recorder(counted.clone()).map_err(drop).unwrap();
     let panics = said.clone();
     std::panic::set_hook(Box::new(move |info| panics.add(&info.to_string())));
 
@@ -66,8 +76,30 @@ async fn nothing_that_the_layer_says_tells_a_secret() {
     own.extend(other_endpoints(&said).await);
 
     let _ = std::panic::take_hook();
+    labels_are_few(&counted);
+    said.show(&counted.series());
     said.must_not_tell();
     said.must_not_tell_any_of(&own);
+}
+
+/// Each label has one of a few values, none of them from outside but for the layer's name.
+fn labels_are_few(counted: &Recorder) {
+    let series = counted.series();
+    assert!(series.len() > 10, "it was told of all that went wrong: {series:?}");
+    let names = ["auth.example.com", "api.example.com", "127.0.0.1"];
+    for (metric, labels) in series.keys() {
+        for (label, value) in labels {
+            let is_known = match label.as_str() {
+                "layer" => names.contains(&value.as_str()),
+                "trigger" | "outcome" | "operation" | "error.type" => {
+                    value.len() < 32 && value.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                }
+                "grant" => ["client_credentials", "refresh_token", "authorization_code"].contains(&value.as_str()),
+                _ => false,
+            };
+            assert!(is_known, "{metric}: {label} = {value}");
+        }
+    }
 }
 
 /// Behaviour 149 (the debug data of an HTTP/2 GOAWAY, over a real connection).

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tower::ServiceExt;
-use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
+use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock, World};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthLayer, AuthorizationCode, ClientAuth, Directory, Renew, Tenant, TokenEndpoint,
     TokenErrorKind, TokenRequest,
@@ -111,9 +111,9 @@ fn what_something_obeys_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_time_without_end_is_a_time() {
     let ever = Duration::MAX;
-    let auth = AuthServer::new(TestClock::new()).client("id", "secret");
-    let cfg = plain()
-        .clock(auth.clock().clone())
+    let world = World::new();
+    let cfg = world
+        .config()
         .token_timeout(ever)
         .refresh_deadline(ever)
         .expiry_margin(ever)
@@ -125,10 +125,10 @@ async fn a_time_without_end_is_a_time() {
         .max_partitions(usize::MAX)
         .max_concurrent_token_requests(usize::MAX)
         .max_waiters(usize::MAX);
-    let handle = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).build().unwrap().handle();
+    let handle = world.layer(cfg).unwrap().handle();
     handle.token().await.unwrap();
-    auth.revoke_all();
-    auth.script([Fault::RetryAfter(503, u64::MAX / 2)]);
+    world.auth.revoke_all();
+    world.auth.script([Fault::RetryAfter(503, u64::MAX / 2)]);
     handle.invalidate();
     assert_eq!(handle.token().await.unwrap_err().kind(), TokenErrorKind::Unavailable);
 }
@@ -137,18 +137,15 @@ async fn a_time_without_end_is_a_time() {
 #[tokio::test(start_paused = true)]
 async fn no_pause_is_shorter_than_a_tenth_of_a_second() {
     for retry_after in [false, true] {
-        let auth = AuthServer::new(TestClock::new()).client("id", "secret");
-        auth.always(if retry_after { Fault::RetryAfter(503, 30) } else { Fault::error("invalid_client") });
-        let cfg = plain()
-            .clock(auth.clock().clone())
-            .permanent_failure_pause(zero(), zero())
-            .backoff(zero(), zero())
-            .retry_after_cap(zero());
-        let handle = AuthLayer::builder(cfg.build().unwrap()).http_client(auth.clone()).build().unwrap().handle();
+        let world = World::new();
+        world.auth.always(if retry_after { Fault::RetryAfter(503, 30) } else { Fault::error("invalid_client") });
+        let cfg =
+            world.config().permanent_failure_pause(zero(), zero()).backoff(zero(), zero()).retry_after_cap(zero());
+        let handle = world.layer(cfg).unwrap().handle();
         for _ in 0..100 {
             handle.token().await.unwrap_err();
         }
-        assert_eq!(auth.token_requests(), 1, "Retry-After: {retry_after}");
+        assert_eq!(world.auth.token_requests(), 1, "Retry-After: {retry_after}");
     }
 }
 

@@ -29,6 +29,7 @@ use crate::request::{Origin, ProofOrigin};
 use crate::response::{HeldResponses, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
+use crate::telemetry::Telemetry;
 use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
 
 pub use builder::AuthConfigBuilder;
@@ -59,6 +60,7 @@ pub struct AuthConfig<E = EndpointConfig> {
     #[cfg(feature = "dpop")]
     binding: Option<Binding>,
     clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
 }
 
 /// The token endpoint's part of a configuration. You never name this type: it is what `AuthConfig` stands for without a
@@ -73,6 +75,14 @@ pub struct EndpointConfig {
     /// Something was set that only the built-in client obeys.
     #[cfg(feature = "reqwest")]
     client_is_changed: bool,
+}
+
+impl EndpointConfig {
+    /// Of the token URL or the issuer; `None` where each tenant has its own.
+    fn host(&self) -> Option<String> {
+        let url = self.settings.url.uri();
+        url.host().filter(|_| self.settings.directory.is_none()).map(str::to_owned)
+    }
 }
 
 /// The type parameter of a configuration without a token endpoint: tokens come from a source of yours.
@@ -386,7 +396,7 @@ where
     pub(crate) fn of_config(cfg: &AuthConfig, client: C) -> Self {
         let EndpointConfig { settings, client_auth, .. } = &cfg.endpoint;
         let credentials = Credentials::new(client_auth.clone());
-        Self::from_parts(client, Arc::new(settings.clone()), credentials, cfg.clock())
+        Self::from_parts(client, Arc::new(settings.clone()), credentials, cfg.clock(), cfg.telemetry())
             .starting_with(cfg.initial_refresh_token())
             .with_assertions(&cfg.engine)
     }
@@ -421,6 +431,10 @@ impl AuthConfig {
 impl<E> AuthConfig<E> {
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         self.clock.clone()
+    }
+
+    pub(crate) fn telemetry(&self) -> Telemetry {
+        self.telemetry.clone()
     }
 
     pub(crate) fn engine_policy(&self) -> EnginePolicy {
@@ -468,6 +482,7 @@ impl<E> AuthConfig<E> {
 impl<E: fmt::Debug> fmt::Debug for AuthConfig<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthConfig")
+            .field("name", &self.telemetry.name())
             .field("endpoint", &self.endpoint)
             .field("engine", &self.engine)
             .field("origins", &self.origins)

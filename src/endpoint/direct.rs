@@ -14,6 +14,7 @@ use super::exchange::Answer;
 use super::grant::{GrantKind, GrantParams};
 use super::settings::EndpointSettings;
 use super::{Call, Credentials, TokenEndpoint, drop_refresh_token, wire};
+use crate::telemetry::Telemetry;
 use crate::token::{Failed, Token, TokenRequest};
 use crate::types::{BoxError, TenantId};
 
@@ -24,6 +25,8 @@ pub(crate) trait Direct: Send + Sync {
     fn settings(&self) -> &EndpointSettings;
 
     fn credentials(&self) -> &Credentials;
+
+    fn telemetry(&self) -> &Telemetry;
 
     /// Exchanges a grant for a token, once: what a person brought is never sent twice, whatever happens. Only for a nonce
     /// that the server wants in the proof the exchange is made again, since it has looked at nothing else (RFC 9449 §8). A
@@ -43,6 +46,14 @@ pub(crate) trait Direct: Send + Sync {
     fn post(&self, to: AuxiliaryEndpoint, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer>;
 }
 
+impl<C> TokenEndpoint<C> {
+    /// The same, with errors that name the layer.
+    fn named<'a, T: 'a>(&'a self, work: impl Future<Output = Result<T, Failed>> + Send + 'a) -> BoxReply<'a, T> {
+        let telemetry = &self.shared.telemetry;
+        Box::pin(async move { work.await.map_err(|failed| failed.map(|error| telemetry.named(error))) })
+    }
+}
+
 impl<C, RB> Direct for TokenEndpoint<C>
 where
     C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
@@ -60,8 +71,12 @@ where
         &self.shared.credentials
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
     fn exchange(&self, grant: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Token> {
-        Box::pin(async move {
+        self.named(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
             let auth = self.credentials().load();
@@ -79,14 +94,14 @@ where
     }
 
     fn endpoints(&self) -> BoxReply<'_, Endpoints> {
-        Box::pin(async move {
+        self.named(async move {
             let call = Call::new(self.client.clone(), false, self.shared.clone(), TokenRequest::default());
             Ok(call.locate(&self.credentials().load()).await?)
         })
     }
 
     fn post(&self, to: AuxiliaryEndpoint, params: GrantParams, tenant: Option<TenantId>) -> BoxReply<'_, Answer> {
-        Box::pin(async move {
+        self.named(async move {
             let request = TokenRequest { tenant, ..TokenRequest::default() };
             let mut call = Call::new(self.client.clone(), false, self.shared.clone(), request);
             let settings = self.settings();

@@ -294,6 +294,7 @@ impl Resolver {
             assertions: std::sync::OnceLock::new(),
             warned: base.warned.clone(),
             store: Arc::default(),
+            telemetry: base.telemetry.clone(),
             #[cfg(feature = "dpop")]
             prover: base.prover.clone(),
         };

@@ -21,7 +21,13 @@ impl<C> TokenEndpoint<C> {
         }
         let credentials = self.shared.credentials.clone();
         let nameless = settings.is_nameless(&credentials.load());
-        StoreIdentity::of_client(digest, Arc::new(credentials), nameless, &self.shared.store)
+        StoreIdentity::of_client(
+            digest,
+            Arc::new(credentials),
+            nameless,
+            &self.shared.store,
+            self.shared.telemetry.clone(),
+        )
     }
 }
 
@@ -81,10 +87,17 @@ mod tests {
 
     use super::*;
     use crate::endpoint::{ClientAuth, Discovery, Grant, OnBehalfOf, Param, TokenExchange, TokenUrl};
+    use crate::telemetry::Telemetry;
     use crate::types::{Scopes, Secret, SecretSource, SystemClock};
 
     fn key(settings: EndpointSettings, auth: ClientAuth) -> crate::store::StoreKey {
-        let endpoint = TokenEndpoint::from_parts((), Arc::new(settings), Credentials::new(auth), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(
+            (),
+            Arc::new(settings),
+            Credentials::new(auth),
+            Arc::new(SystemClock),
+            Telemetry::default(),
+        );
         endpoint.identity().key(None, None)
     }
 
@@ -166,7 +179,13 @@ mod tests {
         }
         let with_token = |token: &str| {
             let credentials = Credentials::new(auth());
-            let endpoint = TokenEndpoint::from_parts((), Arc::new(plain()), credentials, Arc::new(SystemClock));
+            let endpoint = TokenEndpoint::from_parts(
+                (),
+                Arc::new(plain()),
+                credentials,
+                Arc::new(SystemClock),
+                Telemetry::default(),
+            );
             endpoint.starting_with(Some(Secret::from(token))).identity().key(None, None)
         };
         assert!(keys.insert(with_token("anna's")) && keys.insert(with_token("berta's")));
@@ -204,7 +223,13 @@ mod tests {
                 settings.grant = grant.clone();
                 edit(&mut settings);
                 let credentials = Credentials::new(auth.clone());
-                let endpoint = TokenEndpoint::from_parts((), Arc::new(settings), credentials, Arc::new(SystemClock));
+                let endpoint = TokenEndpoint::from_parts(
+                    (),
+                    Arc::new(settings),
+                    credentials,
+                    Arc::new(SystemClock),
+                    Telemetry::default(),
+                );
                 (endpoint.identity().check().is_err(), endpoint.identity().and("anna").check().is_err())
             };
             assert_eq!(check(|_| {}), (nameless, false), "{grant:?} {auth:?}");
@@ -231,7 +256,9 @@ mod tests {
     fn credentials_differ_by_their_secret_and_are_unknown_where_it_may_change() {
         let made_by = |auth: ClientAuth| {
             let credentials = Credentials::new(auth);
-            TokenEndpoint::from_parts((), Arc::new(plain()), credentials, Arc::new(SystemClock)).identity().made_by()
+            TokenEndpoint::from_parts((), Arc::new(plain()), credentials, Arc::new(SystemClock), Telemetry::default())
+                .identity()
+                .made_by()
         };
         assert_eq!(made_by(auth()), made_by(auth()));
         assert_ne!(made_by(auth()), made_by(ClientAuth::basic("id", "another")));
@@ -242,7 +269,13 @@ mod tests {
     #[test]
     fn a_replaced_client_is_another_identity_at_once() {
         let credentials = Credentials::new(auth());
-        let endpoint = TokenEndpoint::from_parts((), Arc::new(plain()), credentials.clone(), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(
+            (),
+            Arc::new(plain()),
+            credentials.clone(),
+            Arc::new(SystemClock),
+            Telemetry::default(),
+        );
         let identity = endpoint.identity();
         let (key, made_by) = (identity.key(None, None), identity.made_by());
         credentials.replace(ClientAuth::basic("id", "rotated")).unwrap();

@@ -22,6 +22,7 @@ use crate::engine::{EnginePolicy, Env, Table};
 #[cfg(feature = "dpop")]
 use crate::request::Origin;
 use crate::store::{KnownStore, StoreAccess};
+use crate::telemetry::Telemetry;
 use crate::token::{Failed, LifetimePolicy, RefreshContext, RefreshFate, RefreshToken, Token, TokenRequest, erase};
 use crate::types::{BoxError, Clock, Secret, TokenError, TokenErrorKind, unavailable};
 
@@ -117,6 +118,7 @@ struct Shared {
     warned: Arc<AtomicBool>,
     /// The store around this endpoint, if there is one.
     store: Arc<KnownStore>,
+    telemetry: Telemetry,
     #[cfg(feature = "dpop")]
     prover: Option<Arc<Prover>>,
 }
@@ -170,6 +172,7 @@ impl<C> TokenEndpoint<C> {
         settings: Arc<EndpointSettings>,
         credentials: Credentials,
         clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
     ) -> Self {
         let shared = Shared {
             #[cfg(feature = "dpop")]
@@ -181,6 +184,7 @@ impl<C> TokenEndpoint<C> {
             assertions: OnceLock::new(),
             warned: Arc::default(),
             store: Arc::default(),
+            telemetry,
         };
         Self { client, shared: Arc::new(shared), first_refresh_token: None }
     }
@@ -226,10 +230,11 @@ where
         if let Grant::IdentityAssertion(first_leg) = &self.shared.settings.grant {
             let credentials = Credentials::new(first_leg.client_auth.clone());
             let settings = Arc::new(first_leg.settings.clone());
+            let (clock, telemetry) = (self.shared.clock.clone(), self.shared.telemetry.of_inner_table());
             let endpoint =
-                TokenEndpoint::from_parts(self.client.clone(), settings, credentials, self.shared.clock.clone());
+                TokenEndpoint::from_parts(self.client.clone(), settings, credentials, clock.clone(), telemetry.clone());
             let policy = EnginePolicy { lifetime: LifetimePolicy::default(), ..policy.clone() };
-            let env = Env::new(erase(endpoint), self.shared.clock.clone(), policy, None);
+            let env = Env::new(erase(endpoint), clock, policy, None).with_telemetry(telemetry);
             let _ = self.shared.assertions.set(Table::new(env, None));
         }
         self
@@ -250,7 +255,8 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
-        self.client.poll_ready(cx).map_err(|error| transport::failed(error.into(), false).error)
+        let failed = |error: BoxError| self.shared.telemetry.named(transport::failed(error, false).error);
+        self.client.poll_ready(cx).map_err(|error| failed(error.into()))
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
@@ -259,8 +265,9 @@ where
         // What has to be waited for may need the place that a ready client holds.
         let shared = directory::endpoint_of(&request, &self.shared);
         let (client, is_ready) = if shared.may_wait() { (self.client.clone(), false) } else { (ready, true) };
+        let telemetry = shared.telemetry.clone();
         let mut call = Call::new(client, is_ready, shared, request);
-        Box::pin(async move { call.run().await.map_err(|failed| failed.error) })
+        Box::pin(async move { call.run().await.map_err(|failed| telemetry.named(failed.error)) })
     }
 }
 
@@ -312,7 +319,7 @@ impl<C> Call<C> {
     }
 
     fn reader<'a>(&'a self, asking: GrantKind, url: &'a Uri, sent: Redactor<'a>) -> Reader<'a> {
-        let Shared { settings, clock, warned, .. } = &*self.shared;
+        let Shared { settings, clock, warned, telemetry, .. } = &*self.shared;
         Reader {
             settings: &settings.answer,
             binds_tokens: settings.binds_tokens(),
@@ -325,6 +332,7 @@ impl<C> Call<C> {
             sent,
             now: clock.now().wall,
             warned,
+            telemetry,
         }
     }
 }
@@ -453,6 +461,9 @@ where
                 return Err(error.with_detail("the lease ended before the refresh token was sent").into());
             }
             self.context.report.sending(refresh_token);
+        }
+        if let Some(span) = &self.context.span {
+            span.exchange(material.grant.grant_type);
         }
         let answer = self.exchanger.exchange(outgoing.request, settings.timeout, settings.max_body).await;
         let asked_at = material.endpoints.token_url(asking);

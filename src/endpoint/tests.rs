@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
+use crate::telemetry::Telemetry;
 use crate::token::{self, Granted};
 use crate::types::{Scopes, Secret, SystemClock, TenantId};
 
@@ -134,7 +135,13 @@ impl Server {
                 }
             }
         });
-        TokenEndpoint::from_parts(client, Arc::new(settings.clone()), Credentials::new(auth.clone()), Arc::new(clock))
+        TokenEndpoint::from_parts(
+            client,
+            Arc::new(settings.clone()),
+            Credentials::new(auth.clone()),
+            Arc::new(clock),
+            Telemetry::default(),
+        )
     }
 }
 
@@ -631,7 +638,13 @@ mod flow {
         });
         let credentials = Credentials::new(ClientAuth::body("id", "old"));
         let settings = Arc::new(settings("https://a.example/t"));
-        let endpoint = TokenEndpoint::from_parts(client, settings, credentials.clone(), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(
+            client,
+            settings,
+            credentials.clone(),
+            Arc::new(SystemClock),
+            Telemetry::default(),
+        );
         endpoint.clone().oneshot(TokenRequest::default()).await.unwrap();
         credentials.replace(ClientAuth::body("id", "new")).unwrap();
         endpoint.oneshot(TokenRequest::default()).await.unwrap();
@@ -645,7 +658,13 @@ mod flow {
         let (client, mut handle) = tower_test::mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
         handle.allow(2);
         let credentials = Credentials::new(body_auth());
-        let endpoint = TokenEndpoint::from_parts(client, Arc::new(spry()), credentials, Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(
+            client,
+            Arc::new(spry()),
+            credentials,
+            Arc::new(SystemClock),
+            Telemetry::default(),
+        );
         let call = tokio::spawn(endpoint.oneshot(with_refresh_token("R")));
         for (status, body) in [(400, r#"{"error":"invalid_grant"}"#), (200, TOKEN)] {
             let (_, send) = handle.next_request().await.unwrap();

@@ -27,11 +27,12 @@ use super::refresh_token::{Family, RefreshTokenState};
 use super::rejection_limiter::RejectionLimiter;
 use super::rt::{self, Runtime, RuntimeId};
 use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard};
+use crate::telemetry::{Ended, TokenRequestSpan, Trigger};
 use crate::token::{
     Asker, Failed, Freshness, Granted, HeldRefreshToken, MIN_INTERVAL, NoLifetime, RefreshChange, RefreshDigest,
     RefreshFate, RefreshOwner, RefreshToken, Spread, Token, TokenRequest, YEAR, lifetime_of,
 };
-use crate::types::{Now, Secret, TokenError, TokenErrorKind, events};
+use crate::types::{Now, Secret, TokenError, TokenErrorKind};
 
 /// What a request gets when it asks for the token.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ struct State {
     trouble: Option<Box<Trouble>>,
 }
 
-/// What only cells have whose token was rejected, invalidated or could not be had: of a million cells, most never.
+/// What only cells have whose token was rejected, invalidated or could not be obtained: of a million cells, most never.
 #[derive(Default)]
 struct Trouble {
     /// A refresh that was superseded while the refresh token held was with the server.
@@ -125,7 +126,7 @@ struct Refresh {
     after_rejection: bool,
     /// The refresh token that it went out with.
     carries: Option<RefreshDigest>,
-    /// It was found overdue then. Its answer may be there, and its runtime be driven again by whoever found it.
+    /// It was found overdue then. Its answer may be there, and its runtime be driven again by the request that found it.
     grace: Option<Instant>,
     /// Where a watchdog is armed, beside its own runtime.
     watched: Vec<RuntimeId>,
@@ -150,18 +151,23 @@ impl Refresh {
     /// Tells everybody who waits. After the cell's lock is released: waking may run foreign code. A subscriber comes last,
     /// which may panic.
     fn notify(self, result: RefreshResult) {
+        let span = self.waiters.span().clone();
         self.sender.send(result.clone());
-        match &result {
-            RefreshResult::New(current) => events::new_token(current.generation),
-            RefreshResult::Same(current) => events::same_token(current.generation),
-            RefreshResult::Failed(error) => events::token_request_failed(error),
-            RefreshResult::Superseded => events::token_request_superseded(),
-        }
+        span.ended(&match &result {
+            RefreshResult::New(current) => Ended::NewToken {
+                generation: current.generation,
+                left: current.lifetime.left(&current.lifetime.arrived()),
+            },
+            RefreshResult::Same(current) => Ended::SameToken { generation: current.generation },
+            RefreshResult::Failed(error) => Ended::Failed(error),
+            RefreshResult::Superseded => Ended::Superseded,
+        });
     }
 
     fn notify_runtime_ended(self, error: TokenError) {
+        let span = self.waiters.span().clone();
         self.sender.send_runtime_ended(error.clone());
-        events::token_request_failed(&error);
+        span.ended(&Ended::Failed(&error));
     }
 }
 
@@ -174,6 +180,8 @@ impl Carrier {
 
 struct Failure {
     error: TokenError,
+    /// When the first of those in a row came.
+    since: Instant,
     until: Instant,
     in_a_row: u32,
 }
@@ -189,7 +197,7 @@ impl Failure {
     fn wait_out(&self, env: &Env, now: &Now) -> Option<RefreshWaiter> {
         let left = self.until.saturating_duration_since(now.monotonic);
         let is_short = left <= env.policy.wait_out_pause && self.error.is_transient();
-        if is_short { RefreshWaiter::pause(left).ok() } else { None }
+        if is_short { RefreshWaiter::pause(left, &env.telemetry, now).ok() } else { None }
     }
 }
 
@@ -325,7 +333,10 @@ impl Cell {
         }
         drop(state);
         after.run();
-        read
+        match read {
+            Read::Failed(error) => Read::Failed(env.telemetry.named(error)),
+            read => read,
+        }
     }
 
     /// Generation `generation` was rejected; `says_invalid`: the server named the token as the reason.
@@ -375,7 +386,10 @@ impl Cell {
         self.watching.store(state.is_watching(now.monotonic), Ordering::Relaxed);
         drop(state);
         after.run();
-        rejection
+        match rejection {
+            Rejection::Failed(error) => Rejection::Failed(env.telemetry.named(error)),
+            rejection => rejection,
+        }
     }
 
     /// Generation `generation` was accepted. One relaxed load unless the rejection limiter watches.
@@ -413,7 +427,7 @@ impl Cell {
         }
     }
 
-    /// As [`reject`](Self::reject), by the token itself, for whoever used it without a request of ours.
+    /// As [`reject`](Self::reject), by the token itself, for callers that used it without a request of ours.
     pub(crate) fn reject_token(self: &Arc<Self>, env: &Arc<Env>, token: &Token) -> Rejection {
         let current = self.current.load_full().filter(|current| current.token.is_same_as(token));
         // Of a token that is not the current one only that much is known: it is older.
@@ -426,7 +440,7 @@ impl Cell {
         rejection
     }
 
-    /// A rejection may refresh, and there is no runtime to do it on: whoever reads the token next refreshes instead.
+    /// A rejection may refresh, and there is no runtime to do it on: the next reader of the token refreshes instead.
     fn refresh_later(&self, rejected: u64) {
         let mut state = self.lock();
         let former = self.current.load_full().filter(|current| current.generation == rejected);
@@ -448,7 +462,7 @@ impl Cell {
 
     /// Takes in how a refresh ended. Publishes before anybody is woken.
     fn finish(&self, env: &Env, id: RefreshId, end: TaskEnd, asked: Now) {
-        let arrived = env.now_or(asked);
+        let (arrived, end) = (env.now_or(asked), end.named(&env.telemetry));
         let mut state = self.lock();
         let Some(refresh) = state.refresh.take_if(|refresh| refresh.id == id) else {
             return self.finish_superseded(state, id, end);
@@ -458,6 +472,7 @@ impl Cell {
             state.token_requests = state.token_requests.saturating_add(1);
         }
         let mut runtime_ended = false;
+        let former = self.current.load_full();
         let result = match end {
             TaskEnd::Finished(Ok(granted)) => {
                 let Granted { refresh: change, sent, dead, .. } = granted;
@@ -482,9 +497,13 @@ impl Cell {
         // Due: the next request reads the clock, and arms a timer for what is now the next boundary.
         self.word.store(word_of(state.generation) | CHECK_CLOCK, Ordering::Release);
         drop(state);
+        let replaced = former.filter(|_| matches!(result, RefreshResult::New(_)));
         match result {
             RefreshResult::Failed(error) if runtime_ended => refresh.notify_runtime_ended(error),
             result => refresh.notify(result),
+        }
+        if let Some(former) = replaced {
+            env.telemetry.token_replaced(former.lifetime.left(&arrived));
         }
     }
 
@@ -530,7 +549,7 @@ impl Cell {
             // before.
             let superseded = state.supersede_refresh(env, Some(&last));
             drop(state);
-            let error = refresh::deadline_passed();
+            let error = env.telemetry.named(refresh::deadline_passed());
             superseded.into_iter().for_each(|refresh| refresh.notify(RefreshResult::Failed(error.clone())));
             return;
         }
@@ -561,7 +580,8 @@ impl Cell {
     ) -> Result<(), TokenError> {
         let now = env.clock.now();
         // A token that is of no use changes nothing.
-        lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(no_lifetime_error)?;
+        let unusable = |no_lifetime| env.telemetry.named(no_lifetime_error(no_lifetime));
+        lifetime_of(&token, &env.policy.lifetime, now, now, Spread::Narrow, 0.0).map_err(unusable)?;
         let mut state = self.lock();
         let superseded = state.supersede_refresh(env, Some(&now));
         let refresh = match std::mem::take(&mut token.refresh_token) {
@@ -623,7 +643,7 @@ impl Cell {
         }
     }
 
-    /// Waits for the refresh under way, if there is one, and for what became of one that was superseded.
+    /// Waits for the refresh in flight, if there is one, and for what became of one that was superseded.
     pub(crate) async fn refresh_ended(self: &Arc<Self>, env: &Arc<Env>) {
         let waiters = {
             let now = env.clock.now();
@@ -632,13 +652,13 @@ impl Cell {
             let state = &mut *state;
             let current = state.refresh.as_mut().map(|refresh| {
                 after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, &now);
-                refresh.waiters.join()
+                refresh.waiters.join(&now)
             });
             let mut carrier_after = Afterwards::default();
             let carrier = state.carrier_mut().map(|carrier| {
                 let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
                 carrier_after.watch(self, env, *id, *started, waiters, watched, &now);
-                waiters.join()
+                waiters.join(&now)
             });
             [(current, after), (carrier, carrier_after)]
         };
@@ -665,6 +685,13 @@ impl Cell {
                 .filter(|pause| !pause.is_zero()),
             refreshing: state.refresh.is_some(),
         }
+    }
+
+    /// The failure that is remembered, since when, and for how long nobody asks: of a cell that has had no token since.
+    pub(crate) fn failing(&self, now: &Now) -> Option<(TokenError, Instant, Duration)> {
+        let state = self.lock();
+        let Failure { error, since, until, .. } = state.failure()?;
+        Some((error.clone(), *since, until.saturating_duration_since(now.monotonic)))
     }
 
     /// Token requests, failures, suppressed refreshes.
@@ -725,7 +752,8 @@ impl Cell {
         let lifetime = match lifetime_of(&token, &env.policy.lifetime, asked, arrived, spread, env.draw()) {
             Ok(lifetime) => lifetime,
             Err(no_lifetime) => {
-                return RefreshResult::Failed(state.fail(env, no_lifetime_error(no_lifetime), arrived));
+                let error = env.telemetry.named(no_lifetime_error(no_lifetime));
+                return RefreshResult::Failed(state.fail(env, error, arrived));
             }
         };
         state.tokens_seen = true;
@@ -794,7 +822,7 @@ impl Cell {
             let grace = if is_overdue { refresh.grace.get_or_insert(now.monotonic) } else { &now.monotonic };
             if may_come && now.monotonic.saturating_duration_since(*grace) < MIN_INTERVAL {
                 after.watch(self, env, refresh.id, refresh.started, &refresh.waiters, &mut refresh.watched, now);
-                return Ok(refresh.waiters.join());
+                return Ok(refresh.waiters.join(now));
             }
             after.superseded = state.supersede_refresh(env, Some(now));
         }
@@ -808,7 +836,7 @@ impl Cell {
             if !env.policy.has_primary_grant {
                 let Carrier { id, started, waiters, watched, .. } = &mut **carrier;
                 after.watch(self, env, *id, *started, waiters, watched, now);
-                return Ok(waiters.join());
+                return Ok(waiters.join(now));
             }
             withheld = true;
         }
@@ -830,8 +858,10 @@ impl Cell {
         };
         let id = RefreshId { number: state.refreshes.wrapping_add(1), family: state.refresh_token.family() };
         let owner = Box::new(RefreshOf { cell: self.clone(), env: env.clone(), id });
-        let (sender, waiters) = refresh::channel(runtime.id());
-        let waiter = waiters.join();
+        let trigger = self.trigger(state, now, after_rejection);
+        let span = TokenRequestSpan::new(&env.telemetry, trigger, request.tenant.as_ref(), now.monotonic);
+        let (sender, waiters) = refresh::channel(runtime.id(), span.clone());
+        let waiter = waiters.join(now);
         let refresh = Refresh {
             id,
             begun: false,
@@ -844,11 +874,22 @@ impl Cell {
             grace: None,
             watched: Vec::new(),
         };
-        after.prepared = Some(refresh::prepare(runtime, env, request, *now, after_rejection, owner));
+        after.prepared = Some(refresh::prepare(runtime, env, request, *now, span, owner));
         state.refreshes = id.number;
         state.last_start = Some(now.monotonic);
         state.refresh = Some(Box::new(refresh));
         Ok(waiter)
+    }
+
+    /// Why a refresh begins now.
+    fn trigger(&self, state: &State, now: &Now, after_rejection: bool) -> Trigger {
+        match self.current.load().as_deref().map(|current| current.lifetime.freshness(now)) {
+            _ if after_rejection => Trigger::Rejection,
+            Some(Freshness::NearExpiry | Freshness::Expired) => Trigger::Expiry,
+            Some(_) => Trigger::Renewal,
+            None if state.tokens_seen => Trigger::Invalidation,
+            None => Trigger::First,
+        }
     }
 
     /// Clears `CHECK_CLOCK` and sees to it that it is set again in time. Without a runtime it stays set: every request then reads
@@ -941,7 +982,7 @@ impl State {
         self.trouble.as_ref().is_some_and(|trouble| trouble.limiter.is_watching(now))
     }
 
-    /// How many wait for the refresh under way, whoever just joined included.
+    /// How many wait for the refresh in flight, the one that just joined included.
     fn waiter_count(&self) -> usize {
         self.refresh.as_ref().map_or(0, |refresh| refresh.waiters.count())
     }
@@ -972,11 +1013,13 @@ impl State {
         if let Some(pause) = pause {
             error = error.with_retry_after(pause);
         }
+        let since = self.failure().map_or(now.monotonic, |failure| failure.since);
         let trouble = self.trouble();
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.last_error = Some(error.clone());
         trouble.failure = pause.map(|pause| Failure {
             error: error.clone(),
+            since,
             until: later(now.monotonic, pause),
             in_a_row: in_a_row.saturating_add(1),
         });
@@ -986,11 +1029,13 @@ impl State {
     /// Nothing was sent, so that it is no failure of this partition's own: what it knows of those stays.
     fn hold_back(&mut self, env: &Env, error: TokenError, now: Now) -> TokenError {
         let in_a_row = self.failure().map_or(0, |failure| failure.in_a_row);
+        let since = self.failure().map_or(now.monotonic, |failure| failure.since);
         let pause = env.policy.pause_after(&error, 0, 0.0);
         let trouble = self.trouble();
         trouble.last_error = Some(error.clone());
         if let Some(pause) = pause {
-            trouble.failure = Some(Failure { error: error.clone(), until: later(now.monotonic, pause), in_a_row });
+            let until = later(now.monotonic, pause);
+            trouble.failure = Some(Failure { error: error.clone(), since, until, in_a_row });
         }
         error
     }
@@ -1004,7 +1049,7 @@ impl State {
         env.policy.backoff.pause(self.failures_in_a_row(), env.draw())
     }
 
-    /// Lets a refresh in flight end in vain; whoever waits for it is to be told. While its answer may come (`None`: no more),
+    /// Lets a refresh in flight end in vain; those who wait for it are to be told. While its answer may come (`None`: no more),
     /// it is remembered that the refresh token is with the server.
     fn supersede_refresh(&mut self, env: &Env, now: Option<&Now>) -> Option<Box<Refresh>> {
         self.known_invalid = false;
@@ -1013,7 +1058,7 @@ impl State {
         // One that has not begun never will.
         let carries = refresh.carries.filter(|carries| refresh.begun && self.refresh_token.is_held(carries));
         let Some(carries) = carries else { return Some(refresh) };
-        let (sender, waiters) = refresh::channel(refresh.waiters.runtime());
+        let (sender, waiters) = refresh::channel(refresh.waiters.runtime(), refresh.waiters.span().clone());
         let (id, started) = (refresh.id, refresh.started);
         let carrier = Carrier { id, started, carries, waiters, sender, watched: std::mem::take(&mut refresh.watched) };
         if now.is_some_and(|now| !carrier.is_over(env, now)) {
@@ -1068,7 +1113,7 @@ struct Afterwards {
     watchdog: Option<Watchdog>,
 }
 
-/// Whoever joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
+/// A request that joins a refresh on another runtime than its own relies on that one being driven, and has a watchdog instead.
 struct Watchdog {
     runtime: Runtime,
     cell: Weak<Cell>,

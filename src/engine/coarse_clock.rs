@@ -1,6 +1,6 @@
 //! The coarse time of an engine, so that no request reads a clock and no cell has a timer.
 //!
-//! Whoever takes a slow path has read both clocks anyway and says so here: a *tick*. A tick publishes the time and arms the
+//! A request on a slow path has read both clocks anyway and says so here: a *tick*. A tick publishes the time and arms the
 //! one timer, at most [`MAX_AGE`] ahead. The timer going off or being dropped (its runtime ended) stops the
 //! coarse clock, and the next request reads the clocks again. Where nobody drives the timer's runtime, the
 //! [operating system's clocks](super::os_clock) say that a second has passed. So a suspended machine, a clock step or another runtime cost at most
@@ -26,7 +26,7 @@ pub(crate) trait OnTimer: Send + Sync {
     /// It has gone off, at `time` of the clock.
     fn fired(&self, time: u64);
 
-    /// The clock has stopped: whoever relies on it must look.
+    /// The clock has stopped: those that rely on it must look.
     fn stopped(&self);
 
     /// A refresh has ended, and its cell is in nobody's hands on account of it.
@@ -68,7 +68,7 @@ impl CoarseClock {
         let _ = self.on_timer.set(on_timer);
     }
 
-    /// Tells whoever is told of the timer that a refresh has ended.
+    /// Tells the subscriber of the timer that a refresh has ended.
     pub(crate) fn refresh_ended(&self) {
         if let Some(cells) = self.on_timer.get().and_then(Weak::upgrade) {
             cells.refresh_ended();
@@ -98,7 +98,7 @@ impl CoarseClock {
     /// never less than what either clock says has passed.
     pub(crate) fn tick(&self, now: &Now, delay: Duration) -> u64 {
         let time = self.advance(now, delay);
-        // Last: whoever finds the look recent relies on the time, and on the word of its cell.
+        // Last: a request that finds the look recent relies on the time, and on the word of its cell.
         self.last_look.note();
         time
     }

@@ -15,7 +15,7 @@ pub(crate) struct Current {
 
 /// In a state word, beside the generation: the clocks must be read.
 pub(super) const CHECK_CLOCK: u64 = 0b01;
-/// In a state word: the server said `invalid_token` of this token, and a refresh is under way.
+/// In a state word: the server said `invalid_token` of this token, and a refresh is in flight.
 pub(super) const KNOWN_INVALID: u64 = 0b10;
 const GENERATION_SHIFT: u32 = 2;
 

@@ -7,7 +7,7 @@ use crate::token::Freshness;
 pub(crate) struct Situation {
     /// The current token's, if there is a token.
     pub(crate) token: Option<Freshness>,
-    /// A refresh is under way.
+    /// A refresh is in flight.
     pub(crate) refreshing: bool,
     /// A failure is remembered and its pause is not over.
     pub(crate) failed: bool,

@@ -9,6 +9,7 @@ use super::coarse_clock::{CoarseClock, MAX_AGE};
 use super::key::{Partition, PartitionHasher};
 use super::os_clock::OsClock;
 use super::rt;
+use crate::telemetry::Telemetry;
 use crate::token::{
     Backoff, DynTokenSource, LifetimePolicy, MIN_INTERVAL, RefreshContext, RefreshReport, TokenRequest,
 };
@@ -109,6 +110,7 @@ pub(crate) struct Env {
     /// The tenant of every token request, where it cannot vary and so is no part of the partition.
     pub(crate) fixed_tenant: Option<TenantId>,
     pub(crate) coarse_clock: CoarseClock,
+    pub(crate) telemetry: Telemetry,
     /// No renewal begins in the background any more.
     is_closing: AtomicBool,
 }
@@ -129,6 +131,7 @@ impl Env {
             hasher,
             fixed_tenant,
             coarse_clock,
+            telemetry: Telemetry::default(),
             is_closing: AtomicBool::new(false),
         }
     }
@@ -140,12 +143,16 @@ impl Env {
         Self { coarse_clock, ..Self::new(source, Arc::new(clock), policy, None) }
     }
 
+    pub(crate) fn with_telemetry(self, telemetry: Telemetry) -> Self {
+        Self { telemetry, ..self }
+    }
+
     /// When a refresh that has not ended cannot end any more where it runs: its own deadline is a second past.
     pub(crate) fn overdue_after(&self) -> Duration {
         self.policy.refresh_deadline.saturating_add(MIN_INTERVAL)
     }
 
-    /// The time, or `last` if the clock panics: whoever waits for a refresh must not hang for it.
+    /// The time, or `last` if the clock panics: those who wait for a refresh must not hang for it.
     pub(crate) fn now_or(&self, last: Now) -> Now {
         catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or(last)
     }
@@ -183,6 +190,8 @@ impl Env {
             backoff: self.policy.backoff,
             report: RefreshReport::default(),
             may_send: None,
+            telemetry: self.telemetry.clone(),
+            span: None,
         }
     }
 

@@ -112,7 +112,7 @@ impl CompactKey {
         matches!(self.tenant, CompactId::None) && self.scopes.is_none() && self.params.is_none()
     }
 
-    /// Whether its token is had on somebody's behalf.
+    /// Whether its token is on somebody's behalf.
     #[inline]
     pub(crate) fn has_subject(&self) -> bool {
         self.params.as_ref().is_some_and(|params| params.subject_token().is_some())

@@ -26,7 +26,7 @@ impl LastLook {
         Self { monotonic: AtomicU64::new(0), real: AtomicU64::new(0), source }
     }
 
-    /// The injected clock was read, and everybody who must look because of it has been told: whoever finds the look
+    /// The injected clock was read, and everybody who must look because of it has been told: a request that finds the look
     /// recent finds that too.
     pub(super) fn note(&self) {
         let (monotonic, real) = self.source.now();

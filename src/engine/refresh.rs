@@ -1,4 +1,4 @@
-//! The one token request under way for a cell, shared by everybody who needs its result.
+//! The one token request in flight for a cell, shared by everybody who needs its result.
 //!
 //! A refresh is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
 //! token would be lost with a leader that is dropped. Those who wait hold a waiter, a shared future. Whatever ends the
@@ -15,12 +15,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tracing::{Instrument, Span};
 
 use super::current::Current;
 use super::env::Env;
 use super::rt::{self, Runtime, RuntimeId};
+use crate::telemetry::{Telemetry, TokenRequestSpan, Wait};
 use crate::token::{Asked, Failed, Granted, RefreshContext, TokenRequest};
-use crate::types::{Now, TokenError, TokenErrorKind, events};
+use crate::types::{Now, TokenError, TokenErrorKind};
 
 /// How a refresh ended.
 #[derive(Clone, Debug)]
@@ -79,19 +81,21 @@ pub(crate) struct Waiters {
     shared: rt::Shared<Ending>,
     /// Where the refresh runs.
     runtime: RuntimeId,
+    span: Arc<TokenRequestSpan>,
 }
 
 /// A place to wait for a result, and the end that tells it.
-pub(crate) fn channel(runtime: RuntimeId) -> (ResultSender, Waiters) {
+pub(crate) fn channel(runtime: RuntimeId, span: Arc<TokenRequestSpan>) -> (ResultSender, Waiters) {
     let (sender, shared) = rt::shared_oneshot();
-    (ResultSender(sender), Waiters { shared, runtime })
+    (ResultSender(sender), Waiters { shared, runtime, span })
 }
 
 impl Waiters {
     /// A place among them, for a task of the current runtime.
-    pub(crate) fn join(&self) -> RefreshWaiter {
+    pub(crate) fn join(&self, now: &Now) -> RefreshWaiter {
         let elsewhere = Runtime::current().is_none_or(|here| here.id() != self.runtime);
-        RefreshWaiter { waiting: Waiting::Refresh(self.shared.clone()), elsewhere }
+        let wait = Wait::for_request(&self.span, now.monotonic);
+        RefreshWaiter { waiting: Waiting::Refresh(self.shared.clone()), elsewhere, wait }
     }
 
     /// How many there are.
@@ -102,6 +106,10 @@ impl Waiters {
     pub(crate) fn runtime(&self) -> RuntimeId {
         self.runtime
     }
+
+    pub(crate) fn span(&self) -> &Arc<TokenRequestSpan> {
+        &self.span
+    }
 }
 
 /// A place among those who wait for a refresh. Dropping it cancels nothing.
@@ -110,6 +118,7 @@ pub(crate) struct RefreshWaiter {
     waiting: Waiting,
     /// Made on another runtime than the refresh's.
     elsewhere: bool,
+    wait: Wait,
 }
 
 enum Waiting {
@@ -123,7 +132,7 @@ impl RefreshWaiter {
     ///
     /// # Errors
     /// `NoRuntime` outside a tokio runtime.
-    pub(crate) fn pause(pause: Duration) -> Result<Self, TokenError> {
+    pub(crate) fn pause(pause: Duration, telemetry: &Telemetry, now: &Now) -> Result<Self, TokenError> {
         let runtime = Runtime::current().ok_or_else(|| TokenError::new(TokenErrorKind::NoRuntime))?;
         let (over, waiting) = rt::shared_oneshot();
         // A task, so that a runtime without timers drops it instead of panicking in the caller.
@@ -131,7 +140,8 @@ impl RefreshWaiter {
             rt::sleep(pause).await;
             let _ = over.send(());
         });
-        Ok(Self { waiting: Waiting::Pause(waiting), elsewhere: false })
+        let wait = Wait::for_pause(telemetry, now.monotonic);
+        Ok(Self { waiting: Waiting::Pause(waiting), elsewhere: false, wait })
     }
 }
 
@@ -139,17 +149,22 @@ impl Future for RefreshWaiter {
     type Output = RefreshResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RefreshResult> {
-        let elsewhere = self.elsewhere;
-        match &mut self.waiting {
+        let Self { waiting, elsewhere, wait } = &mut *self;
+        let polled = match waiting {
             Waiting::Refresh(shared) => Pin::new(shared).poll(cx).map(|ending| match ending {
                 // Once: the refresh that is started next runs where this one waits.
-                Ok(Ending { runtime_ended: true, .. }) if elsewhere => RefreshResult::Superseded,
+                Ok(Ending { runtime_ended: true, .. }) if *elsewhere => RefreshResult::Superseded,
                 Ok(Ending { result, .. }) => result,
                 // The cell itself is gone, and nobody is left who could say more.
-                Err(_) => RefreshResult::Failed(TokenError::new(TokenErrorKind::Aborted)),
+                Err(_) => RefreshResult::Failed(wait.telemetry().named(TokenError::new(TokenErrorKind::Aborted))),
             }),
             Waiting::Pause(over) => Pin::new(over).poll(cx).map(|_| RefreshResult::Superseded),
+        };
+        match &polled {
+            Poll::Pending => wait.pending(),
+            Poll::Ready(_) => wait.ended(),
         }
+        polled
     }
 }
 
@@ -169,6 +184,18 @@ pub(crate) enum TaskEnd {
     RuntimeEnded(Failed),
 }
 
+impl TaskEnd {
+    /// The same, with an error that names its layer.
+    pub(crate) fn named(self, telemetry: &Telemetry) -> Self {
+        let named = |failed: Failed| failed.map(|error| telemetry.named(error));
+        match self {
+            Self::Finished(result) => Self::Finished(result.map_err(named)),
+            Self::Panicked(failed) => Self::Panicked(named(failed)),
+            Self::RuntimeEnded(failed) => Self::RuntimeEnded(named(failed)),
+        }
+    }
+}
+
 /// The cell, as the task of its refresh knows it.
 pub(crate) trait Owner: Send {
     /// The task is driven for the first time: whether its refresh is still wanted. It may have waited for long on a runtime
@@ -186,7 +213,7 @@ pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
     runtime: Runtime,
     request: TokenRequest,
-    after_rejection: bool,
+    span: Arc<TokenRequestSpan>,
 }
 
 /// A refresh for this runtime. `now`: when it was decided.
@@ -195,32 +222,33 @@ pub(crate) fn prepare(
     env: &Arc<Env>,
     request: TokenRequest,
     now: Now,
-    after_rejection: bool,
+    span: Arc<TokenRequestSpan>,
     owner: Box<dyn Owner>,
 ) -> PreparedRefresh {
     let carried = Asked::of(&request);
     let guard = CompletionGuard { env: env.clone(), carried, context: None, asked: now, owner: Some(owner) };
-    PreparedRefresh { guard, runtime, request, after_rejection }
+    PreparedRefresh { guard, runtime, request, span }
 }
 
 impl PreparedRefresh {
     pub(crate) fn spawn(self) {
-        let Self { guard, runtime, request, after_rejection } = self;
-        runtime.spawn(run(guard, request));
-        events::token_request(after_rejection);
+        let Self { guard, runtime, request, span } = self;
+        let entered = span.begin();
+        runtime.spawn(run(guard, request, span.clone(), entered));
+        span.begun();
     }
 }
 
-async fn run(mut guard: CompletionGuard, mut request: TokenRequest) {
+async fn run(mut guard: CompletionGuard, mut request: TokenRequest, span: Arc<TokenRequestSpan>, entered: Span) {
     guard.asked = guard.env.now_or(guard.asked);
     if !guard.begin() {
         return guard.complete(TaskEnd::Finished(Err(TokenError::new(TokenErrorKind::Aborted).into())));
     }
-    let context = Arc::new(guard.env.context());
+    let context = Arc::new(RefreshContext { span: Some(span), ..guard.env.context() });
     guard.context = Some(context.clone());
     request.context = Some(context);
     let env = guard.env.clone();
-    let fetch = AssertUnwindSafe(async { env.source.fetch_boxed(request).await }).catch_unwind();
+    let fetch = AssertUnwindSafe(async { env.source.fetch_boxed(request).await }.instrument(entered)).catch_unwind();
     let end = match rt::timeout(env.policy.refresh_deadline, fetch).await {
         Ok(Ok(result)) => TaskEnd::Finished(result),
         Ok(Err(_)) => {

@@ -56,7 +56,7 @@ impl RejectionLimiter {
         may
     }
 
-    /// The current generation was rejected, and a refresh is under way already.
+    /// The current generation was rejected, and a refresh is in flight already.
     pub(crate) fn joined(&mut self) {
         self.run = self.run.saturating_add(1);
     }

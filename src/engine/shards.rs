@@ -11,6 +11,7 @@ use super::cell::Cell;
 use super::coarse_clock::millis;
 use super::key::{Partition, PartitionHasher};
 use super::sync::{AtomicBool, AtomicUsize, RwLock};
+use crate::telemetry::Telemetry;
 use crate::types::Now;
 
 /// A sharded table, so that tenants do not queue behind each other's look-ups, and a cursor that goes round in each shard.
@@ -30,8 +31,10 @@ pub(crate) struct Shards {
     count: AtomicUsize,
     /// Which shard is trimmed next.
     trimmed: AtomicUsize,
-    /// Some token was had on somebody's behalf.
+    /// Some token was on somebody's behalf.
     has_subjects: AtomicBool,
+    /// Told how many cells come and go, while no shard is locked.
+    telemetry: Telemetry,
 }
 
 #[derive(Default)]
@@ -91,7 +94,16 @@ impl Shards {
             count: AtomicUsize::new(0),
             trimmed: AtomicUsize::new(0),
             has_subjects: AtomicBool::new(false),
+            telemetry: Telemetry::default(),
         }
+    }
+
+    pub(crate) fn with_telemetry(self, telemetry: Telemetry) -> Self {
+        Self { telemetry, ..self }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// The cell of a partition, made if there is none. `time` in milliseconds since the engine's first tick.
@@ -111,8 +123,10 @@ impl Shards {
         shard.insertions = shard.insertions.wrapping_add(1);
         cell.touch(shard.last_use(time));
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
+        let evicted = self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
         shard.table.insert_unique(hash, cell.clone(), |cell| self.hasher.hash_one(cell.partition()));
+        drop(shard);
+        self.telemetry.partitions(1, evicted, evicted);
         cell
     }
 
@@ -133,7 +147,7 @@ impl Shards {
         (all, evicted_totals)
     }
 
-    /// Whether there was ever a cell whose token is had on somebody's behalf.
+    /// Whether there was ever a cell whose token is on somebody's behalf.
     pub(crate) fn has_subjects(&self) -> bool {
         self.has_subjects.load(Ordering::Relaxed)
     }
@@ -149,13 +163,15 @@ impl Shards {
         if self.is_over() {
             let shard = self.shard_at(self.trimmed.fetch_add(1, Ordering::Relaxed));
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
+            let evicted = self.evict_some(&mut shard, Pass::NEW_CELL, time, &|_| false);
+            drop(shard);
+            self.telemetry.partitions(0, evicted, evicted);
         }
     }
 
     /// Lets some of the cells go that have been idle for too long. To be called now and then.
     ///
-    /// `now`: to tell which cells have ended whose tokens were had on somebody's behalf. Such a one goes soon: there is
+    /// `now`: to tell which cells have ended whose tokens were on somebody's behalf. Such a one goes soon: there is
     /// another for each token that the person brings.
     pub(crate) fn sweep(&self, time: u64, now: Option<&Now>) {
         let unused_since = last_use(time.saturating_sub(ENDED_FOR), 0);
@@ -164,12 +180,14 @@ impl Shards {
                 && cell.last_used() < unused_since
                 && now.is_some_and(|now| cell.has_ended(now))
         };
+        let mut evicted: usize = 0;
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let pass = if self.is_over() { Pass::all_in_some_ticks(&shard) } else { Pass::TICK };
-            self.evict_some(&mut shard, pass, time, &has_ended);
+            evicted = evicted.saturating_add(self.evict_some(&mut shard, pass, time, &has_ended));
             shard.shrink(&self.hasher);
         }
+        self.telemetry.partitions(0, evicted, evicted);
     }
 
     fn found(&self, hash: u64, partition: &Partition, time: u64) -> Option<Arc<Cell>> {
@@ -189,13 +207,16 @@ impl Shards {
         &self.shards[number & self.shards.len().wrapping_sub(1)]
     }
 
-    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64, has_ended: &dyn Fn(&Cell) -> bool) {
+    /// How many went.
+    fn evict_some(&self, shard: &mut Shard, pass: Pass, time: u64, has_ended: &dyn Fn(&Cell) -> bool) -> usize {
         let over = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
         let idle_since = last_use(time.saturating_sub(self.idle), 0);
-        for cell in shard.evict_some(pass, over, idle_since, has_ended) {
+        let evicted = shard.evict_some(pass, over, idle_since, has_ended);
+        for cell in &evicted {
             self.count.fetch_sub(1, Ordering::Relaxed);
-            shard.evicted_totals.count(&cell);
+            shard.evicted_totals.count(cell);
         }
+        evicted.len()
     }
 }
 

@@ -28,7 +28,9 @@ impl Table {
         Arc::new_cyclic(|table: &Weak<Self>| {
             env.coarse_clock.tells(table.clone());
             let default_cell = Arc::new(Cell::new(&Partition::default(), refresh_token));
-            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle, env.hasher.clone());
+            let others = Shards::new(env.policy.max_partitions, env.policy.partition_idle, env.hasher.clone())
+                .with_telemetry(env.telemetry.clone());
+            env.telemetry.partitions(1, 0, 0);
             Self { env: Arc::new(env), default_cell, others, sweeping: AtomicBool::new(false) }
         })
     }
@@ -102,6 +104,13 @@ impl Table {
 
     fn time(&self) -> u64 {
         self.env.coarse_time(|| self.env.clock.now())
+    }
+}
+
+/// Its partitions go with it.
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.env.telemetry.partitions(0, self.others.count().saturating_add(1), 0);
     }
 }
 
@@ -251,7 +260,7 @@ mod tests {
     async fn an_eviction_forks_no_refresh() {
         let (table, asked) = table(1, SystemClock);
         for n in 0..200 {
-            // Whoever waits gives up at once: only the refresh holds the cell.
+            // All who wait give up at once: only the refresh holds the cell.
             let Read::Wait { .. } = table.cell(partition(0)).read(table.env()) else { panic!("it hangs") };
             table.token(partition(2 + n)).await.unwrap();
         }

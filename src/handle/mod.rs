@@ -1,5 +1,6 @@
 //! `AuthHandle`: looks after the tokens of a layer.
 
+mod failing;
 mod stats;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::store::{StoreError, StoredToken};
 use crate::token::{RefreshOwner, Token, TokenRequest};
 use crate::types::{ConfigError, Scopes, Secret, TenantId, TokenError, TokenErrorKind};
 
+pub use failing::Failing;
 pub use stats::Stats;
 
 /// The handle to a layer's tokens: look at them, renew them, replace them. Cheap to clone.
@@ -47,6 +49,12 @@ pub struct AuthHandle {
 impl AuthHandle {
     pub(crate) fn new(setup: Arc<Setup>) -> Self {
         Self { setup, tenant: None, scopes: None }
+    }
+
+    /// The layer's [`name`](crate::AuthConfigBuilder::name).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.setup.table.env().telemetry.name()
     }
 
     /// This handle, narrowed to one tenant's token, in place of the tenant that it was narrowed to.
@@ -135,8 +143,8 @@ impl AuthHandle {
     /// request fetches a token, and takes it even if it is the same one. With a store it gets one that is newer than what was
     /// forgotten, whichever process asked for it; a failure that the store remembers stands, since it belongs to all processes.
     ///
-    /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): of many callers who say so, one token request
-    /// comes.
+    /// Where an API has rejected a token, use [`reject`](AuthHandle::reject): however many callers say so,
+    /// one token request is made.
     pub fn invalidate(&self) {
         if self.is_narrowed() {
             self.existing_cell().iter().for_each(|cell| cell.invalidate());
@@ -257,7 +265,7 @@ impl AuthHandle {
         let (token, number, owner, result) = match stored {
             Some(Ok(StoredToken { token, number, owner })) => (token, Some(number), owner, Ok(())),
             Some(Err(error)) => {
-                let error = TokenError::new(TokenErrorKind::NotStored).caused_by(error.into());
+                let error = self.failed(TokenError::new(TokenErrorKind::NotStored).caused_by(error.into()));
                 (token, None, RefreshOwner::Cell, Err(error))
             }
             // A store that this handle does not know returned it: its refresh token is a copy.
@@ -310,7 +318,7 @@ impl AuthHandle {
             Some(store) => store
                 .stored(asking.clone())
                 .await
-                .map_err(|error| store_failed("the store cannot be read; nothing was revoked", error))?,
+                .map_err(|error| self.store_failed("the store cannot be read; nothing was revoked", error))?,
             None => (None, None),
         };
         // First what could bring more tokens; most servers let the access tokens die with it. Another process may have
@@ -327,7 +335,7 @@ impl AuthHandle {
         cell.forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
-            .map_err(|error| store_failed("all was revoked, but the store has it still", error))?;
+            .map_err(|error| self.store_failed("all was revoked, but the store has it still", error))?;
         Ok(())
     }
 
@@ -363,7 +371,7 @@ impl AuthHandle {
         self.setup.table.cell(self.partition()).forget(self.setup.table.env(), &held);
         self.forget_stored(asking)
             .await
-            .map_err(|error| store_failed("forgotten here, but the store has it still", error))?;
+            .map_err(|error| self.store_failed("forgotten here, but the store has it still", error))?;
         Ok(())
     }
 
@@ -391,6 +399,33 @@ impl AuthHandle {
         }
         stats.store = self.setup.store.as_ref().map(|store| store.stats());
         stats
+    }
+
+    /// Who gets no new token now: partitions whose last token request failed, those that have failed for the longest first, at
+    /// most 100 of them. On a narrowed handle at most that one.
+    ///
+    /// One that has a token still is among them too: it fails when that expires. It leaves the list with its next token, or
+    /// when it is dropped as [idle](crate::AuthConfigBuilder::partition_idle). As [`stats`](AuthHandle::stats) it takes a short
+    /// lock for each partition.
+    ///
+    /// ```
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenErrorKind, TokenRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// let auth = layer.handle();
+    /// auth.token().await.unwrap_err();
+    /// for failing in auth.failing() {
+    ///     println!("tenant {:?} since {:?}: {}", failing.tenant, failing.since, failing.error);
+    /// }
+    /// # assert_eq!(auth.failing()[0].error.kind(), TokenErrorKind::SignInAgain);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn failing(&self) -> Vec<Failing> {
+        let cells =
+            if self.is_narrowed() { self.existing_cell().into_iter().collect() } else { self.setup.table.all_cells() };
+        failing::of(cells, self.setup.table.env())
     }
 
     /// Waits until the token requests in flight have ended, of all partitions, and what they brought is in the store, so that
@@ -439,7 +474,8 @@ impl AuthHandle {
     /// The layer's tokens come from a source of the user's.
     fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
         self.setup.endpoint.as_deref().ok_or_else(|| {
-            TokenError::new(TokenErrorKind::Unsupported).with_detail("this layer's tokens come from a source of yours")
+            let detail = "this layer's tokens come from a source of yours";
+            self.failed(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
         })
     }
 
@@ -448,7 +484,7 @@ impl AuthHandle {
             return Ok(());
         }
         let mend = "the token is bound to a key (DPoP), and none is configured (`.dpop(..)`)";
-        Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
+        Err(self.failed(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
     }
 
     /// There is no default tenant: where each tenant has its own token, the handle must say which.
@@ -456,7 +492,7 @@ impl AuthHandle {
         match &self.setup.requests.tenant {
             Some(policy) if policy.tokens_need_tenant() && self.tenant.is_none() => {
                 let mend = "each tenant has its own token here; name the tenant with `for_tenant`";
-                Err(TokenError::new(TokenErrorKind::Refused).with_detail(mend))
+                Err(self.failed(TokenError::new(TokenErrorKind::Refused).with_detail(mend)))
             }
             _ => Ok(()),
         }
@@ -480,10 +516,15 @@ impl AuthHandle {
     fn existing_cell(&self) -> Option<Arc<Cell>> {
         self.setup.table.existing_cell(&self.partition())
     }
-}
 
-fn store_failed(detail: &'static str, error: StoreError) -> TokenError {
-    TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into())
+    /// With the layer's name.
+    fn failed(&self, error: TokenError) -> TokenError {
+        self.setup.table.env().telemetry.named(error)
+    }
+
+    fn store_failed(&self, detail: &'static str, error: StoreError) -> TokenError {
+        self.failed(TokenError::new(TokenErrorKind::SourceTransient).with_detail(detail).caused_by(error.into()))
+    }
 }
 
 /// Both, or one where they are the same.

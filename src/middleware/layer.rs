@@ -183,7 +183,8 @@ impl AuthLayer {
         endpoint: Option<Arc<dyn Direct>>,
         store: Option<Arc<dyn StoreAccess>>,
     ) -> Self {
-        let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned());
+        let env = Env::new(source, cfg.clock(), cfg.engine_policy(), cfg.fixed_token_tenant().cloned())
+            .with_telemetry(cfg.telemetry());
         let table = Table::new(env, refresh_token);
         let setup = cfg.into_setup(table, limits, endpoint, store);
         Self { setup: Arc::new(setup), registry: Registry::default() }

@@ -202,7 +202,6 @@ mod proved {
     use super::*;
     use crate::dpop::{About, PROOF, nonce_of};
     use crate::response::{Drain, wants_nonce};
-    use crate::types::events;
 
     pin_project! {
         /// A sending with a proof.
@@ -314,7 +313,7 @@ mod proved {
                             return Poll::Ready(Ok(response));
                         };
                         *this.nonce = nonce;
-                        events::repeated_with_nonce();
+                        this.setup.table.env().telemetry.repeated_with_nonce();
                         this.step.set(Step::Draining { drain: Drain::new(response.into_body()), fresh, request });
                     }
                     StepProj::Draining { drain, .. } => {

@@ -68,8 +68,8 @@ impl<S: Clone> Auth<S> {
 
     /// A clone for one tenant: the way to choose the tenant where requests carry no extensions (reqwest).
     ///
-    /// It wins over nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. So is every
-    /// request where [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) is not set: nobody would hear it.
+    /// It overrides nothing: a request that names another tenant as well is refused with [`Error::Tenant`]. So is every
+    /// request where [`AuthConfigBuilder::tenant`](crate::AuthConfigBuilder::tenant) is not set, since nothing would use the tenant.
     ///
     /// ```
     /// # use http_body_util::Empty;
@@ -97,7 +97,7 @@ impl<S: Clone> Auth<S> {
     /// A clone whose requests bring these parameters for their token requests: the way to say so where requests carry no
     /// extensions (reqwest), and to say it once for many requests.
     ///
-    /// It wins over nothing: a request that brings others as well is refused with [`Error::Subject`].
+    /// It overrides nothing: a request that brings others as well is refused with [`Error::Subject`].
     ///
     /// ```
     /// # use http_body_util::Empty;

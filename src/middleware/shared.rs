@@ -9,7 +9,8 @@ use crate::engine::{Cell, Env};
 use crate::request::{HttpRequest, HttpResponse, Own, Registry, is_known_by_name};
 use crate::response::{Holding, TrailerWatch, Verdict, has_grpc_status, judge};
 use crate::setup::Setup;
-use crate::types::{Error, TokenError, events};
+use crate::telemetry::Telemetry;
+use crate::types::{Error, TokenError};
 
 /// What a service says for all its requests, and its way to what all clones share. From its second request on, a clone has
 /// a handle of its own, so that threads with a clone each do not write to one counter.
@@ -63,12 +64,12 @@ impl<S> Shared<S> {
     }
 
     /// Says once that requests with bodies of this type are never sent twice.
-    pub(crate) fn warn_of_body(&self, name: &'static str) {
+    pub(crate) fn warn_of_body(&self, telemetry: &Telemetry, name: &'static str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             if is_known_by_name(name) {
-                events::body_of_another_version(name)
+                telemetry.body_of_another_version(name)
             } else {
-                events::body_not_replayable(name)
+                telemetry.body_not_replayable(name)
             }
         }
     }

@@ -121,13 +121,14 @@ impl SignIn {
     /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see it.
     ///
     /// # Errors
-    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. With one exception the token is not
-    /// used: where there is a store that did not take it ([`TokenErrorKind::NotStored`] in
-    /// [`SignInError::token_error`]), it is, for as long as this process runs.
+    /// [`SignInErrorKind`] tells them apart. None is retried here: begin another sign-in. After an error no token is used, with
+    /// one exception: one that the store did not take ([`TokenErrorKind::NotStored`] in [`SignInError::token_error`]) is used
+    /// for as long as this process runs.
     pub async fn finish(self, redirect: &str) -> Result<(), SignInError> {
         let redirect = Redirect::parse(redirect)?;
         redirect.check_state(&self.secrets)?;
-        let failed = |kind| SignInError::failed(TokenError::new(kind));
+        let telemetry = self.endpoint.telemetry().clone();
+        let failed = |kind| SignInError::failed(telemetry.named(TokenError::new(kind)));
         let runtime = Handle::try_current().map_err(|_| failed(TokenErrorKind::NoRuntime))?;
         let issuer = self.expected_issuer().await?;
         let client = self.endpoint.credentials().load();
@@ -199,7 +200,8 @@ impl SignIn {
         if self.grant.authorize_url().is_some() {
             return Ok(self);
         }
-        Handle::try_current().map_err(|_| SignInError::failed(TokenError::new(TokenErrorKind::NoRuntime)))?;
+        let failed = |error| SignInError::failed(self.endpoint.telemetry().named(error));
+        Handle::try_current().map_err(|_| failed(TokenError::new(TokenErrorKind::NoRuntime)))?;
         let endpoints = self.found().await?;
         let Some(place) = &endpoints.authorization else {
             return Err(unsupported("the server's metadata name no `authorization_endpoint`"));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -15,8 +15,9 @@ use super::copies::Copies;
 use super::lease_guard::LeaseGuard;
 use super::record::Record;
 use super::{Lease, Recall, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore, Version};
-use crate::token::{Backoff, Jitter, RefreshContext};
-use crate::types::{Clock, events};
+use crate::telemetry::Telemetry;
+use crate::token::{Backoff, Jitter, RefreshContext, TokenRequest};
+use crate::types::Clock;
 
 /// Cheap to clone; clones share store, pause and figures.
 pub(super) struct Access<St> {
@@ -51,6 +52,8 @@ struct Shared {
     /// Brings copies back when the store has lost them.
     listener: Mutex<Option<JoinHandle<()>>>,
     figures: Figures,
+    /// Of the layer that asked first, where the identity does not name one.
+    telemetry: OnceLock<Telemetry>,
 }
 
 impl Drop for Shared {
@@ -106,6 +109,17 @@ impl<St: TokenStore> Access<St> {
         &self.shared.figures
     }
 
+    /// A request of a layer: what happens to its tokens is told under its name.
+    pub(super) fn asked_by(&self, request: &TokenRequest) {
+        if let Some(context) = &request.context {
+            self.shared.telemetry.get_or_init(|| context.telemetry.clone());
+        }
+    }
+
+    pub(super) fn telemetry(&self) -> Telemetry {
+        self.identity.telemetry().or_else(|| self.shared.telemetry.get()).cloned().unwrap_or_default()
+    }
+
     pub(super) fn copies(&self) -> &Arc<Copies> {
         &self.shared.copies
     }
@@ -140,7 +154,7 @@ impl<St: TokenStore> Access<St> {
             None => Ok(StoredEntry { version: Version::default(), record: None }),
             Some(stored) => {
                 let record = Record::from_bytes(stored.bytes.expose()).inspect_err(|error| {
-                    events::store_failed("load", key, error.kind());
+                    self.telemetry().store_failed("load", key, error.kind().as_str());
                 })?;
                 self.copies().note(key, &record);
                 Ok(StoredEntry { version: stored.version, record: Some(record) })
@@ -277,12 +291,15 @@ impl<St: TokenStore> Access<St> {
         (call, key): (&'static str, &StoreKey),
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let began = clock.now().monotonic;
         let result =
             timeout(self.settings.timeout, work).await.unwrap_or(Err(StoreError::new(StoreErrorKind::Unavailable)));
-        if let Err(error) = &result {
-            events::store_failed(call, key, error.kind());
+        let (now, telemetry) = (clock.now().monotonic, self.telemetry());
+        let failed = result.as_ref().err().map(|error| error.kind().as_str());
+        telemetry.store_operation(call, failed, now.saturating_duration_since(began));
+        if let Some(kind) = failed {
+            telemetry.store_failed(call, key, kind);
         }
-        let now = clock.now().monotonic;
         let mut pause = self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Refused) => {

@@ -1,7 +1,7 @@
 //! `Copies`: the refresh tokens of a process that are in its store too, or should be.
 //!
 //! A store can be emptied or set back in time. Then the copy with the highest number among all processes is the newest that
-//! anybody has, and whoever has it brings it back.
+//! anybody has, and the process that has it brings it back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -22,7 +22,7 @@ use crate::token::{
     Failed, Granted, RefreshChange, RefreshContext, RefreshFate, RefreshOwner, RefreshToken, Token, TokenRequest,
     TokenSource, fetch, useful_for,
 };
-use crate::types::{Clock, Secret, TokenError, TokenErrorKind, events};
+use crate::types::{Clock, Secret, TokenError, TokenErrorKind};
 
 /// Why a new token is not in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,7 @@ impl FirstLook {
 impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
     pub(super) fn new(access: &'a Access<St>, source: &'a T, request: TokenRequest) -> Self {
         let key = access.identity.key(request.tenant.as_ref(), request.scopes.as_ref());
+        access.asked_by(&request);
         let context = request.context();
         // What is sent is decided here.
         context.report.begin();
@@ -113,7 +114,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         loop {
             let asked = match self.look().await {
                 Ok(Lookup::Token(token)) => {
-                    events::token_from_store();
+                    self.access.telemetry().token_from_store();
+                    self.context.span.iter().for_each(|span| span.found_in_store());
                     Figures::count(&self.access.figures().found);
                     return Ok(token);
                 }
@@ -582,7 +584,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
 
     fn not_stored(&self, reason: NotStored) {
         Figures::count(&self.access.figures().not_stored);
-        events::not_stored(self.key, reason);
+        self.access.telemetry().not_stored(self.key, reason);
     }
 
     /// What is stored in place of ours, if it is of use.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{StoreAccess, StoreKey};
+use crate::telemetry::Telemetry;
 use crate::types::{ConfigError, Digest, Scopes, TenantId};
 
 /// Whose tokens they are: one configuration's, among all that share a store.
@@ -39,6 +40,8 @@ pub struct StoreIdentity {
     nameless: bool,
     /// Where a store around this endpoint makes itself known.
     known_to: Weak<KnownStore>,
+    /// Of the layer whose endpoint it is.
+    telemetry: Option<Telemetry>,
 }
 
 /// The store around a token endpoint, wherever it was put: the handle of the layer finds it here.
@@ -56,7 +59,7 @@ impl StoreIdentity {
     pub fn named(name: impl AsRef<str>) -> Self {
         let mut digest = Digest::new("named");
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: None, nameless: false, known_to: Weak::new() }
+        Self { fixed: digest.finish(), client: None, nameless: false, known_to: Weak::new(), telemetry: None }
     }
 
     /// The same, told apart by one more name, such as the account that a person signed in to.
@@ -64,7 +67,7 @@ impl StoreIdentity {
         let mut digest = Digest::new("and");
         digest.field("before", self.fixed);
         digest.field("name", name.as_ref());
-        Self { fixed: digest.finish(), client: self.client.clone(), nameless: false, known_to: self.known_to.clone() }
+        Self { fixed: digest.finish(), nameless: false, ..self.clone() }
     }
 
     pub(crate) fn of_client(
@@ -72,8 +75,19 @@ impl StoreIdentity {
         client: Arc<dyn Client>,
         nameless: bool,
         known_to: &Arc<KnownStore>,
+        telemetry: Telemetry,
     ) -> Self {
-        Self { fixed: settings.finish(), client: Some(client), nameless, known_to: Arc::downgrade(known_to) }
+        Self {
+            fixed: settings.finish(),
+            client: Some(client),
+            nameless,
+            known_to: Arc::downgrade(known_to),
+            telemetry: Some(telemetry),
+        }
+    }
+
+    pub(super) fn telemetry(&self) -> Option<&Telemetry> {
+        self.telemetry.as_ref()
     }
 
     /// This store keeps the endpoint's tokens; of several the innermost one counts.

@@ -19,7 +19,7 @@ use super::record::Record;
 use super::{Fence, Saved, StoreError, StoreErrorKind, StoreIdentity, StoreKey, TokenStore};
 use crate::engine::{EndpointLimits, Limited, LimitsSlot};
 use crate::token::{RefreshOwner, RefreshToken, Token, TokenRequest, TokenSource};
-use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError, events};
+use crate::types::{Clock, ConfigError, Secret, SystemClock, TenantId, TokenError};
 
 /// Puts a [`TokenStore`] around a token source: what is stored and good is the answer, else one process asks for all.
 ///
@@ -113,6 +113,7 @@ impl<St: TokenStore> StoreLayer<St> {
     }
 
     async fn store_token_for(&self, request: TokenRequest, mut token: Token) -> Result<StoredToken, StoreError> {
+        self.0.asked_by(&request);
         token.asked_at = token.asked_at.or(Some(request.context().clock.now().wall));
         let made_by = self.0.identity.made_by();
         let known = self.0.copies().get(&self.key_of(&request)).map_or(0, |copy| copy.number);
@@ -136,7 +137,7 @@ impl<St: TokenStore> StoreLayer<St> {
         };
         let record = self.put(&request, record).await.inspect_err(|_| {
             Figures::count(&self.0.figures().not_stored);
-            events::not_stored(self.key_of(&request), NotStored::StoreFailed);
+            self.0.telemetry().not_stored(self.key_of(&request), NotStored::StoreFailed);
         })?;
         let owner = RefreshOwner::Store { single_use: record.single_use };
         Ok(StoredToken { token: fetch::with_copy(token, &record), number: record.refresh_number, owner })
@@ -174,7 +175,7 @@ impl<St: TokenStore> StoreLayer<St> {
             match self.take(&key, clock).await {
                 Err(error) if error.kind() == StoreErrorKind::Unreadable => {
                     self.0.remove(clock, &key).await?;
-                    events::record_replaced(key);
+                    self.0.telemetry().record_replaced(key);
                     self.take(&key, clock).await
                 }
                 result => result,

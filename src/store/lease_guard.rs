@@ -16,7 +16,7 @@ use super::copies::Unsaved;
 use super::record::Record;
 use super::{Fence, Lease, Saved, StoreError, StoreKey, TokenStore, Version};
 use crate::token::elapsed;
-use crate::types::{Clock, Now, events};
+use crate::types::{Clock, Now};
 
 /// The time in which a lease is ours.
 ///
@@ -64,7 +64,7 @@ impl<St: TokenStore> LeaseGuard<St> {
         !self.lost.load(Ordering::Acquire) && elapsed(since, now) < self.access.settings.lease
     }
 
-    /// The same, for whoever is about to send what may be sent once only.
+    /// The same, for a caller that is about to send what may be sent once only.
     pub(super) fn may_send(&self, clock: &Arc<dyn Clock>) -> impl Fn() -> bool + Send + Sync + 'static {
         let (since, lost) = (self.since.clone(), self.lost.clone());
         let (clock, lease) = (clock.clone(), self.access.settings.lease);
@@ -115,7 +115,7 @@ impl<St: TokenStore> LeaseGuard<St> {
                 if self.renew(clock.now()).await == Some(false) {
                     // Nothing that is under way can be taken back, and what it brings is to be saved.
                     self.lost.store(true, Ordering::Release);
-                    events::lease_lost(self.key);
+                    self.access.telemetry().lease_lost(self.key);
                     let _ = self.retake(clock).await;
                 }
             }

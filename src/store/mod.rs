@@ -105,7 +105,7 @@ pub trait TokenStore: Send + Sync + 'static {
         fence: Fence,
     ) -> impl Future<Output = Result<Saved, StoreError>> + Send;
 
-    /// Takes the lease of a key for so long, unless somebody has it.
+    /// Takes the lease of a key for this long, unless somebody has it.
     ///
     /// The holder is about to spend a refresh token whose successor must then be saved: a store that can tell now that it
     /// could not hold it (it is full, or takes no writes) fails here.
@@ -377,6 +377,18 @@ pub enum StoreErrorKind {
     Unreadable,
     /// The value was written by a newer version of this crate.
     Newer,
+}
+
+impl StoreErrorKind {
+    /// A name for logs and metrics, such as `unavailable`. It is the `error.type` of the crate's own.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+            Self::Newer => "newer",
+        }
+    }
 }
 
 impl StoreError {

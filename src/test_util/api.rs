@@ -215,17 +215,17 @@ impl Api {
         self.recorder.requests()
     }
 
-    /// How many requests are in hand now: arrived, not answered, not given up by the client.
+    /// How many requests are in flight now: arrived, not answered, not given up by the client.
     pub fn in_flight(&self) -> usize {
         self.recorder.in_flight()
     }
 
-    /// The most requests that were in hand at the same time.
+    /// The most requests that were in flight at the same time.
     pub fn max_in_flight(&self) -> usize {
         self.recorder.max_in_flight()
     }
 
-    /// How many requests were turned down for want of a live token, by whatever status, or got a scripted 401.
+    /// How many requests were turned down because they had no live token, by whatever status, or got a scripted 401.
     pub fn unauthorized(&self) -> usize {
         lock(&self.state).unauthorized
     }

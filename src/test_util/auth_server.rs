@@ -200,7 +200,7 @@ impl AuthServer {
         self.set(|state| state.jwts = true)
     }
 
-    /// The clock that writes `iat` and `exp` is so many seconds ahead of the true time, or behind if negative.
+    /// The clock that writes `iat` and `exp` is this many seconds ahead of the true time, or behind if negative.
     pub fn clock_ahead(self, seconds: i64) -> Self {
         self.set(|state| state.clock_ahead = seconds)
     }
@@ -400,12 +400,12 @@ impl AuthServer {
         self.other_recorder.requests()
     }
 
-    /// How many token requests are in hand now: arrived, not answered, not given up by the client.
+    /// How many token requests are in flight now: arrived, not answered, not given up by the client.
     pub fn in_flight(&self) -> usize {
         self.recorder.in_flight()
     }
 
-    /// The most token requests that were in hand at the same time.
+    /// The most token requests that were in flight at the same time.
     pub fn max_in_flight(&self) -> usize {
         self.recorder.max_in_flight()
     }

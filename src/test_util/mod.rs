@@ -32,33 +32,7 @@
 //! # });
 //! ```
 //!
-//! With the layer in between, a test of your own client is ten lines:
-//!
-//! ```
-//! use tower::{Layer, ServiceExt};
-//! use tower_oauth2_client::test_util::{Api, AuthServer, TestClock};
-//! use tower_oauth2_client::{AuthConfig, AuthLayer, AuthOutcome, ClientAuth};
-//!
-//! # tokio_test::block_on(async {
-//! let clock = TestClock::new();
-//! let auth = AuthServer::new(clock.clone()).client("id", "secret");
-//! let api = Api::new(&auth);
-//! let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
-//!     .origin("https://api.example.com")
-//!     .clock(clock)
-//!     .build()?;
-//! let client = AuthLayer::builder(cfg).http_client(auth.clone()).build()?.layer(api.clone());
-//!
-//! let get = || http::Request::get("https://api.example.com/items").body(String::new()).unwrap();
-//! assert_eq!(client.clone().oneshot(get()).await?.status(), 200);
-//! auth.revoke_all();
-//! let response = client.clone().oneshot(get()).await?;
-//! assert_eq!(response.status(), 200);
-//! assert!(response.extensions().get::<AuthOutcome>().is_some_and(|outcome| outcome.resent));
-//! assert_eq!((auth.token_requests(), api.hits()), (2, 3));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! # }).unwrap();
-//! ```
+//! [`World`] has both with a client in between: a test of your own client is ten lines.
 //!
 //! Five providers are ready-made, each as strict and as odd as the original: [`AuthServer::vip`], [`AuthServer::spry`],
 //! [`AuthServer::vectorcare`], [`AuthServer::qmatic`], [`AuthServer::graphnet`].
@@ -79,6 +53,7 @@ mod serve;
 mod shapes;
 mod store_conformance;
 mod tokens;
+mod world;
 
 pub use api::Api;
 pub use auth_server::AuthServer;
@@ -89,3 +64,4 @@ pub use fault::Fault;
 pub use record::RecordedRequest;
 pub use serve::{Served, serve};
 pub use store_conformance::{store_conforms, store_conforms_across_processes};
+pub use world::World;

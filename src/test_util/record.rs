@@ -24,7 +24,7 @@ pub struct RecordedRequest {
     pub body: Bytes,
     /// When the request arrived, by the server's [`TestClock`](super::TestClock).
     pub at: Now,
-    /// How many requests the server had in hand then, this one included.
+    /// How many requests the server had in flight then, this one included.
     pub in_flight: usize,
 }
 

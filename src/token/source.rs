@@ -15,6 +15,7 @@ use super::granted::{Failed, Granted, RefreshOwner};
 use super::lifetime::LifetimePolicy;
 use super::refresh_report::{Asked, RefreshReport};
 use super::{Backoff, Token};
+use crate::telemetry::{Telemetry, TokenRequestSpan};
 use crate::types::{BoxError, Clock, Scopes, Secret, SystemClock, TenantId, TokenError, TokenParams};
 
 /// What a [`TokenSource`] is asked for: everything that can differ between two token requests of one layer.
@@ -89,6 +90,9 @@ pub(crate) struct RefreshContext {
     pub(crate) report: RefreshReport,
     /// Asked just before a refresh token is sent; `None`: it may be.
     pub(crate) may_send: Option<MaySend>,
+    pub(crate) telemetry: Telemetry,
+    /// `None`: this is no refresh.
+    pub(crate) span: Option<Arc<TokenRequestSpan>>,
 }
 
 pub(crate) type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -96,9 +100,17 @@ pub(crate) type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 impl RefreshContext {
     /// The same for a source behind this one, which sends a refresh token of its own.
     fn inner(&self) -> Self {
-        let Self { clock, lifetime, deadline, backoff, report: _, may_send } = self;
-        let (clock, lifetime, may_send) = (clock.clone(), lifetime.clone(), may_send.clone());
-        Self { clock, lifetime, deadline: *deadline, backoff: *backoff, report: RefreshReport::default(), may_send }
+        let Self { clock, lifetime, deadline, backoff, report: _, may_send, telemetry, span } = self;
+        Self {
+            clock: clock.clone(),
+            lifetime: lifetime.clone(),
+            deadline: *deadline,
+            backoff: *backoff,
+            report: RefreshReport::default(),
+            may_send: may_send.clone(),
+            telemetry: telemetry.clone(),
+            span: span.clone(),
+        }
     }
 
     /// The same for a source that must ask before it sends a refresh token.
@@ -129,6 +141,8 @@ impl Default for RefreshContext {
             backoff: Backoff::TRANSIENT,
             report: RefreshReport::default(),
             may_send: None,
+            telemetry: Telemetry::default(),
+            span: None,
         }
     }
 }

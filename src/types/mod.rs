@@ -3,7 +3,6 @@
 mod clock;
 mod digest;
 mod error;
-pub(crate) mod events;
 mod extensions;
 pub(crate) mod random;
 mod secret;

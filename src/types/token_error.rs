@@ -35,6 +35,8 @@ struct Inner {
     description: Option<Box<str>>,
     retry_after: Option<Duration>,
     held_back: bool,
+    /// The name of the layer that failed.
+    layer: Option<Arc<str>>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -101,6 +103,33 @@ pub enum TokenErrorKind {
 }
 
 impl TokenErrorKind {
+    /// A name for logs and metrics, such as `bad_credentials`. It is the `error.type` of the crate's own.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Malformed => "malformed",
+            Self::BadCredentials => "bad_credentials",
+            Self::Refused => "refused",
+            Self::SignInAgain => "sign_in_again",
+            Self::Unsupported => "unsupported",
+            Self::BadMetadata => "bad_metadata",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::EndpointNotFound => "endpoint_not_found",
+            Self::Redirected => "redirected",
+            Self::ClockSkew => "clock_skew",
+            Self::Overloaded => "overloaded",
+            Self::NoRuntime => "no_runtime",
+            Self::Aborted => "aborted",
+            Self::CredentialsUnavailable => "credentials_unavailable",
+            Self::NotStored => "not_stored",
+            Self::NoHttpClient => "no_http_client",
+            Self::SourceTransient => "source_transient",
+            Self::SourcePermanent => "source_permanent",
+        }
+    }
+
     fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => {
@@ -160,6 +189,7 @@ impl Inner {
             description: None,
             retry_after: None,
             held_back: false,
+            layer: None,
             cause: None,
         }
     }
@@ -192,6 +222,12 @@ impl TokenError {
     /// The class.
     pub fn kind(&self) -> TokenErrorKind {
         self.0.kind
+    }
+
+    /// The [`name`](crate::AuthConfigBuilder::name) of the layer that failed; `None` before a layer has seen the error. Part
+    /// of `Display`, at its beginning.
+    pub fn layer_name(&self) -> Option<&str> {
+        self.0.layer.as_deref()
     }
 
     /// The HTTP status of the token endpoint's answer, where there was one.
@@ -260,17 +296,23 @@ impl TokenError {
         self.with(|inner| inner.held_back = true)
     }
 
+    /// Unless a layer within this one has failed and given its name.
+    pub(crate) fn in_layer(self, name: &Arc<str>) -> Self {
+        if self.0.layer.is_some() { self } else { self.with(|inner| inner.layer = Some(name.clone())) }
+    }
+
     pub(crate) fn is_held_back(&self) -> bool {
         self.0.held_back
     }
 
     /// The error as others are told it who did not ask themselves: without the server's words, which are not for them.
     pub(crate) fn for_others(&self, pause: Duration) -> Self {
-        let Inner { kind, status, code, detail, .. } = &*self.0;
+        let Inner { kind, status, code, detail, layer, .. } = &*self.0;
         Self(Arc::new(Inner {
             status: *status,
             code: code.clone(),
             detail: detail.clone(),
+            layer: layer.clone(),
             retry_after: Some(pause),
             held_back: true,
             ..Inner::new(*kind)
@@ -328,6 +370,9 @@ impl TokenError {
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(layer) = &self.0.layer {
+            write!(f, "{layer}: ")?;
+        }
         f.write_str(self.0.kind.sentence())?;
         match (&self.0.status, &self.0.code) {
             (Some(status), Some(code)) => write!(f, " (status {}, error {code})", status.as_u16())?,
@@ -346,6 +391,7 @@ impl fmt::Display for TokenError {
 impl fmt::Debug for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenError")
+            .field("layer", &self.0.layer)
             .field("kind", &self.0.kind)
             .field("status", &self.0.status)
             .field("code", &self.0.code)

@@ -156,7 +156,7 @@ async fn what_is_wrong_is_reported_and_costs_no_token() {
         assert_ne!(own, shared, "{kind:?}");
         assert_eq!(auth.token_requests() - before, 1);
         let told = events.all();
-        let expected = format!("{kind:?}");
+        let expected = format!("error.type={:?}", kind.as_str());
         assert!(told.iter().any(|event| event.contains("store failed") && event.contains(&expected)), "{told:?}");
         assert!(!told.iter().any(|event| event.contains("right") || event.contains("wrong")), "{told:?}");
 

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod capture;
 pub(crate) mod echo;
+pub(crate) mod recorder;
 pub(crate) mod tls;
 
 use std::error::Error as StdError;

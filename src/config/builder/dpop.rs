@@ -12,7 +12,7 @@ impl<E> AuthConfigBuilder<E> {
     /// [`require_dpop`](AuthConfigBuilder::require_dpop).
     ///
     /// Servers may want a nonce of theirs in the proof (RFC 9449 §8, §9). It is remembered for each origin; a request that
-    /// a server refuses for want of it is sent once more, with the same token, provided that it can be sent twice. That
+    /// a server refuses because it is missing is sent once more, with the same token, provided that it can be sent twice. That
     /// spends no resend: with a rejected token in between, a request is sent four times at worst.
     ///
     /// A runnable example is at [`DpopKey`].

@@ -3,6 +3,7 @@
 #[cfg(feature = "dpop")]
 mod dpop;
 mod endpoint;
+mod observe;
 mod renewal;
 mod requests;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "dpop")]
 use super::Binding;
-use super::{AuthConfig, External};
+use super::{AuthConfig, EndpointConfig, External};
 #[cfg(feature = "dpop")]
 use crate::dpop::DpopKey;
 use crate::engine::EnginePolicy;
@@ -21,6 +22,7 @@ use crate::request::{
     ExistingAuthorization, Injection, OriginPolicy, ReplayPolicy, SubjectPolicy, Tenant, TenantPolicy, UnlistedOrigin,
 };
 use crate::response::RejectionPolicy;
+use crate::telemetry::Observer;
 use crate::types::{Clock, ConfigError, SystemClock};
 
 use endpoint::EndpointDraft;
@@ -49,6 +51,8 @@ pub struct AuthConfigBuilder<E = EndpointDraft> {
     #[cfg(feature = "dpop")]
     dpop_origin: Option<String>,
     clock: Arc<dyn Clock>,
+    name: Option<String>,
+    observer: Option<Observer>,
 }
 
 impl<E> AuthConfigBuilder<E> {
@@ -69,12 +73,15 @@ impl<E> AuthConfigBuilder<E> {
             #[cfg(feature = "dpop")]
             dpop_origin: None,
             clock: Arc::new(SystemClock),
+            name: None,
+            observer: None,
         }
     }
 
     fn check<C>(
         self,
         endpoint: impl FnOnce(&Self, Option<&TenantPolicy>) -> Result<(C, SubjectPolicy), ConfigError>,
+        host: impl FnOnce(&C) -> Option<String>,
     ) -> Result<AuthConfig<C>, ConfigError> {
         let tenant = self.tenant.clone().map(Tenant::build).transpose()?;
         if self.origins.is_empty() {
@@ -99,6 +106,7 @@ impl<E> AuthConfigBuilder<E> {
         self.rejection.validate()?;
         self.engine.validate()?;
         let (endpoint, subject) = endpoint(&self, tenant.as_ref())?;
+        let telemetry = self.telemetry(host(&endpoint))?;
         Ok(AuthConfig {
             endpoint,
             subject,
@@ -111,6 +119,7 @@ impl<E> AuthConfigBuilder<E> {
             replay: self.replay,
             rejection: self.rejection,
             clock: self.clock,
+            telemetry,
         })
     }
 
@@ -137,12 +146,18 @@ impl AuthConfigBuilder {
     /// # Errors
     /// The first thing that is wrong, and how to mend it. No secret is quoted.
     pub fn build(self) -> Result<AuthConfig, ConfigError> {
-        let mut cfg = self.check(|builder, tenant| {
-            let endpoint = builder.endpoint(tenant)?;
-            let subject =
-                if endpoint.settings.grant.needs_subject() { SubjectPolicy::Required } else { SubjectPolicy::Unused };
-            Ok((endpoint, subject))
-        })?;
+        let mut cfg = self.check(
+            |builder, tenant| {
+                let endpoint = builder.endpoint(tenant)?;
+                let subject = if endpoint.settings.grant.needs_subject() {
+                    SubjectPolicy::Required
+                } else {
+                    SubjectPolicy::Unused
+                };
+                Ok((endpoint, subject))
+            },
+            EndpointConfig::host,
+        )?;
         cfg.engine.permit_timeout = cfg.endpoint.settings.timeout;
         cfg.engine.has_primary_grant = cfg.endpoint.settings.grant.is_primary();
         Ok(cfg)
@@ -155,13 +170,18 @@ impl AuthConfigBuilder<External> {
     /// # Errors
     /// The first thing that is wrong, and how to mend it. No secret is quoted.
     pub fn build(self) -> Result<AuthConfig<External>, ConfigError> {
-        self.check(|_, tenant| match tenant {
-            Some(tenant) if tenant.token_header().is_some() || tenant.token_param().is_some() => Err(ConfigError::new(
-                "the tenant is to go into token requests, and there is no token endpoint",
-                "use `per_tenant_tokens`: the source finds the tenant in `TokenRequest::tenant`",
-            )),
-            _ => Ok((External, SubjectPolicy::Optional)),
-        })
+        self.check(
+            |_, tenant| match tenant {
+                Some(tenant) if tenant.token_header().is_some() || tenant.token_param().is_some() => {
+                    Err(ConfigError::new(
+                        "the tenant is to go into token requests, and there is no token endpoint",
+                        "use `per_tenant_tokens`: the source finds the tenant in `TokenRequest::tenant`",
+                    ))
+                }
+                _ => Ok((External, SubjectPolicy::Optional)),
+            },
+            |_| None,
+        )
     }
 }
 

@@ -104,6 +104,7 @@ table! {
         max_partitions: usize,
         partition_idle: Span,
 
+        name: String,
         origins: Many,
         on_unlisted_origin: Unlisted,
         danger_allow_http: bool,
@@ -317,6 +318,7 @@ impl AuthSettings {
             max_concurrent_token_requests as max => builder.max_concurrent_token_requests(max),
             max_partitions as max => builder.max_partitions(max),
             partition_idle as Span(idle) => builder.partition_idle(idle),
+            name as name => builder.name(name),
             origins as Many(origins) => builder.origins(origins),
             on_unlisted_origin as Unlisted(unlisted) => builder.on_unlisted_origin(unlisted),
             default_headers as headers => builder.default_headers(headers),
@@ -430,7 +432,8 @@ impl NamedSettings {
         self.0.get(name)
     }
 
-    /// The configuration of this name, checked.
+    /// The configuration of this name, checked. It is the [`name`](AuthConfigBuilder::name) of the layer too, unless the settings
+    /// have the key `name`.
     ///
     /// # Errors
     /// There is none of this name; or as [`AuthSettings::build`], with the name before it.
@@ -446,7 +449,12 @@ impl NamedSettings {
 
 impl<'de> Deserialize<'de> for NamedSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self)
+        let mut all: BTreeMap<String, AuthSettings> = BTreeMap::deserialize(deserializer)?;
+        // A layer is named as its settings are, unless they say otherwise.
+        for (name, settings) in &mut all {
+            settings.name.get_or_insert_with(|| name.clone());
+        }
+        Ok(Self(all))
     }
 }
 

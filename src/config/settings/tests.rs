@@ -21,7 +21,7 @@ const API: &str = "https://api.example.com";
 
 /// Everything that a configuration holds and that can be compared.
 fn contents<E>(cfg: &AuthConfig<E>, endpoint: impl FnOnce(&E) -> String) -> String {
-    let AuthConfig { engine, origins, subject, tenant, injection, replay, rejection, .. } = cfg;
+    let AuthConfig { engine, origins, subject, tenant, injection, replay, rejection, telemetry, .. } = cfg;
     #[cfg(feature = "dpop")]
     let binding = cfg
         .binding
@@ -30,7 +30,7 @@ fn contents<E>(cfg: &AuthConfig<E>, endpoint: impl FnOnce(&E) -> String) -> Stri
     #[cfg(not(feature = "dpop"))]
     let binding = ();
     format!(
-        "{engine:#?}{origins:#?}{subject:#?}{tenant:#?}{injection:#?}{replay:#?}{rejection:#?}{binding:#?}{}",
+        "{telemetry:#?}{engine:#?}{origins:#?}{subject:#?}{tenant:#?}{injection:#?}{replay:#?}{rejection:#?}{binding:#?}{}",
         endpoint(&cfg.endpoint)
     )
 }
@@ -150,6 +150,7 @@ fn rows() -> Vec<(Value, Set)> {
         }),
         (json!({ "wait_out_pause": "0s" }), |cfg| cfg.wait_out_pause(Duration::ZERO)),
         (json!({ "retry_after_cap": "1h" }), |cfg| cfg.retry_after_cap(3600 * SECOND)),
+        (json!({ "name": "billing" }), |cfg| cfg.name("billing")),
         (json!({ "max_waiters": 7 }), |cfg| cfg.max_waiters(7)),
         (json!({ "max_concurrent_token_requests": 7 }), |cfg| cfg.max_concurrent_token_requests(7)),
         (json!({ "max_partitions": 7 }), |cfg| cfg.max_partitions(7)),
@@ -448,10 +449,11 @@ fn every_key_is_documented_and_every_setting_has_one() {
         let said = [format!("`{key}`"), format!("`{key} = "), format!("\n{key} = ")];
         assert!(said.iter().any(|said| documented.contains(said)), "docs/configuration.md does not name `{key}`");
     }
-    let only_for_programs = ["build", "clock", "edit_authorization_code"];
+    let only_for_programs = ["build", "clock", "edit_authorization_code", "on_token_failure"];
     let builder = [
         include_str!("../builder/mod.rs"),
         include_str!("../builder/endpoint.rs"),
+        include_str!("../builder/observe.rs"),
         include_str!("../builder/renewal.rs"),
         include_str!("../builder/requests.rs"),
         include_str!("../builder/dpop.rs"),

@@ -7,8 +7,9 @@ use http::Uri;
 
 use super::exchange::Answer;
 use super::grant::{AskedType, GrantKind};
+use crate::telemetry::Telemetry;
 use crate::token::{Failed, RefreshToken, Token};
-use crate::types::{ConfigError, Scopes, Secret, TokenError, TokenErrorKind, check_line, events};
+use crate::types::{ConfigError, Scopes, Secret, TokenError, TokenErrorKind, check_line};
 
 mod device;
 mod expiry;
@@ -101,6 +102,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) sent: Redactor<'a>,
     pub(crate) now: SystemTime,
     pub(crate) warned: &'a AtomicBool,
+    pub(crate) telemetry: &'a Telemetry,
 }
 
 impl Reader<'_> {
@@ -226,7 +228,7 @@ impl Reader<'_> {
             expiry::Read::Absent => None,
             expiry::Read::Unusable => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    events::unusable_member(what);
+                    self.telemetry.unusable_member(what);
                 }
                 None
             }

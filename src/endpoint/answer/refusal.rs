@@ -10,7 +10,7 @@ use super::members::{Class, Member, Members, Unreadable};
 use super::redactor::Redactor;
 use super::{GrantKind, Reader};
 use crate::token::Failed;
-use crate::types::{TokenError, TokenErrorKind, events};
+use crate::types::{TokenError, TokenErrorKind};
 
 impl Reader<'_> {
     /// The error that the answer names, whatever its status: some servers send 200 with it.
@@ -25,7 +25,7 @@ impl Reader<'_> {
         }
         if let Some(description) = &named.description {
             let description = self.sent.mask(description);
-            events::described_refusal(error.code(), &description);
+            self.telemetry.described_refusal(error.code(), &description);
             error = error.with_description(description);
         }
         if kind == TokenErrorKind::EndpointNotFound {

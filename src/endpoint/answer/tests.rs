@@ -57,6 +57,7 @@ impl Setup {
             sent,
             now: UNIX_EPOCH + Duration::from_secs(NOW),
             warned: &AtomicBool::new(false),
+            telemetry: &Telemetry::default(),
         };
         reader.read(&Answer { status, headers: map, body: Zeroizing::new(body.to_vec()) })
     }
@@ -581,6 +582,7 @@ fn an_unusable_expiry_is_told_once_without_its_value() {
             sent: Redactor::default(),
             now: UNIX_EPOCH,
             warned: &warned,
+            telemetry: &Telemetry::default(),
         };
         let body = Zeroizing::new(br#"{"access_token":"T","expires_in":"canary"}"#.to_vec());
         reader.read(&Answer { status: StatusCode::OK, headers: HeaderMap::new(), body }).unwrap();

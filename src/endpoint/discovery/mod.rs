@@ -31,8 +31,8 @@ pub(crate) use metadata::Metadata;
 /// client are addressed to the issuer. Nothing that an API says
 /// (`resource_metadata`, RFC 9728) is ever followed.
 ///
-/// Endpoints may be addresses of a private network or of this machine's own (`169.254.169.254`), since issuers of many
-/// companies are: where issuers come from your users, check them against a list, or let token requests go through an HTTP
+/// Endpoints may be addresses of a private network or of this machine's own (`169.254.169.254`), since the issuers of many
+/// companies are there: where issuers come from your users, check them against a list, or let token requests go through an HTTP
 /// client that connects to public addresses only.
 ///
 /// An `issuer` in the metadata that is not the configured one, byte for byte (§3.3), is

@@ -150,8 +150,13 @@ async fn a_code_is_exchanged_with_a_proof_and_again_for_a_nonce() {
             std::future::ready(answered(status, &[("dpop-nonce", "n")], body.into()))
         });
         let settings = Arc::new(bound(settings("https://a.example/t")));
-        let endpoint =
-            TokenEndpoint::from_parts(client, settings, Credentials::new(body_auth()), Arc::new(SystemClock));
+        let endpoint = TokenEndpoint::from_parts(
+            client,
+            settings,
+            Credentials::new(body_auth()),
+            Arc::new(SystemClock),
+            Telemetry::default(),
+        );
         let code = GrantParams::new("authorization_code").plain("code", "c");
         let result = Direct::exchange(&endpoint, code, None).await;
         let proofs = proofs.lock().unwrap();

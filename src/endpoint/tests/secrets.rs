@@ -160,7 +160,8 @@ async fn no_place_is_held_while_a_secret_is_waited_for() {
     let credentials = Credentials::new(ClientAuth::body("my-id", source));
     let mut settings = settings("https://a.example/t");
     settings.timeout = Duration::from_millis(200);
-    let endpoint = TokenEndpoint::from_parts(client, Arc::new(settings), credentials, Arc::new(SystemClock));
+    let endpoint =
+        TokenEndpoint::from_parts(client, Arc::new(settings), credentials, Arc::new(SystemClock), Telemetry::default());
     endpoint.oneshot(TokenRequest::default()).await.unwrap();
 }
 

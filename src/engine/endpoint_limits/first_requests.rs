@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// So many at once, refilled in a minute.
 ///
-/// Tenants come from outside in a gateway, and whoever sends a request can invent one. A partition that is refused pauses,
+/// Tenants come from outside in a gateway, and anybody who sends a request can invent one. A partition that is refused pauses,
 /// but the pause leaves with the partition when that is evicted, and nothing is kept for each tenant that was ever named.
 /// So what is bounded is how often all of them together ask in vain: a request that brings a token gives back what it
 /// drew, and a layer with room for so many partitions may start with that many.

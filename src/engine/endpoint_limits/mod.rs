@@ -260,7 +260,7 @@ impl EndpointLimits {
 }
 
 impl Env {
-    /// The time, or what it was last if the clock panics: whoever waits for a token must not be left without for it.
+    /// The time, or what it was last if the clock panics: those who wait for a token must not be left without for it.
     fn now(&self) -> Instant {
         let read = catch_unwind(AssertUnwindSafe(|| self.clock.now().monotonic)).ok();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,7 +362,7 @@ impl Endpoint {
             }
             drop(state);
             let all = served.len() < Self::BATCH;
-            // Waking may run foreign code, so the lock is not held. Whoever has left meanwhile gives the permit back.
+            // Waking may run foreign code, so the lock is not held. A task that has left meanwhile gives the permit back.
             let mut returned = 0_usize;
             for (sender, granted) in served {
                 if let Err(Ok(permit)) = sender.send(granted) {
@@ -477,7 +477,7 @@ impl Waiting {
         if let Ok(Ok(granted)) = rt::timeout(longest, &mut self.receiver).await {
             return granted.map_err(Refused::told);
         }
-        // Whoever waits behind one that does not come back sees to it.
+        // A task that waits behind one that does not come back sees to it.
         self.endpoint.serve();
         if let Ok(granted) = self.receiver.try_recv() {
             return granted.map_err(Refused::told);

@@ -71,7 +71,7 @@ impl<W> Permits<W> {
         place
     }
 
-    /// Whoever is next in the queue, if there is a permit for them.
+    /// The task that is next in the queue, if there is a permit for them.
     pub(super) fn next(&mut self, now: Instant) -> Option<(PermitNumber, W)> {
         self.take_back(now);
         let first = |queue: &VecDeque<(u64, W)>, has_room: bool| Some(queue.front()?.0).filter(|_| has_room);

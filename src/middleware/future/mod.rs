@@ -23,6 +23,7 @@ use super::shared::{BodySupport, BodySupportOf, Handle};
 use crate::engine::Cell;
 use crate::request::{HttpRequest, HttpResponse, Plan};
 use crate::response::{AuthChallenge, Verdict, is_success};
+use crate::telemetry::Telemetry;
 use crate::types::{AuthOutcome, BoxError, Error, RefreshFailed, TokenError};
 
 mod recover;
@@ -256,7 +257,7 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
                     not_replayable: self.replay_copy.is_none(),
                     ..AuthOutcome::default()
                 };
-                with_outcome(response, outcome, None)
+                with_outcome(&self.handle.env().telemetry, response, outcome, None)
             }
             // Such as a 403.
             false => with_challenge(response),
@@ -266,7 +267,13 @@ impl<S, R: HttpRequest, T: HttpResponse> FirstAttempt<S, R, T> {
 
 /// Tells the caller what happened.
 #[cold]
-fn with_outcome<T: HttpResponse>(mut response: T, outcome: AuthOutcome, failure: Option<TokenError>) -> T {
+fn with_outcome<T: HttpResponse>(
+    telemetry: &Telemetry,
+    mut response: T,
+    outcome: AuthOutcome,
+    failure: Option<TokenError>,
+) -> T {
+    telemetry.request_rejected(&outcome, failure.as_ref());
     response.extensions_mut().insert(outcome);
     if let Some(error) = failure {
         response.extensions_mut().insert(RefreshFailed(error));

@@ -15,7 +15,7 @@ use crate::middleware::shared::{BodySupport, Handle};
 use crate::request::{HttpRequest, HttpResponse, Plan};
 use crate::response::{Ahead, BoxReadAhead, Drain, Holding, Verdict};
 use crate::setup::Setup;
-use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind, events};
+use crate::types::{AuthOutcome, BoxError, Error, TokenError, TokenErrorKind};
 
 /// A request whose token was rejected and that can be sent again.
 pub(super) struct Recovery<S, R, T>
@@ -96,26 +96,28 @@ where
             return Err(response);
         }
         if first.plan.outer {
-            return Err(with_outcome(response, outcome, None));
+            return Err(with_outcome(&env.telemetry, response, outcome, None));
         }
         let rejection = cell.reject(env, first.generation, says_invalid);
         match &rejection {
             Rejection::Newer(_) => {}
             Rejection::Wait { .. } => outcome.refreshed = true,
             Rejection::Suppressed => {
-                events::refresh_suppressed(first.generation);
+                env.telemetry.refresh_suppressed(first.generation);
                 outcome.suppressed = true;
-                return Err(with_outcome(response, outcome, None));
+                return Err(with_outcome(&env.telemetry, response, outcome, None));
             }
-            Rejection::Failed(error) => return Err(with_outcome(response, outcome, Some(error.clone()))),
+            Rejection::Failed(error) => {
+                return Err(with_outcome(&env.telemetry, response, outcome, Some(error.clone())));
+            }
         }
         if first.replay_copy.is_none() {
             // The refresh goes on behind the caller's back, for the next request.
             if R::is_body_unknown(&first.body_support().vtable) {
-                first.handle.shared.warn_of_body(R::body_name());
+                first.handle.shared.warn_of_body(&env.telemetry, R::body_name());
             }
             outcome.not_replayable = true;
-            return Err(with_outcome(response, outcome, None));
+            return Err(with_outcome(&env.telemetry, response, outcome, None));
         }
         let (starter, step) = match rejection {
             Rejection::Wait { waiter, starter } => {
@@ -253,7 +255,8 @@ where
     /// The original response went, for a token that was there and is gone.
     #[cold]
     fn none_left(&self, failure: Option<TokenError>) -> Error {
-        self.body_support.no_token(failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted)))
+        let failure = failure.unwrap_or_else(|| TokenError::new(TokenErrorKind::Aborted));
+        self.body_support.no_token(self.handle.env().telemetry.named(failure))
     }
 
     /// There is nothing better: the rejected response with what happened. It is whole, unless it had to be read.
@@ -265,7 +268,7 @@ where
                 response.headers_mut().remove(name);
             }
         }
-        Recovered::Original(with_outcome(response, outcome, failure))
+        Recovered::Original(with_outcome(&self.handle.env().telemetry, response, outcome, failure))
     }
 }
 
@@ -399,6 +402,6 @@ impl<S, R: HttpRequest, T: HttpResponse> Resent<S, R, T> {
                     _ => {}
                 }
             });
-        with_outcome(response, std::mem::take(&mut self.outcome), None)
+        with_outcome(&self.handle.env().telemetry, response, std::mem::take(&mut self.outcome), None)
     }
 }

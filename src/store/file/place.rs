@@ -279,7 +279,7 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path, error)),
             _ => {}
         }
-        // Last, while it is locked: whoever opened it meanwhile sees that it is not there any more.
+        // Last, while it is locked: a task that opened it meanwhile sees that it is not there any more.
         #[cfg(unix)]
         let _ = fs::remove_file(self.path("lock"));
         Ok(())
@@ -303,7 +303,7 @@ impl Place {
     }
 
     /// Whether somebody has the lease. Who has died has not: its file is not locked any more. Who is stopped has it until
-    /// it has not renewed it for the lease's own length, by the clock of whoever looks.
+    /// it has not renewed it for the lease's own length, by the clock of the process that looks.
     fn is_held(&self, state: State) -> bool {
         if !state.held || !self.is_alive(state.fence) {
             self.directory.seen().remove(&self.key);
@@ -465,7 +465,7 @@ fn is_still_there(_: &File, _: &Path) -> bool {
     true
 }
 
-/// Opens a file to be written over, or makes it. Whoever is inside is alone with it.
+/// Opens a file to be written over, or makes it. Only one task at a time is inside.
 fn create_or_open(path: &Path) -> io::Result<File> {
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
         let _ = fs::remove_file(path);

@@ -82,7 +82,7 @@ pub(super) fn sweep(directory: &Arc<Directory>, now: Now) -> Result<usize, Store
         Ok(None) => false,
         Err(_) => true,
     };
-    // Whoever was inside made a call, and has left again when all others are done; or is stopped there.
+    // Each task that was inside made a call, and has left again when all others are done; or is stopped there.
     keys.retain(|key| !remove(key));
     keys.retain(|key| !remove(key));
     Ok(removed)
