@@ -46,6 +46,11 @@ minimal-versions:
 public-api:
 	.ci/public-api --update
 
+# The example of a store of one's own, a package of its own since it compiles SQLite: it conforms, also over two processes.
+.PHONY: store-example
+store-example:
+	CARGO_TARGET_DIR=target cargo test --locked --manifest-path examples/sqlite_store/Cargo.toml
+
 # Everything that must hold before a change is merged.
 ci:
 	.ci/run
@@ -104,6 +109,11 @@ SEEDS ?= 2000
 BASE ?= 1
 simulate:
 	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --release --test simulation every_seed -- --nocapture
+
+# How many seeds until each of the defects is found that are planted in a copy, one at a time (SEEDS=2000 at most).
+.PHONY: simulate-planted
+simulate-planted:
+	SEEDS=$(SEEDS) .ci/simulate-planted
 
 # Each fuzz target for T seconds, on nightly, with cargo-fuzz (`cargo install cargo-fuzz`). TARGET names one alone.
 T ?= 600

@@ -203,9 +203,8 @@ async fn heals(fleet: &mut [Worker]) -> bool {
     false
 }
 
-/// Not kept yet: docs/fleet.md says how often it fails.
+/// Behaviour 159.
 #[tokio::test]
-#[ignore = "an open fault: about one round in a hundred loses the sign-in"]
 async fn redis_dies_while_a_refresh_token_is_redeemed_and_comes_back_empty() {
     let Some(redis) = Redis::start().await else { return };
     redis_dies_in_each_round(redis, "Redis dies, empty after it").await;
