@@ -331,12 +331,12 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_was_read_is_empty() {
         let body = Full::new(Bytes::from("hello")).map_err(std::io::Error::other).boxed();
-        let discard = holding_of::<Boxed>().unwrap()().discard.unwrap();
+        let discard = holding_of::<Boxed>().unwrap().discard.unwrap();
         let mut response = Response::new(body);
         std::future::poll_fn(|cx| discard(&mut response, cx)).await;
         assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
         assert!(holding_of::<Full<Bytes>>().is_none(), "it is in memory, and takes room in no window");
-        assert!(holding_of::<hyper::body::Incoming>().unwrap()().read_ahead.is_none());
+        assert!(holding_of::<hyper::body::Incoming>().unwrap().read_ahead.is_none());
     }
 
     fn chunks(sizes: &'static [usize], fails: bool) -> Boxed {
@@ -356,7 +356,7 @@ mod tests {
         ] {
             let held = HeldResponses::default();
             let mut response = Response::new(chunks(sizes, fails));
-            let mut ahead = holding_of::<Boxed>().unwrap()().read_ahead.unwrap()(&mut response);
+            let mut ahead = holding_of::<Boxed>().unwrap().read_ahead.unwrap()(&mut response);
             assert!(response.body().is_end_stream());
             let mut read = 0;
             let polled = std::future::poll_fn(|cx| Poll::Ready(ahead.poll(&held, &mut read, cx))).await;
@@ -376,7 +376,7 @@ mod tests {
         let url = reqwest::Url::parse("https://api.example.com/x").unwrap();
         let whole = Response::builder().status(401).url(url.clone()).header("a", "b").body("hello").unwrap();
         let mut response = reqwest::Response::from(whole);
-        let mut ahead = holding_of_reqwest().read_ahead.unwrap()(&mut response);
+        let mut ahead = holding_of_reqwest().unwrap().read_ahead.unwrap()(&mut response);
         let held = HeldResponses::default();
         let mut read = 0;
         std::future::poll_fn(|cx| Poll::Ready(ahead.poll(&held, &mut read, cx))).await;
