@@ -169,3 +169,18 @@ async fn a_rejected_token_is_never_sent_again_when_its_refresh_is_superseded() {
     assert_eq!(sent.iter().filter(|token| *token == "Bearer token-0").count(), 1, "{sent:?}");
     assert_eq!(response.status(), 200);
 }
+
+/// Behaviour 174.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_request_waits_for_an_attempt_that_is_less_than_a_second_away() {
+    let (clock, sent) = (TestClock::new(), Sent::default());
+    let layer = layer(&clock, |number| match number {
+        0 => Err(TokenError::transient("not now").with_retry_after(SECOND * 4 / 5)),
+        _ => token(number, 3600 * SECOND),
+    });
+    layer.handle().set_token(Token::bearer("old").unwrap()).await.unwrap();
+    let client = layer.layer(api(&sent, "old"));
+    assert_eq!(client.clone().oneshot(get()).await.unwrap().status(), 401, "its own attempt failed");
+    assert_eq!(client.oneshot(get()).await.unwrap().status(), 200, "the next attempt is 800 ms away");
+    assert_eq!(*sent.lock().unwrap(), ["Bearer old", "Bearer old", "Bearer token-1"]);
+}

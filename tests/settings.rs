@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
 use tower::ServiceExt;
+use tower::util::MapRequestLayer;
+use tower_oauth2_client::store::MemoryStore;
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock, World};
 use tower_oauth2_client::{
     AuthConfig, AuthConfigBuilder, AuthLayer, AuthorizationCode, ClientAuth, Directory, Renew, Tenant, TokenEndpoint,
@@ -147,6 +150,29 @@ async fn no_pause_is_shorter_than_a_tenth_of_a_second() {
         }
         assert_eq!(world.auth.token_requests(), 1, "Retry-After: {retry_after}");
     }
+}
+
+/// From the outside in: the store, the layers in the order in which they were added, the endpoint, the client.
+#[tokio::test(start_paused = true)]
+async fn one_builder_takes_a_client_a_store_and_tower_layers() {
+    let (world, store, passed) = (World::new(), MemoryStore::new(), Arc::new(Mutex::new(Vec::new())));
+    let noting = |name: &'static str| {
+        let passed = passed.clone();
+        MapRequestLayer::new(move |request: TokenRequest| {
+            passed.lock().unwrap().push(name);
+            request
+        })
+    };
+    let handle = || {
+        let builder = AuthLayer::builder(world.config().build().unwrap()).http_client(world.auth.clone());
+        builder.token_layer(noting("outer")).store(store.clone()).token_layer(noting("inner")).build().unwrap().handle()
+    };
+    let (one, other) = (handle(), handle());
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    assert_eq!(world.auth.token_requests(), 1);
+    assert_eq!(*passed.lock().unwrap(), ["outer", "inner"], "the second token came from the store");
+    assert_eq!(other.stats().store.unwrap().found, 1);
 }
 
 /// A token endpoint by itself obeys its part of a configuration, or says that it cannot.

@@ -75,9 +75,9 @@ impl<C, L, St> AuthLayerBuilder<C, L, St> {
     ///
     /// ```
     /// # #[cfg(feature = "test-util")] {
-    /// use tower::layer::layer_fn;
+    /// use tower::util::MapRequestLayer;
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
-    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenEndpoint};
+    /// use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, TokenRequest};
     ///
     /// # let http_client = AuthServer::new(TestClock::new());
     /// # let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))
@@ -85,10 +85,10 @@ impl<C, L, St> AuthLayerBuilder<C, L, St> {
     /// #     .build()?;
     /// let layer = AuthLayer::builder(cfg)
     ///     .http_client(http_client)
-    ///     .token_layer(layer_fn(|endpoint: TokenEndpoint<_>| tower::util::MapRequest::new(endpoint, |request| {
+    ///     .token_layer(MapRequestLayer::new(|request: TokenRequest| {
     ///         println!("a token request");
     ///         request
-    ///     })))
+    ///     }))
     ///     .build()?;
     /// # }
     /// # Ok::<(), tower_oauth2_client::ConfigError>(())
