@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -142,6 +143,12 @@ impl<St: TokenStore> Access<St> {
         *stands_back = (!reached).then(|| Pause::after(*stands_back, &Self::STAND_BACK, now));
     }
 
+    /// How long the others need to bring what they have: an operation of theirs may hang, and they may have to connect anew.
+    pub(super) fn others_need(&self) -> Duration {
+        const RECONNECTING: Duration = Duration::from_secs(1);
+        self.settings.timeout.saturating_add(RECONNECTING)
+    }
+
     pub(super) async fn load(&self, clock: &dyn Clock, key: &StoreKey) -> Result<StoredEntry, StoreError> {
         match self.in_time(clock, ("load", key), self.store.load(key)).await? {
             None => Ok(StoredEntry { version: Version::default(), record: None }),
@@ -182,8 +189,8 @@ impl<St: TokenStore> Access<St> {
     }
 
     /// Asks the other processes for younger copies of what the store has lost. Whether they may hear of it.
-    pub(super) async fn recall(&self, key: &StoreKey) -> bool {
-        !matches!(timeout(self.settings.timeout, self.store.recall(key)).await, Ok(Ok(false)))
+    pub(super) async fn recall(&self, clock: &dyn Clock, key: &StoreKey) -> Result<bool, StoreError> {
+        self.in_time(clock, ("recall", key), self.store.recall(key)).await
     }
 
     /// Sees to it that somebody listens for others who miss what this process has a copy of.
@@ -198,29 +205,51 @@ impl<St: TokenStore> Access<St> {
                 loop {
                     let recall = store.recalled().await;
                     let Some(shared) = shared.upgrade() else { return };
-                    let access = Access { store: store.clone(), identity: identity.clone(), settings, shared };
-                    let keys = match recall {
-                        Recall::Key(key) => vec![key],
-                        Recall::All => access.copies().keys(),
-                    };
-                    for key in keys {
-                        let _ = access.bring_back(&*clock, &key).await;
-                    }
+                    Access { store: store.clone(), identity: identity.clone(), settings, shared }
+                        .bring(&*clock, recall)
+                        .await;
                 }
             }));
         }
     }
 
-    /// Saves the copy of this process, if it is younger than what the store has.
+    /// Saves the copies of this process that are younger than what the store has. If it fails, all of them a little later.
+    async fn bring(&self, clock: &dyn Clock, recall: Recall) {
+        const TRIES: u32 = 4;
+        const PAUSE: Duration = Duration::from_millis(250);
+        /// A process of many tenants must not be late with the last of them.
+        const AT_A_TIME: usize = 32;
+        let mut keys = match recall {
+            Recall::Key(key) => vec![key],
+            Recall::All => self.copies().keys(),
+        };
+        for _ in 0..TRIES {
+            // Whoever is redeeming one takes its lease anew at once, before the others come.
+            keys.retain(|key| !self.copies().is_redeemed(key));
+            if keys.is_empty() {
+                return;
+            }
+            sleep(Duration::from_millis(fastrand::u64(100..150))).await;
+            let bringing = stream::iter(&keys).map(Ok::<_, StoreError>);
+            if bringing.try_for_each_concurrent(AT_A_TIME, |key| self.bring_back(clock, key)).await.is_ok() {
+                return;
+            }
+            sleep(PAUSE).await;
+            keys = self.copies().keys();
+        }
+    }
+
+    /// The same for one. An error: the store fails, and so it would for the next one.
     async fn bring_back(&self, clock: &dyn Clock, key: &StoreKey) -> Result<(), StoreError> {
+        match self.bring_back_readable(clock, key).await {
+            Err(error) if matches!(error.kind(), StoreErrorKind::Unreadable | StoreErrorKind::Newer) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn bring_back_readable(&self, clock: &dyn Clock, key: &StoreKey) -> Result<(), StoreError> {
         const ATTEMPTS: u32 = 20;
         let Some(copy) = self.copies().get(key) else { return Ok(()) };
-        if let Some(told) = copy.redeeming {
-            told.notify_one();
-            return Ok(());
-        }
-        // Whoever is redeeming it takes its lease anew at once, and has the next one soon.
-        sleep(Duration::from_millis(fastrand::u64(100..150))).await;
         let is_older = |found: &StoredEntry| match &found.record {
             Some(record) => record.refresh_number < copy.number,
             None => copy.number > 0,

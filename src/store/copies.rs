@@ -27,6 +27,9 @@ pub(super) struct Copies {
 #[derive(Default)]
 struct State {
     of: HashMap<StoreKey, Copy>,
+    /// Of these keys a refresh token is being redeemed, whether or not the store ever had it: who does it is told, and sees to
+    /// its lease.
+    redeeming: HashMap<StoreKey, Arc<Notify>>,
     /// Failures that were found in the store, and when they were seen first.
     failures: HashMap<StoreKey, (Version, Instant)>,
     unsaved: usize,
@@ -37,8 +40,6 @@ pub(super) struct Copy {
     pub(super) refresh_token: Secret<String>,
     pub(super) number: u64,
     pub(super) single_use: bool,
-    /// A refresh with it is under way: who does it is told, and sees to its lease.
-    pub(super) redeeming: Option<Arc<Notify>>,
 }
 
 impl Default for Copies {
@@ -57,7 +58,8 @@ impl Copies {
     }
 
     pub(super) fn keys(&self) -> Vec<StoreKey> {
-        self.lock().of.keys().copied().collect()
+        let state = self.lock();
+        state.of.keys().chain(state.redeeming.keys().filter(|key| !state.of.contains_key(key))).copied().collect()
     }
 
     /// Notes what a record says of the refresh token. An older one changes nothing.
@@ -73,20 +75,27 @@ impl Copies {
             }
             return;
         };
-        let redeeming = known.and_then(|known| known.redeeming.clone());
         let (number, single_use) = (record.refresh_number, record.single_use);
         if state.of.len() >= MOST && !state.of.contains_key(key) {
-            let some = state.of.iter().find(|(_, copy)| copy.redeeming.is_none()).map(|(key, _)| *key);
+            let some = state.of.keys().find(|key| !state.redeeming.contains_key(key)).copied();
             some.map(|key| state.of.remove(&key));
         }
-        state.of.insert(*key, Copy { refresh_token: refresh_token.clone(), number, single_use, redeeming });
+        state.of.insert(*key, Copy { refresh_token: refresh_token.clone(), number, single_use });
     }
 
-    /// The copy of a key is being redeemed, or is not any more.
+    /// A refresh token of a key is being redeemed, or is not any more.
     pub(super) fn redeeming(&self, key: &StoreKey, told: Option<Arc<Notify>>) {
-        if let Some(copy) = self.lock().of.get_mut(key) {
-            copy.redeeming = told;
+        let mut state = self.lock();
+        match told {
+            Some(told) => drop(state.redeeming.insert(*key, told)),
+            None => drop(state.redeeming.remove(key)),
         }
+    }
+
+    /// Whether one is being redeemed; if so, who does it is told that somebody misses it.
+    pub(super) fn is_redeemed(&self, key: &StoreKey) -> bool {
+        let redeeming = self.lock().redeeming.get(key).cloned();
+        redeeming.inspect(|told| told.notify_one()).is_some()
     }
 
     /// One more refresh token that the store does not have yet; until the guard is dropped.

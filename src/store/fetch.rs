@@ -142,21 +142,25 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         /// Who did not reach the authorization server lately lets others have the lease.
         const STANDS_BACK_FOR: Duration = Duration::from_secs(1);
         let mut first = None;
-        let (mut may_recall, mut may_yield) = (true, true);
+        // All that live were asked, for what the store has lost or for what replaced what it has.
+        let (mut asked, mut yielded) = (false, false);
         let mut stands_back = self.access.stands_back(self.clock());
         // From when whoever has the lease takes too long.
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
             let first = *first.get_or_insert_with(|| FirstLook::at(&found));
+            // Before anything else: from now on we know of it.
+            let failure = self.failure(&found);
             if let Some(token) = self.usable(&found, first) {
                 return Ok(Lookup::Token(token));
             }
-            if let Some(error) = self.failure(&found) {
+            if let Some(error) = failure {
                 return Ok(Lookup::Failed(error));
             }
-            if self.may_have_lost(&found) && std::mem::take(&mut may_recall) {
-                self.recall().await;
+            if !asked && self.may_have_lost(&found) {
+                asked = true;
+                self.recall().await?;
                 continue;
             }
             if std::mem::take(&mut stands_back) {
@@ -168,7 +172,14 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
                 let look = match (self.usable(&found, first), self.failure(&found)) {
                     (Some(token), _) => Lookup::Token(token),
                     (None, Some(error)) => Lookup::Failed(error),
-                    (None, None) if may_be_spent(&lease_guard, &found) && std::mem::take(&mut may_yield) => {
+                    // Since we looked first. It is looked at again.
+                    (None, None) if !asked && self.may_have_lost(&found) => {
+                        lease_guard.told();
+                        lease_guard.end().await;
+                        continue;
+                    }
+                    (None, None) if !asked && !yielded && may_be_spent(&lease_guard, &found) => {
+                        yielded = true;
                         match self.yield_to_living_processes(lease_guard, found).await? {
                             None => continue,
                             Some((lease_guard, found)) => return Ok(Lookup::Ask(lease_guard, found)),
@@ -188,6 +199,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             if timeout_at(until, self.access.changed(&self.key, found.version)).await.is_err() {
                 return Ok(if until < deadline { Lookup::AskAlone } else { Lookup::OutOfTime });
             }
+            // While somebody else was at work the store may have lost what it had, the lease included.
+            asked = false;
         }
     }
 
@@ -201,19 +214,21 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
     }
 
-    /// Asks the other processes for younger copies, and gives them the time to bring them: all of it, since the first one to
-    /// come need not be the youngest, and to connect anew, as a store that failed is back for all at the same moment.
-    async fn recall(&self) {
-        const ROUNDS: u32 = 6;
+    /// Asks the processes for younger copies, and gives them the time to bring them: all of it, since the first one to come
+    /// need not be the youngest. Our own is brought too: others may be asking at the same moment, and have an older one.
+    ///
+    /// # Errors
+    /// The store failed meanwhile, so that nobody may have heard of it.
+    async fn recall(&self) -> Result<(), StoreError> {
         const PAUSE: Duration = Duration::from_millis(100);
-        // What we have ourselves we need not be brought.
-        let _asking = Redeeming::new(self.access.copies(), &self.key, true);
-        for _ in 0..ROUNDS {
-            if !self.access.recall(&self.key).await {
-                return;
+        let until = Instant::now() + self.access.others_need();
+        while Instant::now() < until {
+            if !self.access.recall(self.clock(), &self.key).await? {
+                return Ok(());
             }
             sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     /// What is stored may be spent: the lease was not given back. Its holder may have died; or the store was out of reach for
@@ -224,7 +239,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         mut lease_guard: LeaseGuard<St>,
         found: StoredEntry,
     ) -> Result<Option<(LeaseGuard<St>, StoredEntry)>, StoreError> {
-        if !self.access.recall(&self.key).await {
+        if !self.access.recall(self.clock(), &self.key).await? {
             return Ok(Some((lease_guard, found)));
         }
         if let Some(record) = found.record.filter(|record| !record.answer_lost) {
@@ -234,7 +249,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         lease_guard.told();
         lease_guard.end().await;
-        self.recall().await;
+        self.recall().await?;
         Ok(None)
     }
 
@@ -283,8 +298,12 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         }
         if let Some(previous) = &self.request.previous {
             // The same once more is an answer only if somebody has just asked and got it.
-            let asked_again = found.version != first.version && token.asked_at != first.asked_at;
-            let older = !self.request.previous_from_store && token.asked_at < previous.asked_at;
+            let is_news = token.asked_at != first.asked_at && token.asked_at != previous.asked_at;
+            let asked_again = found.version != first.version && is_news;
+            // Ours may not have been saved, and then it came as if from the store all the same.
+            let known = self.access.copies().get(&self.key).map_or(0, |copy| copy.number);
+            let older = record.refresh_number < known
+                || (!self.request.previous_from_store && token.asked_at < previous.asked_at);
             if older || (previous.is_same_as(&token) && !asked_again) {
                 return None;
             }

@@ -1,7 +1,5 @@
 //! The tables of docs/observability.md are what the code does.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -73,6 +73,8 @@ pub(crate) struct View {
     /// When those began.
     pub(crate) flights: Vec<Duration>,
     pub(crate) failed: bool,
+    /// It had a token once.
+    pub(crate) known: bool,
     /// When token requests were made.
     pub(crate) asked: Vec<Duration>,
     /// When something happened that excuses another one.
@@ -132,6 +134,15 @@ pub(crate) struct Request {
     pub(crate) cancelled: bool,
 }
 
+/// A token endpoint as one process sees it.
+#[derive(Default)]
+pub(crate) struct Down {
+    pub(crate) failed: Vec<usize>,
+    /// Since when it must be taken to be down, and how many token requests came in the second after that.
+    pub(crate) since: Option<Duration>,
+    pub(crate) asked: usize,
+}
+
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) views: BTreeMap<(usize, usize), View>,
@@ -139,6 +150,10 @@ pub(crate) struct Books {
     pub(crate) refresh: BTreeMap<String, RefreshToken>,
     pub(crate) requests: Vec<Request>,
     pub(crate) issued: usize,
+    /// By process: when token requests failed for tenants that never had a token.
+    pub(crate) first_failed: BTreeMap<usize, Vec<Duration>>,
+    /// By process: the tenants whose token requests failed since the last one that did not, and how many came after three.
+    pub(crate) down: BTreeMap<usize, Down>,
     /// How often each process was started; what an earlier one still does is not done.
     pub(crate) starts: BTreeMap<usize, usize>,
     pub(crate) visits: Visits,

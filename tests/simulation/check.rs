@@ -26,6 +26,40 @@ pub(crate) fn nobody_waits(world: &World) {
     }
 }
 
+/// Nor on a runtime that alone was driven for long, whatever the other one does.
+pub(crate) fn nobody_waits_on(world: &World, runtime: usize) {
+    let mut books = world.books.lock().unwrap();
+    let waits = books
+        .requests
+        .iter()
+        .position(|request| request.runtime == runtime && request.answers == 0 && !request.cancelled);
+    if let Some(number) = waits {
+        books.broken("nobody waits for a runtime that stands still", format!("request {number}"));
+    }
+}
+
+/// Tenants that never had a token make no more token requests in a minute than there is room for partitions (or for token
+/// requests at a time), and as many again that were there at its beginning.
+pub(crate) fn first_requests_are_bounded(world: &World) {
+    if world.plan.store {
+        // Who has had a token from there is no stranger, which cannot be seen from outside.
+        return;
+    }
+    let mut books = world.books.lock().unwrap();
+    let bound = 2 * world.plan.max_partitions.max(64) + 10;
+    let most = |times: &Vec<Duration>| {
+        let within =
+            |at: &Duration| times.iter().filter(|time| **time >= *at && **time < *at + Duration::from_secs(60)).count();
+        times.iter().map(within).max().unwrap_or(0)
+    };
+    let broken =
+        books.first_failed.iter().map(|(process, times)| (*process, most(times))).find(|(_, most)| *most > bound);
+    if let Some((process, most)) = broken {
+        books
+            .broken("invented tenants are bounded", format!("process {process}: {most} in a minute, room for {bound}"));
+    }
+}
+
 /// The last request of each process and tenant was served.
 pub(crate) fn all_recovered(world: &World, last: &BTreeMap<(usize, usize), usize>) {
     let mut books = world.books.lock().unwrap();

@@ -76,6 +76,11 @@ pub(crate) enum Action {
     Suspend(u64),
     SetBack(u64),
     EmptyStore,
+    /// It is out of reach for so long, and then has what it had, or nothing.
+    StoreDies {
+        away: u64,
+        empty: bool,
+    },
     /// The other runtime runs for so long, this one stands still.
     OtherRuntime(u64),
 }
@@ -90,6 +95,10 @@ pub(crate) struct Plan {
     /// Only a refresh token brings tokens; otherwise client credentials.
     pub(crate) signed_in: bool,
     pub(crate) store: bool,
+    /// Over which processes hear of each other when it has lost something, as Redis; files tell nobody.
+    pub(crate) tells: bool,
+    /// Client credentials bring a refresh token besides.
+    pub(crate) refresh_tokens: bool,
     pub(crate) lifetime: Duration,
     pub(crate) latency: Duration,
     /// How many requests the connection takes at a time.
@@ -114,16 +123,92 @@ impl Plan {
             max_partitions: if random.bool() { 1024 } else { 50 },
             signed_in,
             store,
+            tells: store && random.u8(..3) > 0,
+            refresh_tokens: !signed_in && !store && random.u8(..3) == 0,
             lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
             latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
             concurrency: [1, 2, 8, 1000][random.usize(..4)],
             actions: Vec::new(),
         };
         for _ in 0..random.usize(20..120) {
-            let action = plan.action(&mut random, two_runtimes);
-            plan.actions.push(action);
+            if random.u8(..12) == 0 {
+                plan.meet(&mut random);
+            } else if tenants == 300 && random.u8(..50) == 0 {
+                plan.flood(&mut random);
+            } else {
+                let action = plan.action(&mut random, two_runtimes);
+                plan.actions.push(action);
+            }
         }
         plan
+    }
+
+    /// A fault that meets a state which chance alone seldom makes: a token that is stale or has just ended, or a token
+    /// request that is on its way.
+    fn meet(&mut self, random: &mut fastrand::Rng) {
+        let (process, tenant) = (random.usize(..self.processes), random.usize(..self.tenants.min(3)));
+        let request = |count| Action::Requests { process, tenant, count, body: false };
+        let millis = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let fault = self.fault(random, process, tenant);
+        let fine = [
+            Action::Server(ServerWeather::Fine),
+            Action::Api(ApiWeather::Fine),
+            Action::Store(StoreWeather::Fine),
+            request(1),
+            // After what went before.
+            Action::Wait(2_500),
+            request(1),
+        ];
+        self.actions.extend(fine);
+        if random.u8(..3) > 0 {
+            let share = if random.u8(..5) > 0 { random.u64(82..97) } else { random.u64(101..130) };
+            self.actions.extend([Action::Wait(millis / 100 * share), fault, request(2), Action::Cancel(0)]);
+        } else {
+            let slow = [ServerWeather::Slow, ServerWeather::Hangs][random.usize(..2)];
+            let invalidate = Action::Invalidate { process, tenant };
+            self.actions.extend([Action::Server(slow), invalidate, request(2), Action::Wait(50), fault, request(1)]);
+            // It is asked anew while the former token request hangs.
+            self.actions.extend([Action::ReplaceCredentials { process }, request(1), Action::Cancel(1)]);
+        }
+        self.actions.push(Action::Wait(random.u64(1..3_000)));
+    }
+
+    /// Many tenants that nobody knows, one after the other.
+    fn flood(&mut self, random: &mut fastrand::Rng) {
+        self.actions.push(Action::Server([ServerWeather::Refuses, ServerWeather::Unavailable][random.usize(..2)]));
+        for tenant in (0..self.tenants).step_by(30) {
+            self.actions.extend([Action::Requests { process: 0, tenant, count: 30, body: false }, Action::Wait(700)]);
+        }
+        self.actions.push(Action::Server(ServerWeather::Fine));
+    }
+
+    fn fault(&self, random: &mut fastrand::Rng, process: usize, tenant: usize) -> Action {
+        use ServerWeather::*;
+        let server = [Slow, TooSlow, Hangs, Unavailable, Busy, Drops, LosesAnswers, Garbage, Refuses];
+        let store = [StoreWeather::Fails, StoreWeather::FailsToSave, StoreWeather::LosesAnswers, StoreWeather::Hangs];
+        match random.usize(..20) {
+            which @ 0..=8 => Action::Server(server[which]),
+            9 | 10 => Action::Server(server[random.usize(..server.len())]),
+            11 => Action::Api(ApiWeather::RejectsAll),
+            12 => Action::Api(ApiWeather::Unavailable),
+            13 | 14 if self.store => Action::Store(store[random.usize(..store.len())]),
+            13 | 14 => Action::Api(ApiWeather::Slow),
+            15 => Action::Revoke { tenant },
+            16 => Action::Invalidate { process, tenant },
+            17 => Action::ReplaceCredentials { process },
+            18 => Action::Suspend(random.u64(1..20)),
+            _ => Action::SetBack(random.u64(1..20)),
+        }
+    }
+
+    /// Nobody answers on a runtime that stands still.
+    pub(crate) fn has_other_runtime(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::OtherRuntime(_)))
+    }
+
+    /// Where nobody can be asked, a refresh token is lost with its store.
+    fn may_be_emptied(&self) -> bool {
+        !self.signed_in || self.tells
     }
 
     fn action(&self, random: &mut fastrand::Rng, two_runtimes: bool) -> Action {
@@ -151,7 +236,12 @@ impl Plan {
                 use ApiWeather::*;
                 Action::Api([Fine, Fine, Slow, Unavailable, RejectsAll][random.usize(..5)])
             }
-            80..=83 if self.store => {
+            80 if self.store => {
+                let longest = [50, 500, 2_500, 15_000][random.usize(..4)];
+                let away = random.u64(1..longest);
+                Action::StoreDies { away, empty: self.may_be_emptied() && random.bool() }
+            }
+            81..=83 if self.store => {
                 use StoreWeather::*;
                 Action::Store([Fine, Fine, Fails, FailsToSave, LosesAnswers, Hangs][random.usize(..6)])
             }
@@ -161,7 +251,7 @@ impl Plan {
             92 | 93 => Action::ReplaceCredentials { process },
             94 => Action::SetToken { process },
             95 if self.store => match random.u8(..3) {
-                0 if !self.signed_in => Action::EmptyStore,
+                0 if self.may_be_emptied() => Action::EmptyStore,
                 _ => Action::Restart { process },
             },
             95 if !self.signed_in => Action::Restart { process },
@@ -198,13 +288,15 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {}, tokens of {:?}, latency {:?}, {} at a time",
+            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), refresh tokens: {}, tokens of {:?}, latency {:?}, {} at a time",
             self.seed,
             self.processes,
             self.tenants,
             self.max_partitions,
             self.signed_in,
             self.store,
+            self.tells,
+            self.refresh_tokens,
             self.lifetime,
             self.latency,
             self.concurrency

@@ -34,6 +34,8 @@ pub(crate) struct Weather {
     pub(crate) api: ApiWeather,
     pub(crate) store: StoreWeather,
     pub(crate) store_healed: Option<Duration>,
+    /// How often the store broke all connections.
+    pub(crate) outages: u64,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -44,6 +46,7 @@ impl World {
             api: ApiWeather::Fine,
             store: StoreWeather::Fine,
             store_healed: None,
+            outages: 0,
             random: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
         };
         let mut books = Books::default();
@@ -66,6 +69,14 @@ impl World {
         let weather = self.weather.lock().unwrap();
         let away = weather.store != StoreWeather::Fine;
         away || weather.store_healed.is_some_and(|healed| now < healed + LONGEST_PAUSE)
+    }
+
+    /// Over a store that works, or is out of reach for all.
+    fn processes_can_talk(&self) -> bool {
+        let weather = self.weather.lock().unwrap();
+        self.plan.tells
+            && !self.plan.has_other_runtime()
+            && matches!(weather.store, StoreWeather::Fine | StoreWeather::Fails)
     }
 
     fn server_weather(&self) -> ServerWeather {
@@ -154,6 +165,11 @@ impl World {
             known.redeemed = true;
             let number = books.refresh.len();
             let next = format!("canary-r{number}");
+            books.refresh.insert(next.clone(), Default::default());
+            rotated = Some(next);
+        }
+        if self.plan.refresh_tokens && rotated.is_none() {
+            let next = format!("canary-r{}", books.refresh.len());
             books.refresh.insert(next.clone(), Default::default());
             rotated = Some(next);
         }
@@ -300,18 +316,38 @@ impl Visit {
         if both > 1 && !excused {
             books.broken("one token request at a time", format!("process {process}, tenant {tenant}: {both}"));
         }
+        // What is on its way still, or a stranger for whom the server may be up, is not to be told from it otherwise.
+        let tells_apart = !world.plan.store && world.plan.latency < Duration::from_millis(10);
+        let is_known = tells_apart && books.view(process, tenant).known;
+        let down = books.down.entry(process).or_default();
+        if is_known && down.since.is_some_and(|since| now > since && now < since + Duration::from_secs(1)) {
+            down.asked += 1;
+            if down.asked > 12 {
+                books.broken("a server that is down is not asked for each tenant", format!("process {process}"));
+            }
+        }
         if let Some(token) = &refresh_token {
             let known = books.refresh.entry(token.clone()).or_default();
             known.in_flight.push((process, now));
             // One that nobody drives any more is given up at its deadline.
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
-            // While the store is away processes do not know of each other.
-            let alone = world.store_was_away(now);
+            // While a store that tells nobody is away processes do not know of each other.
+            let alone = !world.plan.tells && world.store_was_away(now);
             let carriers: Vec<_> =
                 carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
-            let (answered, lost) = (known.answered.clone(), known.lost);
-            if carriers.len() > 1 && !known.slept {
+            let (answered, lost, slept) = (known.answered.clone(), known.lost, known.slept);
+            if carriers.len() > 1 && !slept {
                 books.broken("a refresh token is with the server once", format!("{token} by processes {carriers:?}"));
+            }
+            let newer = answered.iter().find(|(to, _)| *to != process && !lost && !slept && world.processes_can_talk());
+            if let Some((owner, at)) = newer {
+                books.broken(
+                    "the newest refresh token of all that live",
+                    format!("process {process} sent {token}, whose successor process {owner} was given at {at:?}"),
+                );
+            }
+            if lost && world.plan.refresh_tokens {
+                books.broken("what may be spent is not sent where there is another grant", token.clone());
             }
             if !lost && answered.iter().any(|(to, _)| *to == process) {
                 books.broken(
@@ -333,6 +369,23 @@ impl Visit {
         let lifetime = self.world.plan.lifetime;
         let view = books.view(self.process, self.tenant);
         view.failed = !granted || garbled;
+        let is_first = !view.known;
+        view.known |= granted && !garbled;
+        if is_first && view.failed {
+            books.first_failed.entry(self.process).or_default().push(now);
+        }
+        let is_down = answer.as_ref().map_or(true, |answer| [429, 503].contains(&answer.status().as_u16()));
+        // Those that never had a token stop only their like.
+        let down = books.down.entry(self.process).or_default();
+        if !is_down {
+            *down = Default::default();
+        } else if !is_first && !down.failed.contains(&self.tenant) {
+            down.failed.push(self.tenant);
+            if down.failed.len() == 3 {
+                down.since = Some(now);
+            }
+        }
+        let view = books.view(self.process, self.tenant);
         if granted && !garbled {
             view.token = Some((self.arrived, now + lifetime));
         }

@@ -5,10 +5,11 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tower_oauth2_client::Secret;
 use tower_oauth2_client::store::{
-    Fence, Lease, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version,
+    Fence, Lease, Recall, Saved, StoreError, StoreErrorKind, StoreKey, Stored, TokenStore, Value, Version,
 };
 
 use crate::plan::StoreWeather;
@@ -20,10 +21,36 @@ pub(crate) struct SimStore {
     world: World,
     process: usize,
     start: usize,
-    entries: Entries,
+    stored: Arc<Shared>,
+    heard: Arc<Mutex<Heard>>,
 }
 
-pub(crate) type Entries = Arc<Mutex<BTreeMap<StoreKey, Entry>>>;
+/// What all processes have in common.
+#[derive(Default)]
+pub(crate) struct Shared {
+    entries: Mutex<BTreeMap<StoreKey, Entry>>,
+    listeners: Mutex<Vec<Arc<Mutex<Heard>>>>,
+    /// A process asks for copies, or the weather has changed.
+    news: Notify,
+}
+
+impl Shared {
+    pub(crate) fn clear(&self) {
+        self.entries.lock().unwrap().clear();
+    }
+
+    pub(crate) fn weather_changed(&self) {
+        self.news.notify_waiters();
+    }
+}
+
+/// What one process hears of the others.
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// How many outages there had been when it connected last; after another one it must connect anew.
+    connected: Option<u64>,
+    keys: Vec<StoreKey>,
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct Entry {
@@ -40,8 +67,14 @@ impl Entry {
 }
 
 impl SimStore {
-    pub(crate) fn new(world: &World, (process, start): (usize, usize), entries: &Entries) -> Self {
-        Self { world: world.clone(), process, start, entries: entries.clone() }
+    pub(crate) fn new(world: &World, (process, start): (usize, usize), stored: &Arc<Shared>) -> Self {
+        let heard: Arc<Mutex<Heard>> = Arc::default();
+        stored.listeners.lock().unwrap().push(heard.clone());
+        Self { world: world.clone(), process, start, stored: stored.clone(), heard }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.world.books.lock().unwrap().is_alive(self.process, self.start)
     }
 
     async fn play<T>(
@@ -50,7 +83,7 @@ impl SimStore {
         work: impl FnOnce(&mut BTreeMap<StoreKey, Entry>) -> T,
     ) -> Result<T, StoreError> {
         sleep(Duration::from_millis(1)).await;
-        if !self.world.books.lock().unwrap().is_alive(self.process, self.start) {
+        if !self.is_alive() {
             return pending().await;
         }
         let weather = self.world.weather.lock().unwrap().store;
@@ -68,14 +101,14 @@ impl SimStore {
             }
             StoreWeather::LosesAnswers => {
                 met("store loses answer");
-                work(&mut self.entries.lock().unwrap());
+                work(&mut self.stored.entries.lock().unwrap());
                 failed()
             }
             StoreWeather::Hangs => {
                 met("store hangs");
                 pending().await
             }
-            StoreWeather::Fine | StoreWeather::FailsToSave => Ok(work(&mut self.entries.lock().unwrap())),
+            StoreWeather::Fine | StoreWeather::FailsToSave => Ok(work(&mut self.stored.entries.lock().unwrap())),
         }
     }
 }
@@ -150,7 +183,7 @@ impl TokenStore for SimStore {
     async fn changed(&self, key: &StoreKey, since: Version) {
         for _ in 0..20 {
             let news = {
-                let entries = self.entries.lock().unwrap();
+                let entries = self.stored.entries.lock().unwrap();
                 let now = self.world.clock.passed();
                 entries.get(key).is_none_or(|entry| {
                     entry.stored_version() > since || entry.lease_ends.is_none_or(|ends| ends <= now)
@@ -160,6 +193,55 @@ impl TokenStore for SimStore {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        if !self.world.plan.tells {
+            return Ok(false);
+        }
+        self.play(false, |_| ()).await?;
+        let outages = self.world.weather.lock().unwrap().outages;
+        for heard in &*self.stored.listeners.lock().unwrap() {
+            let mut heard = heard.lock().unwrap();
+            if heard.connected == Some(outages) && !heard.keys.contains(key) {
+                heard.keys.push(*key);
+            }
+        }
+        self.stored.news.notify_waiters();
+        Ok(true)
+    }
+
+    async fn recalled(&self) -> Recall {
+        if !self.world.plan.tells {
+            return pending().await;
+        }
+        loop {
+            if !self.is_alive() {
+                return pending().await;
+            }
+            let news = self.stored.news.notified();
+            let (fails, outages) = {
+                let weather = self.world.weather.lock().unwrap();
+                (weather.store == StoreWeather::Fails, weather.outages)
+            };
+            if fails {
+                sleep(Duration::from_millis(fastrand::u64(150..300))).await;
+                continue;
+            }
+            {
+                let mut heard = self.heard.lock().unwrap();
+                if heard.connected != Some(outages) {
+                    heard.keys.clear();
+                    if heard.connected.replace(outages).is_some() {
+                        return Recall::All;
+                    }
+                }
+                if let Some(key) = heard.keys.pop() {
+                    return Recall::Key(key);
+                }
+            }
+            news.await;
         }
     }
 }

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tower_oauth2_client::store::{Lease, TokenStore};
 use tower_oauth2_client::test_util::Fault;
-use tower_oauth2_client::{RefreshToken, Secret, Token};
+use tower_oauth2_client::{RefreshToken, Secret, Tenant, TenantId, Token};
 
 use crate::world::{Call, HOUR, SECOND, Trouble, World};
 
@@ -73,6 +73,27 @@ async fn the_first_retry_comes_before_the_lease_ends() {
     }
 }
 
+/// Behaviour 158: a token that could not be saved is rejected in its turn. What the store has is older, and was rejected before;
+/// and when it is saved at last, it is no news.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_saved_is_newer_than_what_is_stored() {
+    let world = World::new();
+    let process = world.process(world.signed_in(&world.auth.sign_in("id", "")));
+    let mut former = vec![process.token().await];
+    world.store.trouble(Call::Save, Trouble::Fail);
+    for _ in 0..2 {
+        process.handle.invalidate();
+        let (token, ()) = tokio::join!(process.token(), async {
+            sleep(SECOND * 3).await;
+            world.store.heal();
+        });
+        assert!(!former.contains(&token), "{token} of {former:?}");
+        former.push(token);
+        world.store.trouble(Call::Save, Trouble::Fail);
+    }
+    assert_none_was_sent_twice(&world);
+}
+
 /// Behaviour 158: the store is away for longer than a lease, keeps what it has, and another process asks at once when it is
 /// back. Who has the successor lives, and can be asked.
 #[tokio::test(start_paused = true)]
@@ -125,6 +146,141 @@ async fn an_emptied_store_gets_the_youngest_copy_back() {
     assert_none_was_sent_twice(&world);
     sleep(HOUR).await;
     assert_eq!(idle.token().await, busy.token().await);
+    assert_none_was_sent_twice(&world);
+}
+
+/// Behaviour 159: all miss their refresh token at the same moment and ask each other. Nobody keeps his own copy to himself.
+#[tokio::test(start_paused = true)]
+async fn processes_that_ask_each_other_at_the_same_moment_answer_too() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    let (idle, busy) = (&processes[0], &processes[1]);
+    idle.token().await;
+    sleep(HOUR).await;
+    busy.token().await;
+    sleep(HOUR).await;
+    world.store.forget_everything();
+    let (one, other) = tokio::join!(idle.token(), busy.token());
+    assert_none_was_sent_twice(&world);
+    assert_eq!(one, other);
+}
+
+/// Behaviour 159: the configured refresh token is being redeemed, the store has never had it, and loses the lease.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_with_the_first_redemption_is_taken_anew() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    world.auth.script([Fault::Slow(4 * SECOND)]);
+    let emptied = async {
+        sleep(SECOND * 3).await;
+        world.store.forget_everything();
+    };
+    let (one, other, ()) = tokio::join!(processes[0].token(), processes[1].token(), emptied);
+    assert_none_was_sent_twice(&world);
+    assert_eq!(one, other);
+}
+
+/// Behaviour 159: who has the youngest copy needs a moment to connect to a store that was away and is empty now.
+#[tokio::test(start_paused = true)]
+async fn whoever_connects_late_to_a_store_that_comes_back_empty_is_waited_for() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let idle = world.process(world.signed_in(&first));
+    let late = world.process_over(world.store.heard_after(SECOND * 3 / 2), world.signed_in(&first));
+    idle.token().await;
+    sleep(HOUR).await;
+    late.token().await;
+    sleep(HOUR).await;
+    world.store.down(Trouble::Fail);
+    idle.handle.token().await.unwrap_err();
+    world.store.forget_everything();
+    world.store.heal();
+    sleep(SECOND * 2).await;
+    idle.token().await;
+    assert_none_was_sent_twice(&world);
+}
+
+/// Behaviour 159: emptied after a process has looked, and before it has the lease.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_emptied_between_two_looks() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    join_all(processes.iter().map(|process| process.token())).await;
+    sleep(HOUR).await;
+    world.auth.script([Fault::Slow(6 * SECOND)]);
+    let later = async {
+        sleep(SECOND / 10).await;
+        world.store.slow_lease(SECOND);
+        let emptied = async {
+            sleep(SECOND / 2).await;
+            world.store.forget_everything();
+            world.store.slow_lease(SECOND / 1000);
+        };
+        tokio::join!(processes[1].token(), emptied).0
+    };
+    let (one, other) = tokio::join!(processes[0].token(), later);
+    assert_none_was_sent_twice(&world);
+    assert_eq!(one, other);
+}
+
+/// Behaviour 159: while the store hangs nobody hears that a refresh token is missed, so that nobody can have answered.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_a_store_that_hangs_was_not_asked() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes = world.processes(2, || world.signed_in(&first));
+    for process in [&processes[0], &processes[1]] {
+        process.token().await;
+        sleep(HOUR).await;
+    }
+    // The other one has the younger copy, and nothing to do.
+    world.store.forget_everything();
+    let (asked, ()) = tokio::join!(processes[0].handle.token(), async {
+        sleep(SECOND / 20).await;
+        world.store.down(Trouble::Hang);
+        world.store.forget_everything();
+        sleep(SECOND * 19 / 10).await;
+        world.store.heal();
+    });
+    let _ = asked;
+    sleep(SECOND * 3).await;
+    processes[0].token().await;
+    assert_none_was_sent_twice(&world);
+}
+
+/// Behaviour 159: a process of many people brings the copies of all in time, not one after the other.
+#[tokio::test(start_paused = true)]
+async fn many_copies_are_brought_in_time() {
+    const PEOPLE: usize = 300;
+    let world = World::new();
+    let layers: Vec<_> = (0..2)
+        .map(|_| {
+            let cfg = world.signed_in("none").tenant(Tenant::header("x-account").per_tenant_tokens());
+            world.process(cfg)
+        })
+        .collect();
+    let person = |number: usize| TenantId::new(format!("p{number}")).unwrap();
+    for number in 0..PEOPLE {
+        let token = Token::bearer(&format!("t{number}")).unwrap().with_expires_in(HOUR);
+        let token = token.with_refresh_token(RefreshToken::Replace(Secret::from(world.auth.sign_in("id", ""))));
+        layers[0].handle.for_tenant(&person(number)).set_token(token).await.unwrap();
+        layers[1].handle.for_tenant(&person(number)).token().await.unwrap();
+    }
+    // The other one redeems them all, so that it has the younger copies.
+    sleep(HOUR).await;
+    for number in 0..PEOPLE {
+        layers[1].handle.for_tenant(&person(number)).token().await.unwrap();
+    }
+    sleep(HOUR).await;
+    world.store.forget_everything();
+    let asking = (0..PEOPLE).map(|number| {
+        let handle = layers[0].handle.for_tenant(&person(number));
+        async move { handle.token().await.map(drop) }
+    });
+    assert!(join_all(asking).await.iter().all(Result::is_ok));
     assert_none_was_sent_twice(&world);
 }
 

@@ -101,6 +101,27 @@ async fn a_clock_that_is_wrong_stops_nobody() {
     }
 }
 
+/// Behaviour 161: a failure stands beside a token that lives, and then all clocks are set back. It lasts as long as it is from
+/// when a process saw it first, not from when it first needed another token.
+#[tokio::test(start_paused = true)]
+async fn a_failure_beside_a_token_that_lives_is_not_news_when_that_has_ended() {
+    let world = World::new();
+    let (one, other) = (world.process(world.config()), world.process(world.config()));
+    one.token().await;
+    world.auth.script([Fault::error("unauthorized_client")]);
+    sleep(HOUR * 9 / 10).await;
+    // Renewed in the background, and refused.
+    one.token().await;
+    sleep(SECOND).await;
+    assert_eq!(world.auth.token_requests(), 2);
+    world.clock.set_wall_back(HOUR / 2);
+    other.token().await;
+    sleep(SECOND * 31).await;
+    other.handle.invalidate();
+    other.token().await;
+    assert_eq!(world.auth.token_requests(), 3);
+}
+
 /// Behaviour 162.
 #[tokio::test(start_paused = true)]
 async fn a_secret_from_a_file_that_is_refused_stops_nobody_else() {

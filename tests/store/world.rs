@@ -48,11 +48,13 @@ impl World {
     }
 
     pub(crate) fn process(&self, cfg: AuthConfigBuilder) -> Process {
-        let layer = AuthLayer::builder(cfg.build().unwrap())
-            .http_client(self.auth.clone())
-            .store(self.store.clone())
-            .build()
-            .unwrap();
+        self.process_over(self.store.clone(), cfg)
+    }
+
+    /// A process that reaches the store in a way of its own.
+    pub(crate) fn process_over(&self, store: Flaky, cfg: AuthConfigBuilder) -> Process {
+        let layer =
+            AuthLayer::builder(cfg.build().unwrap()).http_client(self.auth.clone()).store(store).build().unwrap();
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
@@ -99,6 +101,7 @@ pub(crate) enum Call {
     Release,
     Remove,
     Changed,
+    Recall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Flaky {
     pub(crate) inner: MemoryStore,
     state: Arc<Mutex<State>>,
+    /// How late this process hears that a copy is missed.
+    hears_after: Duration,
 }
 
 #[derive(Default)]
@@ -128,7 +133,12 @@ struct State {
 
 impl Flaky {
     pub(crate) fn over(inner: MemoryStore) -> Self {
-        Self { inner, state: Arc::default() }
+        Self { inner, state: Arc::default(), hears_after: Duration::ZERO }
+    }
+
+    /// The same store for a process that hears so late that a copy is missed.
+    pub(crate) fn heard_after(&self, hears_after: Duration) -> Self {
+        Self { hears_after, ..self.clone() }
     }
 
     /// From now on this call fails so, until [`heal`](Self::heal).
@@ -142,7 +152,7 @@ impl Flaky {
     }
 
     pub(crate) fn down(&self, trouble: Trouble) {
-        for call in [Call::Load, Call::Save, Call::Lease, Call::Renew, Call::Release, Call::Changed] {
+        for call in [Call::Load, Call::Save, Call::Lease, Call::Renew, Call::Release, Call::Changed, Call::Recall] {
             self.trouble(call, trouble);
         }
     }
@@ -240,10 +250,12 @@ impl TokenStore for Flaky {
     }
 
     async fn recall(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.inner.recall(key).await
+        self.play(Call::Recall, self.inner.recall(key)).await
     }
 
     async fn recalled(&self) -> Recall {
-        self.inner.recalled().await
+        let recall = self.inner.recalled().await;
+        tokio::time::sleep(self.hears_after).await;
+        recall
     }
 }

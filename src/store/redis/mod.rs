@@ -225,12 +225,13 @@ impl Hashes {
             if let Some(key) = watch.take_key() {
                 return Ok(Recall::Key(key));
             }
-            told.await;
+            // It may have ended before anybody could be told.
             if watch.is_gone() {
                 let gone = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
                 self.link.failed(connected.number, &gone);
                 return Err(gone);
             }
+            told.await;
         }
     }
 

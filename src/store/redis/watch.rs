@@ -67,6 +67,7 @@ impl Watches {
             PushKind::Message => {
                 if let Some(key) = push.data.get(1).and_then(named_key)
                     && watched.keys.len() < MOST_KEYS
+                    && !watched.keys.contains(&key)
                 {
                     watched.keys.push(key);
                 }
