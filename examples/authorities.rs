@@ -1,6 +1,6 @@
 //! Which servers tokens come from, offline, against servers in this program: a server of each tenant's own, two servers one
 //! after the other, a sign-in that is given nothing but an issuer, and a client that is known by its certificate:
-//! `cargo run --example authorities`.
+//! `cargo run --features jwt-aws-lc-rs --example authorities`.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -11,7 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
@@ -135,10 +134,10 @@ async fn an_issuer_is_enough() -> Result<(), Box<dyn Error>> {
 
 /// Assertions whose header names the certificate, as Entra wants them.
 async fn known_by_a_certificate() -> Result<(), Box<dyn Error>> {
-    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    let certificate = CertificateParams::new(["app".to_owned()])?.self_signed(&key)?;
-    let key = SigningKey::from_pem(SigningAlgorithm::Ps256, key.serialize_pem())
-        .with_certificate(Certificate::from_pem(certificate.pem()));
+    // Those of the tests; `SecretSource::file` and `Certificate::from_file` read yours.
+    let key = include_str!("../tests/support/certificates/client.key");
+    let certificate = Certificate::from_pem(include_str!("../tests/support/certificates/client.pem"));
+    let key = SigningKey::from_pem(SigningAlgorithm::Ps256, key).with_certificate(certificate);
     let cfg =
         providers::entra_certificate("contoso.onmicrosoft.com", "app", ["https://graph.microsoft.com/.default"], key)
             .origin("https://graph.microsoft.com")

@@ -87,8 +87,8 @@ async fn the_secret_is_wrong() {
 #[tokio::test]
 async fn the_key_is_wrong() {
     let world = World::new().await;
-    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    let key = SigningKey::from_pem(SigningAlgorithm::Es256, pem.as_str());
+    let pem = include_str!("support/certificates/server.key");
+    let key = SigningKey::from_pem(SigningAlgorithm::Es256, pem);
     let config =
         AuthConfig::client_credentials(world.server.uri("/oauth2/token"), ClientAuth::private_key_jwt("client", key));
     let (error, told) = failure(&world, config.origin(world.server.origin()), get(&world)).await;

@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "support/capture.rs"]
+mod capture;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "support/recorder.rs"]
+mod recorder;
 mod support;
 
 use std::collections::BTreeSet;
@@ -9,9 +15,9 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
+use capture::{Capture, PerThread};
 use http::Request;
-use support::capture::{Capture, PerThread};
-use support::recorder::Recorder;
+use recorder::Recorder;
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::store::{

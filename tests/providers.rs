@@ -92,6 +92,8 @@ fn get(uri: &str) -> Request<Full<Bytes>> {
 fn jwt(clock: &TestClock, left: Duration) -> String {
     let exp = (clock.now().wall + left).duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let claims = serde_json::json!({ "exp": exp, "scope": "x" });
+    // With both backends on, the library needs to be told which one to use.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(b"the server's")).unwrap()
 }
 

@@ -54,10 +54,6 @@ mod compiles {
         is_send(async move { client.call(request).await });
     }
 
-    fn over_tonic(mut client: Auth<tonic::transport::Channel>, request: Request<tonic::body::Body>) {
-        is_send(async move { client.call(request).await });
-    }
-
     fn over_reqwest(mut client: Auth<reqwest::Client>, request: reqwest::Request) {
         is_send(async move { client.call(request).await });
     }

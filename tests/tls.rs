@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -14,7 +16,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use support::tls::TestCa;
 use support::{SECRET, outcome, told};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +25,6 @@ use tower_oauth2_client::{AuthConfigBuilder, AuthLayer, TokenErrorKind};
 
 /// Both servers, each with a certificate of the same authority.
 struct Secure {
-    ca: TestCa,
     auth: AuthServer,
     api: Api,
     auth_addr: SocketAddr,
@@ -35,9 +35,8 @@ impl Secure {
     async fn new(alpn: &[&str]) -> Self {
         let auth = AuthServer::new(TestClock::new()).client("client", SECRET);
         let api = Api::new(&auth);
-        let ca = TestCa::new();
-        let (auth_addr, api_addr) = (ca.serve(alpn, auth.clone()).await, ca.serve(alpn, api.clone()).await);
-        Self { ca, auth, api, auth_addr, api_addr }
+        let (auth_addr, api_addr) = (tls::serve(alpn, auth.clone()).await, tls::serve(alpn, api.clone()).await);
+        Self { auth, api, auth_addr, api_addr }
     }
 
     /// Does not trust the authority yet.
@@ -45,8 +44,8 @@ impl Secure {
         support::config(&self.auth, format!("https://{}/token", self.auth_addr), format!("https://{}", self.api_addr))
     }
 
-    fn client(&self) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-        let connector = HttpsConnectorBuilder::new().with_tls_config(self.ca.client_config()).https_only();
+    fn client() -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls::client_config()).https_only();
         Client::builder(TokioExecutor::new()).build(connector.enable_all_versions().build())
     }
 
@@ -59,8 +58,8 @@ impl Secure {
 async fn a_revoked_token_is_replaced_over_tls() {
     for (alpn, version) in [("http/1.1", Version::HTTP_11), ("h2", Version::HTTP_2)] {
         let secure = Secure::new(&[alpn]).await;
-        let cfg = secure.config().root_certificates(secure.ca.pem()).build().unwrap();
-        let auth = AuthLayer::new(cfg).layer(secure.client());
+        let cfg = secure.config().root_certificates(tls::AUTHORITY).build().unwrap();
+        let auth = AuthLayer::new(cfg).layer(Secure::client());
         auth.clone().oneshot(secure.post()).await.unwrap();
 
         secure.auth.revoke_all();
@@ -77,10 +76,10 @@ async fn a_revoked_token_is_replaced_over_tls() {
 async fn the_users_client_serves_tokens_too() {
     let secure = Secure::new(&["h2", "http/1.1"]).await;
     let auth = AuthLayer::builder(secure.config().build().unwrap())
-        .http_client(secure.client())
+        .http_client(Secure::client())
         .build()
         .unwrap()
-        .layer(secure.client());
+        .layer(Secure::client());
     assert_eq!(auth.oneshot(secure.post()).await.unwrap().version(), Version::HTTP_2);
     assert_eq!(secure.auth.token_requests(), 1);
 }
@@ -88,7 +87,7 @@ async fn the_users_client_serves_tokens_too() {
 #[tokio::test]
 async fn an_unknown_authority_is_refused_and_the_error_says_so() {
     let secure = Secure::new(&["http/1.1"]).await;
-    let auth = AuthLayer::new(secure.config().build().unwrap()).layer(secure.client());
+    let auth = AuthLayer::new(secure.config().build().unwrap()).layer(Secure::client());
     let error = auth.oneshot(secure.post()).await.unwrap_err();
     assert_eq!(error.token().unwrap().kind(), TokenErrorKind::Unreachable);
     let told = told(&error);
@@ -103,9 +102,9 @@ async fn an_unknown_authority_is_refused_and_the_error_says_so() {
 async fn the_built_in_token_client_uses_the_proxy() {
     let secure = Secure::new(&["http/1.1"]).await;
     let (proxy, seen) = tunnel().await;
-    let config = secure.config().root_certificates(secure.ca.pem());
+    let config = secure.config().root_certificates(tls::AUTHORITY);
     let cfg = config.proxy(format!("http://user:canary-password@{proxy}")).build().unwrap();
-    let auth = AuthLayer::new(cfg).layer(secure.client());
+    let auth = AuthLayer::new(cfg).layer(Secure::client());
     assert_eq!(auth.oneshot(secure.post()).await.unwrap().status(), 200);
 
     let heads = seen.lock().unwrap();

@@ -102,9 +102,8 @@ mod tests {
     use super::*;
 
     fn roots() -> ExtraRoots {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let authority = rcgen::CertificateParams::new(["ca.example".to_owned()]).unwrap().self_signed(&key).unwrap();
-        ExtraRoots::from_pem(&[authority.pem().into_bytes()]).unwrap()
+        let authority = include_bytes!("../../tests/support/certificates/authority.pem");
+        ExtraRoots::from_pem(&[authority.to_vec()]).unwrap()
     }
 
     #[test]

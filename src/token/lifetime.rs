@@ -850,6 +850,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "jwt-rust-crypto")]
     #[test]
     fn exp_is_read_from_a_jwt_that_a_library_made() {
         use jsonwebtoken::{EncodingKey, Header, encode};

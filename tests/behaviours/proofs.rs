@@ -12,7 +12,7 @@ pub struct Proof {
     pub test: String,
 }
 
-/// Every proof in `src/` and `tests/`, in order.
+/// Every proof in `src/`, `tests/` and `examples/`, in order.
 ///
 /// # Errors
 /// A doc comment that names a behaviour and stands on no test.
@@ -32,13 +32,16 @@ pub fn root() -> &'static Path {
 }
 
 fn rust_files(root: &Path) -> Vec<String> {
-    let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("tests")];
+    let mut folders: Vec<PathBuf> = ["src", "tests", "examples"].map(|folder| root.join(folder)).into();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                folders.push(path);
+                // A package of its own may have been built where it is.
+                if path.file_name().is_some_and(|name| name != "target") {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path.strip_prefix(root).unwrap_or(&path);
                 files.push(relative.to_string_lossy().replace('\\', "/"));

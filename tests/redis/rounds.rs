@@ -1,5 +1,5 @@
 //! Round after round of processes that renew a token over one store, while something goes wrong: how many refresh tokens
-//! were sent twice. `ROUNDS=200 cargo test --test redis rounds -- --nocapture` for more of them.
+//! were sent twice. `ROUNDS=200 cargo test -p fleet-example --test redis rounds -- --nocapture` for more of them.
 
 use std::env;
 use std::time::Duration;

@@ -179,12 +179,9 @@ pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
 fn missing() {
     static SAID: Once = Once::new();
     let can_install = is_root() && Path::new("/usr/bin/apt-get").exists();
-    assert!(!(can_install && env::var("CI").is_ok()), "there is no redis-server; `make test` installs it");
+    assert!(!(can_install && env::var("CI").is_ok()), "there is no redis-server; .ci/run installs it");
     SAID.call_once(|| {
-        let _ = writeln!(
-            stderr(),
-            "\nTHE TESTS THAT NEED REDIS DID NOT RUN: there is no redis-server or valkey-server; `make test` installs it\n"
-        );
+        let _ = writeln!(stderr(), "\nTHE TESTS THAT NEED REDIS DID NOT RUN: install redis-server or valkey-server\n");
     });
 }
 

@@ -12,7 +12,6 @@ use tower_oauth2_client::store::{
 use tower_oauth2_client::test_util::store_conforms;
 
 use crate::conformance::{acquire, key, save, text, value};
-use crate::server::tempdir::TempDir;
 use crate::server::{Redis, free_port, wait_until};
 use crate::way::Way;
 
@@ -366,22 +365,19 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn over_tls_with_certificates_that_are_checked() {
-    let (dir, port) = (TempDir::new(), free_port());
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (cert, key_file) = (file("cert.pem", &made.cert.pem()), file("key.pem", &made.signing_key.serialize_pem()));
-    let arguments = format!("--tls-port {port} --tls-cert-file {cert} --tls-key-file {key_file} --tls-auth-clients no");
+    let port = free_port();
+    let authority = include_str!("../support/certificates/authority.pem");
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/support/certificates");
+    let arguments = format!(
+        "--tls-port {port} --tls-cert-file {files}/server.pem --tls-key-file {files}/server.key --tls-auth-clients no"
+    );
     let Some(_redis) = Redis::with_arguments(arguments.split(' ').map(str::to_owned).collect()).await else { return };
     let at = |host: &str| RedisStore::builder(&format!("rediss://{host}:{port}"));
 
-    let good = at("localhost").root_certificates(made.cert.pem()).build(keys(1)).unwrap();
+    let good = at("127.0.0.1").root_certificates(authority).build(keys(1)).unwrap();
     acquire(&good, &key(1), HOUR).await;
-    let wrong_name = at("127.0.0.1").root_certificates(made.cert.pem()).build(keys(1)).unwrap();
-    for store in [at("localhost").build(keys(1)).unwrap(), wrong_name] {
+    let wrong_name = at("localhost").root_certificates(authority).build(keys(1)).unwrap();
+    for store in [at("127.0.0.1").build(keys(1)).unwrap(), wrong_name] {
         let (kind, shown) = kind(&store).await;
         assert_eq!(kind, StoreErrorKind::Unavailable);
         assert!(shown.contains("TLS"), "{shown}");

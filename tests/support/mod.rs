@@ -2,11 +2,6 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub(crate) mod capture;
-pub(crate) mod echo;
-pub(crate) mod recorder;
-pub(crate) mod tls;
-
 use std::error::Error as StdError;
 use std::iter::successors;
 
@@ -55,10 +50,8 @@ pub(crate) fn outcome<B>(response: &Response<B>) -> AuthOutcome {
     response.extensions().get().cloned().unwrap_or_default()
 }
 
-/// An error as a careful `main` prints it: each source after its effect. The `tonic::Status` in the chain, there for
-/// generated clients, says the same once more and is left out.
+/// An error as a careful `main` prints it: each source after its effect.
 pub(crate) fn told<'a>(error: &'a (dyn StdError + 'static)) -> String {
     let chain = successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source());
-    let chain = chain.filter(|error| !error.is::<tonic::Status>());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

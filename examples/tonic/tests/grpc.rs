@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "../src/echo.rs"]
+mod echo;
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use echo::{EchoClient, EchoServer};
 use futures_util::stream;
-use support::echo::{EchoClient, EchoServer};
 use tonic::Code;
 use tonic::transport::Channel;
 use tower::{Layer, service_fn};
@@ -266,4 +269,12 @@ async fn a_bound_token_has_its_proof_and_the_nonce_that_the_server_wants() {
     auth.revoke_all();
     assert_eq!(client.unary("three").await.unwrap().get_ref(), "three");
     assert_eq!((auth.token_requests(), api.hits()), (2, 5));
+}
+
+/// Inside an `async` block the compiler knows no lifetimes: a future whose type leads through an impl that asks for
+/// `'static` is not found to be `Send` there, although it is everywhere else. It compiles, or does not.
+#[allow(dead_code, reason = "the type checker is the test")]
+fn the_future_over_a_channel_is_send(mut client: Auth<Channel>, request: http::Request<tonic::body::Body>) {
+    fn is_send(_: impl Send) {}
+    is_send(async move { tower::Service::call(&mut client, request).await });
 }

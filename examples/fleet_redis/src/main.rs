@@ -1,4 +1,4 @@
-//! A fleet of processes that share one token through Redis: `cargo run --release --example fleet_redis`.
+//! A fleet of processes that share one token through Redis: `cargo run --release -p fleet-example`.
 //!
 //! Eight processes of this program, one authorization server on loopback, and a Redis: the one of `REDIS_URL`, or one
 //! that is started for the occasion. Whatever the processes do, the authorization server sees one token request, also
@@ -7,7 +7,7 @@
 mod fleet;
 mod member;
 #[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../../tests/redis/server.rs"]
+#[path = "../../../tests/redis/server.rs"]
 mod server;
 
 use std::env;

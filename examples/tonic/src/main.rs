@@ -1,4 +1,4 @@
-//! tonic: the layer between a generated client and its channel. Runs offline: `cargo run --example tonic`.
+//! tonic: the layer between a generated client and its channel. Runs offline: `cargo run -p tonic-example`.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,8 +9,7 @@ use tower_oauth2_client::test_util::{AuthServer, TestClock, serve};
 use tower_oauth2_client::{AuthConfig, AuthLayer, AuthOutcome, ClientAuth};
 
 /// Stands for the code that `tonic-build` makes of your `.proto` files.
-#[path = "../tests/support/echo.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod echo;
 
 use echo::{EchoClient, EchoServer};

@@ -17,7 +17,7 @@ struct Layers {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
 }
 
 /// Name and text of each preset's file.

@@ -1,6 +1,6 @@
 //! The gateway of the example of that name.
 
-#[path = "../examples/gateway/gateway.rs"]
+#[path = "../src/gateway.rs"]
 mod gateway;
 
 /// Behaviour 181.
