@@ -8,7 +8,8 @@ mod events;
 mod metrics;
 mod repeats;
 mod spans;
-#[cfg(all(test, feature = "metrics", feature = "dpop"))]
+#[cfg(test)]
+#[cfg(all(feature = "metrics", feature = "dpop"))]
 mod tests;
 
 use std::fmt;
