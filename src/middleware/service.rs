@@ -186,7 +186,7 @@ where
 {
     #[inline]
     fn support(registry: &Registry) -> BodySupport<http::Request<B>, http::Response<RB>> {
-        BodySupport { vtable: registry.vtable_of::<B>(), watch: trailer_watch_of::<RB>(), holding: holding_of::<RB>() }
+        BodySupport { vtable: registry.vtable_of::<B>(), watch: trailer_watch_of::<RB>(), holding: holding_of::<RB> }
     }
 }
 
@@ -215,7 +215,7 @@ struct ReqwestBodies;
 #[cfg(feature = "reqwest")]
 impl Bodies<reqwest::Request, reqwest::Response> for ReqwestBodies {
     fn support(registry: &Registry) -> BodySupport<reqwest::Request, reqwest::Response> {
-        BodySupport { vtable: registry.vtable_of(), watch: None, holding: Some(holding_of_reqwest) }
+        BodySupport { vtable: registry.vtable_of(), watch: None, holding: holding_of_reqwest }
     }
 }
 

@@ -125,8 +125,9 @@ pub(crate) struct BodySupport<R: HttpRequest, T> {
     pub(crate) vtable: R::ReplayVtable,
     /// How the response's trailers are watched; `None` where they cannot be.
     pub(crate) watch: Option<TrailerWatch<T>>,
-    /// What can be done with the response's body while it waits; `None`: nothing.
-    pub(crate) holding: Option<fn() -> Holding<T>>,
+    /// What can be done with the response's body while it waits; `None`: nothing. Asked for when one does: to find it
+    /// takes many comparisons, which a request that only waits for its token must not pay for.
+    pub(crate) holding: fn() -> Option<Holding<T>>,
 }
 
 pub(crate) type BodySupportOf<R, T> = fn(&Registry) -> BodySupport<R, T>;

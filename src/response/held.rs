@@ -86,8 +86,7 @@ pub(crate) enum Ahead {
 }
 
 /// What can be done with bodies of this type; `None`: nothing, as far as is known.
-#[inline]
-pub(crate) fn holding_of<B: Body + 'static>() -> Option<fn() -> Holding<Response<B>>> {
+pub(crate) fn holding_of<B: Body + 'static>() -> Option<Holding<Response<B>>> {
     let known = same_type(discarded::<hyper::body::Incoming>)
         .or_else(|| same_type(read_ahead::<BoxBody<Bytes, hyper::Error>>))
         .or_else(|| same_type(read_ahead::<BoxBody<Bytes, BoxError>>))
@@ -103,7 +102,7 @@ pub(crate) fn holding_of<B: Body + 'static>() -> Option<fn() -> Holding<Response
     let known = known.or_else(|| same_type(read_ahead::<tonic::body::Body>));
     #[cfg(feature = "axum")]
     let known = known.or_else(|| same_type(read_ahead::<axum_core::body::Body>));
-    known
+    known.map(|holding| holding())
 }
 
 #[inline]
@@ -256,8 +255,11 @@ impl<B: Remade> ReadAhead<Response<B>> for Reading<B> {
 
 /// The same for reqwest's responses, which have their body and their URL inside.
 #[cfg(feature = "reqwest")]
-pub(crate) fn holding_of_reqwest() -> Holding<reqwest::Response> {
-    Holding { read_ahead: Some(|response| Box::new(reqwest_response::ReadingWhole::new(response))), discard: None }
+pub(crate) fn holding_of_reqwest() -> Option<Holding<reqwest::Response>> {
+    Some(Holding {
+        read_ahead: Some(|response| Box::new(reqwest_response::ReadingWhole::new(response))),
+        discard: None,
+    })
 }
 
 #[cfg(feature = "reqwest")]

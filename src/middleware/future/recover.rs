@@ -321,8 +321,7 @@ impl Drop for Memory {
 impl<T> Held<T> {
     fn begin<S, R: HttpRequest>(first: &FirstAttempt<S, R, T>, response: &mut T) -> Self {
         let setup = &first.handle.setup;
-        let Some(holding) = first.body_support().holding else { return Self::Unread };
-        let Holding { read_ahead, discard } = holding();
+        let Some(Holding { read_ahead, discard }) = (first.body_support().holding)() else { return Self::Unread };
         // Only for a request that can be sent again: another one's response is all that its caller will get.
         let discard = discard.filter(|_| first.replay_copy.as_ref().is_some_and(R::can_rebuild));
         match read_ahead {
