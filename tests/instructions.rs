@@ -28,7 +28,8 @@ const LIMITS: [(support::requests::Kind, &str, &str, f64); 14] = [
     (P8Answer, NEVER, FLOOR, 790.0),
     (P8Answer, REPLAY, FLOOR, 2139.0),
 ];
-const WAITER_LIMIT: f64 = 2889.0;
+/// 500 of them are its span, its place among those who are counted, and the time that it waited (feature `metrics`).
+const WAITER_LIMIT: f64 = 3593.0;
 
 fn main() {
     if run_if_asked() {

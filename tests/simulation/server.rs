@@ -331,8 +331,12 @@ impl Visit {
             known.in_flight.push((process, now));
             // One that nobody drives any more is given up at its deadline.
             let carriers = known.in_flight.iter().filter(|(_, since)| now <= *since + DEADLINE);
-            // While a store that tells nobody is away processes do not know of each other.
-            let alone = !world.plan.tells && world.store_was_away(now);
+            // While a store that tells nobody is away processes do not know of each other, nor does a holder hear that its
+            // lease is gone on a runtime that stands still.
+            let alone = match world.plan.tells {
+                true => world.plan.has_other_runtime(),
+                false => world.store_was_away(now),
+            };
             let carriers: Vec<_> =
                 carriers.map(|(process, _)| *process).filter(|of| !alone || *of == process).collect();
             let (answered, lost, slept) = (known.answered.clone(), known.lost, known.slept);

@@ -1,5 +1,7 @@
 //! What a tracing subscriber hears of the crate: events and spans, with their fields.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;

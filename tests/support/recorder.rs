@@ -1,5 +1,7 @@
 //! A recorder of metrics that keeps whatever it is told.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! Layers configured by a file, with the environment on top: `APP_LAYERS__ORDERS__CLIENT_SECRET=s3cret cargo run`.
 
+#![allow(clippy::result_large_err, reason = "figment's error, once in the life of a program")]
+
 use std::error::Error;
 
 use figment::Figment;
