@@ -479,3 +479,51 @@ async fn a_sign_in_replaces_what_cannot_be_read_and_nothing_newer() {
         assert_none_was_sent_twice(&world);
     }
 }
+
+/// Behaviour 127 (what `shutdown` itself waits for).
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_a_save_that_is_tried_again() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let process = world.process(world.signed_in(&first));
+    process.token().await;
+    sleep(HOUR * 9 / 10).await;
+    world.auth.script([Fault::Slow(SECOND / 2)]);
+    world.store.trouble(Call::Save, Trouble::Fail);
+    assert_eq!(process.get().await, 200);
+    let begin = Instant::now();
+    let ended = async {
+        process.handle.shutdown().await;
+        begin.elapsed()
+    };
+    let healed = async {
+        sleep(3 * SECOND).await;
+        world.store.heal();
+    };
+    let (ended, ()) = tokio::join!(ended, healed);
+    assert!(
+        (3 * SECOND..4 * SECOND).contains(&ended),
+        "shutdown() returned after {ended:?}, the store was back after 3 s"
+    );
+}
+
+/// Behaviour 158 (a short lease that cannot be renewed meanwhile).
+#[tokio::test(start_paused = true)]
+async fn a_save_is_tried_again_before_a_lease_ends_that_cannot_be_renewed() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let processes: Vec<_> = (0..3).map(|_| world.process_with_lease(world.signed_in(&first), SECOND)).collect();
+    processes[0].token().await;
+    sleep(HOUR).await;
+    world.store.trouble(Call::Renew, Trouble::Fail);
+    world.store.trouble(Call::Save, Trouble::Fail);
+    world.auth.script([Fault::Slow(SECOND / 10)]);
+    let (_, ()) = tokio::join!(processes[0].handle.token(), async {
+        sleep(SECOND * 2 / 3).await;
+        world.store.heal();
+        world.store.trouble(Call::Renew, Trouble::Fail);
+    });
+    let tokens = join_all(processes.iter().map(|process| process.token())).await;
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_none_was_sent_twice(&world);
+}

@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tower::{ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{Fault, TestClock};
-use tower_oauth2_client::{AuthHandle, AuthLayer, BoxError, ClientAuth, TokenErrorKind};
+use tower_oauth2_client::{AuthConfigBuilder, AuthHandle, AuthLayer, BoxError, ClientAuth, Renew, TokenErrorKind};
 
 use crate::world::{HOUR, SECOND, World};
 
 impl World {
     /// A process whose way to the authorization server is a black hole.
     fn cut_off(&self, cut_off: &Arc<AtomicBool>) -> AuthHandle {
+        self.cut_off_with(self.config(), cut_off)
+    }
+
+    fn cut_off_with(&self, cfg: AuthConfigBuilder, cut_off: &Arc<AtomicBool>) -> AuthHandle {
         let (auth, cut_off) = (self.auth.clone(), cut_off.clone());
         let client = service_fn(move |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
             let (auth, cut_off) = (auth.clone(), cut_off.clone());
@@ -24,12 +29,7 @@ impl World {
                 auth.oneshot(request).await
             }
         });
-        AuthLayer::builder(self.config().build().unwrap())
-            .http_client(client)
-            .store(self.store.clone())
-            .build()
-            .unwrap()
-            .handle()
+        AuthLayer::builder(cfg.build().unwrap()).http_client(client).store(self.store.clone()).build().unwrap().handle()
     }
 }
 
@@ -62,7 +62,7 @@ async fn who_failed_stands_back() {
             sleep(SECOND / 10).await;
         }
     });
-    let (mut longest, mut begin) = (std::time::Duration::ZERO, Instant::now());
+    let (mut longest, mut begin) = (Duration::ZERO, Instant::now());
     for _ in 0..2 * 36_000 {
         for process in &healthy {
             if process.handle.token().await.is_err() {
@@ -169,4 +169,51 @@ async fn a_file_with_the_former_secret_stops_nobody_who_has_the_new_one() {
     }
     assert_eq!(world.auth.token_requests(), 4);
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// Behaviour 160 (a token that is renewed when it has ended).
+#[tokio::test(start_paused = true)]
+async fn who_failed_stands_back_where_all_need_a_token_at_once() {
+    let world = World::new();
+    let cut_off = Arc::new(AtomicBool::new(false));
+    let sick = world.cut_off_with(world.config().renew(Renew::AtExpiry), &cut_off);
+    let healthy = world.processes(3, || world.config().renew(Renew::AtExpiry));
+    sick.token().await.unwrap();
+    cut_off.store(true, Ordering::Relaxed);
+    let asking = tokio::spawn(async move {
+        loop {
+            let _ = sick.token().await;
+            sleep(SECOND / 100).await;
+        }
+    });
+    let (mut longest, mut begin) = (Duration::ZERO, Instant::now());
+    for _ in 0..2 * 36_000 {
+        for process in &healthy {
+            let ok = process.handle.token().await.is_ok();
+            longest = longest.max(begin.elapsed());
+            if ok {
+                begin = Instant::now();
+            }
+        }
+        sleep(SECOND / 10).await;
+    }
+    asking.abort();
+    assert!(longest <= 3 * SECOND, "{longest:?} without a token");
+}
+
+/// Behaviour 161, as it was reported: 250 s ahead, below the bound on what is believed.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_250_s_ahead_stops_nobody() {
+    let world = World::new();
+    let wrong = TestClock::new();
+    wrong.suspend(250 * SECOND);
+    let wrong = world.process(world.config().clock(wrong));
+    let good = world.process(world.config());
+    world.auth.script([Fault::Status(503)]);
+    let _ = wrong.handle.token().await.unwrap_err();
+    let begin = Instant::now();
+    while let Err(told) = good.handle.token().await {
+        assert!(begin.elapsed() < 3 * SECOND, "250 s ahead: {told:?}");
+        sleep(SECOND / 10).await;
+    }
 }
