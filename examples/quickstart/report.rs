@@ -110,7 +110,7 @@ impl fmt::Display for Report {
              Every one succeeded. ({seconds:.1} s)\n\n\
              These five ask with client credentials. README.md lists the other grants and\n\
              client authentications. More to run: --example spry_authorization_code,\n\
-             --example multi_tenant, --example fleet_redis.",
+             --example multi_tenant, -p fleet-example.",
             thousands(CALLERS),
         )
     }
