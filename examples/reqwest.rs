@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(http);
 
     for clinic in ["north", "south"] {
-        // reqwest's requests carry no extensions of yours, so a clone of the service carries the tenant. It is cheap,
+        // reqwest's requests carry no extensions, so a clone of the service carries the tenant. It is cheap,
         // and shares the token.
         let client = client.for_tenant(&TenantId::new(clinic)?);
         let mut request = Request::new(Method::POST, server.uri("/appointments").parse()?);

@@ -46,7 +46,7 @@
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
-//! | `jwt` | | clients that authenticate by signed assertions, with a signer of yours |
+//! | `jwt` | | clients that authenticate by signed assertions, with your own signer |
 //! | `jwt-aws-lc-rs`, `jwt-rust-crypto` | | the same with keys from PEM, signed by one library or the other |
 //! | `encryption` | | [`store`]: values of any token store encrypted with your keys |
 //! | `redis` | | [`store`]: tokens shared by processes through Redis or Valkey, encrypted |

@@ -25,8 +25,8 @@ use tower_oauth2_client::store::{
 };
 use tower_oauth2_client::test_util::{Api, AuthServer, Fault, TestClock};
 use tower_oauth2_client::{
-    AuthConfig, AuthLayer, Authority, BoxError, ClientAuth, Clock, ConfigError, Directory, Discovery, Tenant, TenantId,
-    Token, TokenError, TokenErrorKind, TokenRequest,
+    AuthConfig, AuthConfigBuilder, AuthLayer, Authority, BoxError, ClientAuth, Clock, ConfigError, Directory,
+    Discovery, Tenant, TenantId, Token, TokenError, TokenErrorKind, TokenRequest,
 };
 use tracing::{Instrument, Level};
 use tracing_subscriber::layer::SubscriberExt;
@@ -56,6 +56,14 @@ fn layer_of(auth: &AuthServer, secret: &str, name: Option<&str>) -> AuthLayer {
     };
     let cfg = cfg.origin(API).clock(auth.clock().clone()).build().unwrap();
     AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap()
+}
+
+/// A token for each tenant.
+fn per_tenant(auth: &AuthServer) -> AuthConfigBuilder {
+    AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
+        .tenant(Tenant::header("x-tenant").per_tenant_tokens())
+        .origin(API)
+        .clock(auth.clock().clone())
 }
 
 /// Behaviour 171.
@@ -180,12 +188,7 @@ async fn an_outage_of_a_hundred_tenants_is_one_warning_a_second() {
     let told = listen();
     let auth = AuthServer::new(TestClock::new());
     auth.always(Fault::Status(503));
-    let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
-        .tenant(Tenant::header("x-tenant").per_tenant_tokens())
-        .origin(API)
-        .clock(auth.clock().clone())
-        .build()
-        .unwrap();
+    let cfg = per_tenant(&auth).build().unwrap();
     let handle = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap().handle();
     for number in 0..100 {
         handle.for_tenant(&TenantId::new(number.to_string()).unwrap()).token().await.unwrap_err();
@@ -319,12 +322,7 @@ async fn what_is_counted_does_not_grow_with_tenants_and_accepted_requests_count_
     let _guard = metrics::set_default_local_recorder(&recorder);
     let auth = AuthServer::new(TestClock::new()).client("client", "secret").latency(SECOND);
     let api = Api::new(&auth);
-    let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("client", "secret"))
-        .tenant(Tenant::header("x-tenant").per_tenant_tokens())
-        .origin(API)
-        .clock(auth.clock().clone())
-        .build()
-        .unwrap();
+    let cfg = per_tenant(&auth).build().unwrap();
     let layer = AuthLayer::builder(cfg).http_client(auth.clone()).build().unwrap();
     let client = layer.clone().layer(api.clone());
     let send = async |number: usize| {

@@ -34,7 +34,7 @@ impl TokenSource for MetadataServer {
         let scopes = request.scopes.map(|scopes| format!("?scopes={}", scopes.as_str().replace(' ', ",")));
         let path = "/computeMetadata/v1/instance/service-accounts/default/token";
         let url = format!("{}{path}{}", self.origin, scopes.unwrap_or_default());
-        // The header says that whoever asks was not made to by a link; the answer has it, too, so that nobody else's is
+        // The header says that no link made the program ask; the answer has it, too, so that nobody else's is
         // taken for a token.
         let request = self.http.get(url).header("metadata-flavor", "Google");
         let response = request.send().await.map_err(TokenError::transient)?;

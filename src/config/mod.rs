@@ -85,7 +85,7 @@ impl EndpointConfig {
     }
 }
 
-/// The type parameter of a configuration without a token endpoint: tokens come from a source of yours.
+/// The type parameter of a configuration without a token endpoint: tokens come from your own source.
 ///
 /// ```
 /// use tower_oauth2_client::{AuthConfig, ConfigError, External};
@@ -340,7 +340,7 @@ impl AuthConfig {
 }
 
 impl AuthConfig<External> {
-    /// Tokens from a source of yours, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). The builder has no
+    /// Tokens from your own source, for [`AuthLayer::with_source`](crate::AuthLayer::with_source). The builder has no
     /// settings of a token endpoint (URLs, scopes, parameters, the HTTP client), since nothing would obey them.
     ///
     /// The source is a [`TokenSource`](crate::TokenSource), a [`StaticToken`](crate::StaticToken), or an async function:

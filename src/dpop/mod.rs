@@ -80,7 +80,7 @@ impl DpopKey {
         Self::of(LocalKey::generate_es256()?, SigningAlgorithm::Es256)
     }
 
-    /// A key of yours in PEM, written as for [`SigningKey::from_pem`](crate::SigningKey::from_pem). The text must not come
+    /// Your own key in PEM, written as for [`SigningKey::from_pem`](crate::SigningKey::from_pem). The text must not come
     /// from a file that may change: with another key the tokens are worth nothing.
     ///
     /// ```

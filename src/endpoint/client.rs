@@ -199,7 +199,7 @@ impl fmt::Debug for BuiltInClient {
     }
 }
 
-/// Makes a [`reqwest::Client`] of yours usable for token requests: with a client certificate, other roots, a resolver.
+/// Makes your own [`reqwest::Client`] usable for token requests: with a client certificate, other roots, a resolver.
 ///
 /// Build the client without redirects (`reqwest::redirect::Policy::none()`): one that follows them would carry the
 /// client's secret to another host. An example is at [`ClientAuth::mtls`](crate::ClientAuth::mtls).

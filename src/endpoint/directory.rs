@@ -99,7 +99,7 @@ impl fmt::Debug for Authority {
 /// [`AuthHandle::invalidate`](crate::AuthHandle::invalidate) ends it. What is remembered of a server that fails, and the
 /// bounds on token requests, are that server's: the others' tenants never notice.
 ///
-/// Tenants may be invented by whoever sends a request. A function is asked for those that never had a token as often as they
+/// Callers may invent tenants. A function is asked for those that never had a token as often as they
 /// may ask a server: when so many in a minute were not found as there is room for
 /// ([`max_partitions`](crate::AuthConfigBuilder::max_partitions)), further ones are `Overloaded`, without it.
 ///

@@ -1453,7 +1453,7 @@ mod tests {
             sleep(Duration::from_millis(4)).await;
             assert!(cell.ready(table.env()).is_none(), "nobody has read a clock for a second");
         }
-        // Nobody asks, nothing ticks; and whoever asks next finds the token as old as it is.
+        // Nobody asks, nothing ticks; and the next request finds the token as old as it is.
         advance(Duration::from_secs(7200)).await;
         assert_eq!(gate.requests(), 0);
         drop(wait(cell.read(table.env())));

@@ -82,7 +82,7 @@ impl CoarseClock {
         self.coarse.load(Ordering::Acquire) < moment
     }
 
-    /// Whether the clocks were read within the last second, whoever drives the timer.
+    /// Whether the clocks were read within the last second, whichever runtime drives the timer.
     #[inline]
     pub(crate) fn is_recent(&self) -> bool {
         self.last_look.is_recent()

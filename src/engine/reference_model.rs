@@ -1,7 +1,7 @@
 //! One cell held against a reference model of it: random histories of requests, answers and calls from outside.
 //!
 //! The model knows what a refresh token is and who has sent it, and nothing of words, waiters or limits. Seven rules hold
-//! whatever happens: one refresh at a time; one that carries a refresh token; the newest refresh token wins; whoever waits
+//! whatever happens: one refresh at a time; one that carries a refresh token; the newest refresh token wins; each request that waits
 //! has an end within the refresh deadline and a second; no token is handed out a second after its end; no rejected
 //! generation is resent; counters never fall. `PROPTEST_CASES=100000 cargo test --lib reference_model` asks for longer.
 
@@ -184,7 +184,7 @@ impl World {
             sleep(if let Step::Pass(span) = step { *span } else { MS }).await;
             self.check();
         }
-        // Nobody answers any more: whoever waits has its end.
+        // Nobody answers any more: each request that waits has its end.
         for _ in 0..3 {
             sleep(self.deadline + SECOND).await;
             self.check();

@@ -3,7 +3,7 @@
 //! A refresh is a task of its own under a deadline of its own, so that it belongs to nobody who waits: a rotated refresh
 //! token would be lost with a leader that is dropped. Those who wait hold a waiter, a shared future. Whatever ends the
 //! task, a result, the deadline, a panic or the end of its runtime, completes the refresh exactly once, through
-//! [`CompletionGuard`]'s `Drop` if need be; the cell is settled first and the waiters resolve after, so that whoever wakes
+//! [`CompletionGuard`]'s `Drop` if need be; the cell is settled first and the waiters resolve after, so that a request that wakes
 //! sees the cell as it now is.
 
 use std::fmt;

@@ -26,7 +26,7 @@ mod tokio_runtime {
             self.0.id()
         }
 
-        /// Whether nobody turns its timers but whoever blocks on it.
+        /// Whether nobody turns its timers but the thread that blocks on it.
         pub(crate) fn is_current_thread(&self) -> bool {
             self.0.runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread
         }

@@ -1,4 +1,4 @@
-//! `SigningKey`: what signs the assertions of a client (feature `jwt`): a private key in PEM, or a signer of yours.
+//! `SigningKey`: what signs the assertions of a client (feature `jwt`): a private key in PEM, or your own signer.
 
 use std::fmt;
 use std::future::Future;
@@ -49,7 +49,7 @@ impl SigningKey {
         Self { key: Key::Pem(algorithm, pem.into()), key_id: None, certificate: None }
     }
 
-    /// A signer of yours, for keys that never leave a KMS or an HSM.
+    /// Your own signer, for keys that never leave a KMS or an HSM.
     pub fn from_signer(signer: impl Signer) -> Self {
         Self { key: Key::Signer(Arc::new(signer)), key_id: None, certificate: None }
     }

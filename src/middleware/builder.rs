@@ -55,7 +55,7 @@ impl AuthLayerBuilder {
 }
 
 impl<L, St> AuthLayerBuilder<DefaultClient, L, St> {
-    /// Sends token requests through an HTTP service of yours: another TLS stack, a client certificate, a mock. A
+    /// Sends token requests through your own HTTP service: another TLS stack, a client certificate, a mock. A
     /// `reqwest::Client` goes into a `ReqwestClient` first.
     ///
     /// The service must not follow redirects, which would carry credentials elsewhere, and must not be wrapped in an
@@ -67,7 +67,7 @@ impl<L, St> AuthLayerBuilder<DefaultClient, L, St> {
 }
 
 impl<C, L, St> AuthLayerBuilder<C, L, St> {
-    /// Puts a tower layer of yours around the token endpoint. The first one added is the outermost, as with tower's
+    /// Puts your own tower layer around the token endpoint. The first one added is the outermost, as with tower's
     /// `ServiceBuilder`.
     ///
     /// It sees a `Service<TokenRequest, Response = Token>`, once for each token request that the store has no answer for: a
@@ -157,7 +157,7 @@ impl<C, L> AuthLayerBuilder<C, L, NoStore> {
     }
 }
 
-/// Without an HTTP client of yours: the built-in one.
+/// Without your own HTTP client: the built-in one.
 #[cfg(feature = "reqwest")]
 impl<L, St> AuthLayerBuilder<DefaultClient, L, St>
 where
@@ -177,7 +177,7 @@ where
     }
 }
 
-/// With an HTTP client of yours.
+/// With your own HTTP client.
 impl<C, RB, L, St> AuthLayerBuilder<OwnClient<C>, L, St>
 where
     C: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + Send + Sync + 'static,

@@ -69,7 +69,7 @@ impl AuthLayer {
         AuthLayerBuilder::new(cfg).assemble(client)
     }
 
-    /// Makes a layer with an HTTP client, a store or tower layers of yours.
+    /// Makes a layer with your own HTTP client, store or tower layers.
     ///
     /// ```
     /// # #[cfg(feature = "test-util")] {
@@ -95,7 +95,7 @@ impl AuthLayer {
         AuthLayerBuilder::new(cfg)
     }
 
-    /// A layer whose tokens come from a [`TokenSource`] of yours, or any `Service<TokenRequest, Response = Token>`.
+    /// A layer whose tokens come from your own [`TokenSource`], or any `Service<TokenRequest, Response = Token>`.
     ///
     /// [`AuthConfig::external`] makes a configuration without a token URL for it. To keep its tokens in a store, put a
     /// [`StoreLayer`](crate::store::StoreLayer) around it.

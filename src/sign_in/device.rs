@@ -65,7 +65,7 @@ impl DeviceSignIn {
     ///
     /// The server is asked as often as it allows: every 5 s unless it says otherwise, 5 s more whenever it says
     /// `slow_down`, and half as often with each attempt that it does not answer (§3.5). Dropping the future ends the
-    /// asking; a token that is on its way at that moment is lost. Layers of yours around the endpoint
+    /// asking; a token that is on its way at that moment is lost. Your own layers around the endpoint
     /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see these requests.
     ///
     /// # Errors

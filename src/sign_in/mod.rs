@@ -100,7 +100,7 @@ struct Secrets {
 }
 
 impl SignIn {
-    /// Where the person signs in. Open it in *their* browser, never in a page of yours; it is good for one sign-in.
+    /// Where the person signs in. Open it in *their* browser, never in your own page; it is good for one sign-in.
     ///
     /// It holds no secret of the client's. Parameters for this sign-in alone may be appended: `&login_hint=…`.
     pub fn url(&self) -> &str {
@@ -117,7 +117,7 @@ impl SignIn {
     ///
     /// The exchange is a task of its own: dropping the future, as when a browser goes away, neither stops it nor loses the
     /// token. It has one [`token_timeout`](crate::AuthConfigBuilder::token_timeout) to read the client's secret and one to be
-    /// answered. Layers of yours around the endpoint
+    /// answered. Your own layers around the endpoint
     /// ([`token_layer`](crate::AuthLayerBuilder::token_layer)) do not see it.
     ///
     /// # Errors

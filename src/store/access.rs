@@ -224,7 +224,7 @@ impl<St: TokenStore> Access<St> {
             Recall::All => self.copies().keys(),
         };
         for _ in 0..TRIES {
-            // Whoever is redeeming one takes its lease anew at once, before the others come.
+            // A process that is redeeming one takes its lease anew at once, before the others come.
             keys.retain(|key| !self.copies().is_redeemed(key));
             if keys.is_empty() {
                 return;

@@ -1,9 +1,9 @@
 //! One token request through a store: look, take the lease, look again, ask the source, store, answer.
 //!
-//! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. Whoever has the lease looks
+//! The order is what makes it safe. Nobody asks without the lease, so that a fleet asks once. The holder of the lease looks
 //! again, since its holder before may have just finished. What the source brought is stored before it is used, so that a
 //! crash cannot leave a refresh token spent that others still hold. Of two refresh tokens the one with the higher number
-//! is newer, whoever has it; a store that has lost its own gets it back. While a store fails, tokens are asked
+//! is newer, in whichever process; a store that has lost its own gets it back. While a store fails, tokens are asked
 //! for without it.
 
 use std::sync::Arc;
@@ -51,7 +51,7 @@ enum Lookup<St: TokenStore> {
     Failed(TokenError),
     /// It is ours to ask.
     Ask(LeaseGuard<St>, StoredEntry),
-    /// Whoever has the lease takes long, and nothing can be spent twice: ask beside it.
+    /// The holder of the lease takes long, and nothing can be spent twice: ask beside it.
     AskAlone,
     OutOfTime,
 }
@@ -145,7 +145,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         // All that live were asked, for what the store has lost or for what replaced what it has.
         let (mut asked, mut yielded) = (false, false);
         let mut stands_back = self.access.stands_back(self.clock());
-        // From when whoever has the lease takes too long.
+        // From when the holder of the lease takes too long.
         let mut alone_from = None;
         loop {
             let found = self.access.load(self.clock(), &self.key).await?;
@@ -267,7 +267,7 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
             RefreshChange::Replaced(new) => (Some(new.secret.clone()), new.number),
             RefreshChange::Unchanged | RefreshChange::Removed => (None, 0),
         };
-        // For the others, if whoever had the lease is gone by now.
+        // For the others, if the former holder is gone by now.
         if let Ok(Some(mut lease_guard)) = self.access.lease(self.clock(), &self.key).await {
             lease_guard.told();
             let found = self.access.load(self.clock(), &self.key).await;
@@ -727,7 +727,7 @@ impl Drop for Redeeming<'_> {
 
 /// For how long what is stored is worth something.
 pub(super) fn lives_for(record: &Record, context: &RefreshContext, refresh_token_ttl: Duration) -> Duration {
-    // Longer than the pause: whoever comes next finds how many failures there were in a row.
+    // Longer than the pause: the next process finds how many failures there were in a row.
     const NEXT_COMES_WITHIN: Duration = Duration::from_secs(30);
     let least = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause() * 2 + NEXT_COMES_WITHIN);
     match &record.token {

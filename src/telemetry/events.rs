@@ -1,4 +1,4 @@
-//! Events; the only file that writes any.
+//! Events: all that the crate writes.
 //!
 //! Each names the layer. A warning that may come with each request is written at most once a second, with a count
 //! of those that were `skipped` since.

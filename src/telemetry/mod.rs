@@ -99,7 +99,7 @@ impl Telemetry {
         });
     }
 
-    /// A call of the store. `error`: of a few.
+    /// A call of the store. `error` is one of a few kinds.
     pub(crate) fn store_operation(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
         self.0.metrics.store_operation(operation, error, took);
     }

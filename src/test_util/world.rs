@@ -50,7 +50,7 @@ impl World {
         Self::of(AuthServer::new(TestClock::new()).client(Self::CLIENT, Self::SECRET))
     }
 
-    /// An authorization server of yours, such as [`AuthServer::vip`], and an API that takes its tokens.
+    /// Your own authorization server, such as [`AuthServer::vip`], and an API that takes its tokens.
     pub fn of(auth: AuthServer) -> Self {
         Self { clock: auth.clock().clone(), api: Api::new(&auth), auth }
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{BoxError, ConfigError, Digest, Secret, TokenError, TokenErrorKind};
 
-/// Where a secret comes from: a value, an environment variable, a file that may change, or an async function of yours.
+/// Where a secret comes from: a value, an environment variable, a file that may change, or your own async function.
 ///
 /// A file or a function is read for each exchange with the authorization server, so that a secret can be rotated while
 /// the program runs. Nothing is cached here. Where one cannot be read the token request fails with

@@ -89,7 +89,7 @@ pub enum TokenErrorKind {
     /// The token request ended without a result: its source panicked, or its runtime shut down.
     Aborted,
     /// What the client authenticates with, or the assertion that it brings, could not be read or signed: a file, a function
-    /// or a signer of yours. Nothing was sent.
+    /// or your own signer. Nothing was sent.
     CredentialsUnavailable,
     /// A token that was set is used, but the store did not take it
     /// ([`AuthHandle::set_token`](crate::AuthHandle::set_token)).

@@ -67,8 +67,7 @@ async fn one_process_and_a_rotating_refresh_token_survive_whatever_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_costs_no_live_token_and_little_time() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(3, || world.signed_in(&first));
+    let processes = world.signed_in_processes(3);
     join_all(processes.iter().map(Process::get)).await;
     world.store.down(Trouble::Hang);
     // Through the refresh point, to shortly before the token's end.
@@ -222,8 +221,7 @@ async fn credentials_that_are_refused_stop_nobody_who_has_others() {
 #[tokio::test(start_paused = true)]
 async fn a_redeemed_refresh_token_reaches_the_store_as_soon_as_it_is_back() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(3, || world.signed_in(&first));
+    let processes = world.signed_in_processes(3);
     join_all(processes.iter().map(Process::get)).await;
     sleep(HOUR).await;
     world.store.trouble(Call::Save, Trouble::Fail);

@@ -29,8 +29,7 @@ async fn a_fleet_that_starts_at_once_makes_one_token_request() {
 async fn a_rotating_refresh_token_is_redeemed_once_an_expiry_however_many_share_it() {
     const EXPIRIES: usize = 100;
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(8, || world.signed_in(&first));
+    let processes = world.signed_in_processes(8);
     for round in 1..=EXPIRIES {
         // By turns all at once, one after the other, and with a process that slept through some rounds.
         let awake = if round % 3 == 0 { &processes[..5] } else { &processes[..] };
@@ -242,8 +241,7 @@ async fn a_sign_in_is_stored_before_it_is_used_and_other_processes_hear_of_it() 
 #[tokio::test(start_paused = true)]
 async fn what_is_handed_in_outranks_the_store_until_it_is_stored() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     join_all(processes.iter().map(|process| process.get())).await;
     let second = RefreshToken::Replace(Secret::from(world.auth.sign_in("id", "")));
     let signed_in = Token::bearer("signed-in").unwrap().with_expires_in(HOUR).with_refresh_token(second);

@@ -285,8 +285,7 @@ fn external(world: &World) -> tower_oauth2_client::AuthConfig<External> {
 #[tokio::test(start_paused = true)]
 async fn only_a_refresh_token_that_is_dead_and_alone_is_forgotten() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(3, || world.signed_in(&first));
+    let processes = world.signed_in_processes(3);
     join_all(processes.iter().map(|process| process.token())).await;
     sleep(HOUR).await;
     // Behaviour 84: other refusals wipe nothing.

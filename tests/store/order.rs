@@ -153,8 +153,7 @@ async fn an_emptied_store_gets_the_youngest_copy_back() {
 #[tokio::test(start_paused = true)]
 async fn processes_that_ask_each_other_at_the_same_moment_answer_too() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     let (idle, busy) = (&processes[0], &processes[1]);
     idle.token().await;
     sleep(HOUR).await;
@@ -170,8 +169,7 @@ async fn processes_that_ask_each_other_at_the_same_moment_answer_too() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_lost_with_the_first_redemption_is_taken_anew() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     world.auth.script([Fault::Slow(4 * SECOND)]);
     let emptied = async {
         sleep(SECOND * 3).await;
@@ -206,8 +204,7 @@ async fn whoever_connects_late_to_a_store_that_comes_back_empty_is_waited_for() 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_emptied_between_two_looks() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     join_all(processes.iter().map(|process| process.token())).await;
     sleep(HOUR).await;
     world.auth.script([Fault::Slow(6 * SECOND)]);
@@ -230,8 +227,7 @@ async fn a_store_that_is_emptied_between_two_looks() {
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_of_a_store_that_hangs_was_not_asked() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     for process in [&processes[0], &processes[1]] {
         process.token().await;
         sleep(HOUR).await;
@@ -333,8 +329,7 @@ async fn a_store_that_was_set_back_gets_the_youngest_copy_back() {
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_is_newer_than_any_rotation() {
     let world = World::new();
-    let first = world.auth.sign_in("id", "");
-    let processes = world.processes(2, || world.signed_in(&first));
+    let processes = world.signed_in_processes(2);
     for _ in 0..5 {
         processes[1].token().await;
         sleep(HOUR).await;

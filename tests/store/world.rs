@@ -69,6 +69,12 @@ impl World {
         Process { handle: layer.handle(), client: layer.layer(self.api.clone()) }
     }
 
+    /// Processes that share the refresh token of one sign-in and have no other grant.
+    pub(crate) fn signed_in_processes(&self, count: usize) -> Vec<Process> {
+        let first = self.auth.sign_in("id", "");
+        self.processes(count, || self.signed_in(&first))
+    }
+
     pub(crate) fn processes(&self, count: usize, cfg: impl Fn() -> AuthConfigBuilder) -> Vec<Process> {
         (0..count).map(|_| self.process(cfg())).collect()
     }

@@ -1,4 +1,4 @@
-//! A gateway that calls two APIs on behalf of whoever calls it: the caller's token is exchanged for one of each API's
+//! A gateway that calls two APIs on behalf of its caller: the caller's token is exchanged for one of each API's
 //! audience. Runs offline: `cargo run -p gateway-example`.
 
 mod gateway;

@@ -15,7 +15,7 @@ use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let file = std::env::temp_dir().join(format!("sqlite-store-{}.db", std::process::id()));
-    // Of your secret manager. Without `Encrypted` the tokens can be read by whoever can read the file.
+    // Of your secret manager. Without `Encrypted` the tokens can be read by anyone who can read the file.
     let keys = EncryptionKeys::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=")?;
     let server = AuthServer::new(TestClock::new());
     let cfg = AuthConfig::client_credentials("https://auth.example.com/token", ClientAuth::basic("id", "secret"))

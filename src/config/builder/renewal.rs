@@ -100,7 +100,7 @@ impl<E> AuthConfigBuilder<E> {
     /// Further ones wait, first come, first served, no longer than
     /// [`token_timeout`](crate::AuthConfigBuilder::token_timeout) each, then they fail with
     /// [`Overloaded`](crate::TokenErrorKind::Overloaded). Partitions whose last token request timed out share one permit in
-    /// four, so that tenants that hang leave the rest to the others. A source of yours counts as one endpoint.
+    /// four, so that tenants that hang leave the rest to the others. Your own source counts as one endpoint.
     ///
     /// Token requests are held back too while the endpoint is down: after failures of three different tenants (or sets of
     /// scopes) with no success between, all requests without a token get the last of these errors, and one token request

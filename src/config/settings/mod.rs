@@ -201,7 +201,7 @@ impl AuthSettings {
         Ok(builder)
     }
 
-    /// The builder of a configuration whose tokens come from a source of yours
+    /// The builder of a configuration whose tokens come from your own source
     /// ([`AuthConfig::external`](AuthConfig::external)).
     ///
     /// # Errors

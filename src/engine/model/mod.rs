@@ -1,8 +1,8 @@
 //! Models of the shipped cell under loom: every interleaving of a few threads, up to three preemptions. `make model`.
 //!
 //! A model is a handful of threads over one table of cells. What they spawn waits in a runtime of the model's own until
-//! one of the threads drives it, fires its timers, or drops it as a runtime that ends does. Whoever waits for a result
-//! drives its runtime meanwhile: a task that another thread has prepared and not yet spawned is run by whoever is there. A
+//! one of the threads drives it, fires its timers, or drops it as a runtime that ends does. A thread that waits for a result
+//! drives its runtime meanwhile: a task that another thread has prepared and not yet spawned is run by the thread that is there. A
 //! waiter that nobody wakes is a deadlock, which loom reports.
 //!
 //! What is not modelled: tokio, `futures_util::Shared` and `arc_swap`, which have tests and models of their own; in their
@@ -68,7 +68,7 @@ fn with_primary_grant() -> EnginePolicy {
     EnginePolicy { has_primary_grant: true, ..EnginePolicy::default() }
 }
 
-/// One refresh a partition, and whoever waits wakes to its token.
+/// One refresh a partition, and all who wait wake to its token.
 #[test]
 fn two_readers_start_one_refresh() {
     check(|| {
@@ -101,7 +101,7 @@ fn a_reader_never_sees_a_word_without_its_token() {
     });
 }
 
-/// Nobody hangs where a runtime ends and drops the task, and whoever comes after it starts another one.
+/// Nobody hangs where a runtime ends and drops the task, and the next request starts another one.
 #[test]
 fn a_task_that_is_dropped_wakes_those_who_wait() {
     check(|| {

@@ -1,4 +1,4 @@
-//! Lifetimes, as tables.
+//! Lifetimes of tokens from all their sources, and what a JWT says of its end.
 
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use proptest::prelude::*;

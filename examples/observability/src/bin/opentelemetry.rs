@@ -2,7 +2,7 @@
 //!
 //! `cargo run --manifest-path examples/observability/Cargo.toml --bin opentelemetry`
 //!
-//! The spans are kept in memory and printed. In a program of yours an exporter (`opentelemetry-otlp`) takes its place.
+//! The spans are kept in memory and printed. In your own program an exporter (`opentelemetry-otlp`) takes its place.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Pauses of all forms.
+//! `Retry-After` in all its forms, and nonsense.
 
 use super::*;
 
