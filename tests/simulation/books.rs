@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What goes wrong, or is done to a layer.
-pub(crate) const FAULTS: [&str; 20] = [
+pub(crate) const FAULTS: [&str; 22] = [
     "server slow",
     "server times out",
     "server hangs",
@@ -15,6 +15,8 @@ pub(crate) const FAULTS: [&str; 20] = [
     "answer lost",
     "answer garbled",
     "server refuses",
+    "refresh token refused",
+    "cut off from server",
     "API rejects",
     "API 503",
     "store fails",
@@ -101,12 +103,42 @@ pub(crate) struct AccessToken {
     pub(crate) revoked: bool,
 }
 
+/// Who has sent a refresh token, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    pub(crate) process: usize,
+    pub(crate) start: usize,
+    pub(crate) since: Duration,
+}
+
+/// A process that was given what came of a refresh token that it had sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub(crate) to: usize,
+    pub(crate) sent: Duration,
+    pub(crate) at: Duration,
+}
+
+/// To whom a refresh token was given, by a token request that began then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    pub(crate) process: usize,
+    pub(crate) tenant: usize,
+    pub(crate) began: Duration,
+    pub(crate) at: Duration,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefreshToken {
-    /// Exchanges that are under way: whose, and since when.
-    pub(crate) in_flight: Vec<(usize, Duration)>,
+    /// Exchanges that are under way.
+    pub(crate) in_flight: Vec<Carrier>,
+    /// While that process lives.
+    pub(crate) given: Option<Given>,
+    pub(crate) sent: bool,
+    /// The server has refused it.
+    pub(crate) dead: bool,
     /// Who was given what came of it, and when.
-    pub(crate) answered: Vec<(usize, Duration)>,
+    pub(crate) answered: Vec<Answered>,
     /// The machine slept while it was with the server: leases ended meanwhile.
     pub(crate) slept: bool,
     /// Its answer may be lost.
@@ -156,6 +188,13 @@ pub(crate) struct Books {
     pub(crate) down: BTreeMap<usize, Down>,
     /// How often each process was started; what an earlier one still does is not done.
     pub(crate) starts: BTreeMap<usize, usize>,
+    /// By process and start: how many token requests are under way.
+    pub(crate) at_once: BTreeMap<(usize, usize), usize>,
+    /// By process and tenant: when a refresh token was refused, and when that refresh had begun. It asks by another grant at
+    /// once.
+    pub(crate) refused: BTreeMap<(usize, usize), (Duration, Duration)>,
+    /// When the store last lost everything, its leases included.
+    pub(crate) emptied: Option<Duration>,
     pub(crate) visits: Visits,
     /// The first promise that was broken.
     pub(crate) violation: Option<String>,
@@ -171,6 +210,24 @@ impl Books {
 
     pub(crate) fn is_alive(&self, process: usize, start: usize) -> bool {
         self.starts.get(&process).copied().unwrap_or_default() == start
+    }
+
+    /// The refresh token that a process should send for a tenant: of those that it was given the one with the highest number.
+    /// An answer to a token request that began before another one came has no higher number than that one.
+    pub(crate) fn is_late(&self, token: &str) -> bool {
+        let Some(own) = self.refresh.get(token).and_then(|token| token.given) else { return false };
+        self.refresh.values().filter(|other| !other.dead).filter_map(|other| other.given).any(|other| {
+            (other.process, other.tenant) == (own.process, own.tenant) && own.began < other.at && other.at < own.at
+        })
+    }
+
+    /// One that the process was given so long ago, and has not sent since.
+    pub(crate) fn unused(&self, process: usize, tenant: usize, given_before: Duration) -> Option<&String> {
+        let is_unused = |token: &RefreshToken| {
+            let is_its = |given: Given| given.process == process && given.tenant == tenant && given.at < given_before;
+            token.given.is_some_and(is_its) && !token.sent && !token.dead && !token.lost
+        };
+        self.refresh.iter().find(|(name, token)| is_unused(token) && !self.is_late(name)).map(|(name, _)| name)
     }
 
     pub(crate) fn view(&mut self, process: usize, tenant: usize) -> &mut View {
