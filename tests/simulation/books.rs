@@ -135,8 +135,8 @@ pub(crate) struct RefreshToken {
     /// While that process lives.
     pub(crate) given: Option<Given>,
     pub(crate) sent: bool,
-    /// The server has refused it.
-    pub(crate) dead: bool,
+    /// When the server refused it.
+    pub(crate) dead: Option<Duration>,
     /// Who was given what came of it, and when.
     pub(crate) answered: Vec<Answered>,
     /// The machine slept while it was with the server: leases ended meanwhile.
@@ -216,7 +216,8 @@ impl Books {
     /// An answer to a token request that began before another one came has no higher number than that one.
     pub(crate) fn is_late(&self, token: &str) -> bool {
         let Some(own) = self.refresh.get(token).and_then(|token| token.given) else { return false };
-        self.refresh.values().filter(|other| !other.dead).filter_map(|other| other.given).any(|other| {
+        let lived = |other: &&RefreshToken| other.dead.is_none_or(|dead| dead > own.at);
+        self.refresh.values().filter(lived).filter_map(|other| other.given).any(|other| {
             (other.process, other.tenant) == (own.process, own.tenant) && own.began < other.at && other.at < own.at
         })
     }
@@ -225,7 +226,7 @@ impl Books {
     pub(crate) fn unused(&self, process: usize, tenant: usize, given_before: Duration) -> Option<&String> {
         let is_unused = |token: &RefreshToken| {
             let is_its = |given: Given| given.process == process && given.tenant == tenant && given.at < given_before;
-            token.given.is_some_and(is_its) && !token.sent && !token.dead && !token.lost
+            token.given.is_some_and(is_its) && !token.sent && token.dead.is_none() && !token.lost
         };
         self.refresh.iter().find(|(name, token)| is_unused(token) && !self.is_late(name)).map(|(name, _)| name)
     }
