@@ -119,24 +119,22 @@ pub(crate) struct Answered {
     pub(crate) at: Duration,
 }
 
-/// To whom a refresh token was given, by a token request that began then.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Given {
-    pub(crate) process: usize,
-    pub(crate) tenant: usize,
-    pub(crate) began: Duration,
-    pub(crate) at: Duration,
+/// The refresh token that a process must send for a tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) token: String,
+    /// That of the one held when its token request began, plus one.
+    pub(crate) number: u64,
+    pub(crate) since: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefreshToken {
     /// Exchanges that are under way.
     pub(crate) in_flight: Vec<Carrier>,
-    /// While that process lives.
-    pub(crate) given: Option<Given>,
     pub(crate) sent: bool,
-    /// When the server refused it.
-    pub(crate) dead: Option<Duration>,
+    /// The server has refused it.
+    pub(crate) dead: bool,
     /// Who was given what came of it, and when.
     pub(crate) answered: Vec<Answered>,
     /// The machine slept while it was with the server: leases ended meanwhile.
@@ -175,6 +173,13 @@ pub(crate) struct Down {
     pub(crate) asked: usize,
 }
 
+/// A refresh, when it began, and the number of the refresh token that was held then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Began {
+    pub(crate) at: Duration,
+    pub(crate) number: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) views: BTreeMap<(usize, usize), View>,
@@ -190,9 +195,11 @@ pub(crate) struct Books {
     pub(crate) starts: BTreeMap<usize, usize>,
     /// By process and start: how many token requests are under way.
     pub(crate) at_once: BTreeMap<(usize, usize), usize>,
-    /// By process and tenant: when a refresh token was refused, and when that refresh had begun. It asks by another grant at
+    /// By process and tenant, where there is another grant besides.
+    pub(crate) held: BTreeMap<(usize, usize), Held>,
+    /// By process and tenant: when a refresh token was refused, and the refresh that had sent it. It asks by another grant at
     /// once.
-    pub(crate) refused: BTreeMap<(usize, usize), (Duration, Duration)>,
+    pub(crate) refused: BTreeMap<(usize, usize), (Duration, Began)>,
     /// When the store last lost everything, its leases included.
     pub(crate) emptied: Option<Duration>,
     pub(crate) visits: Visits,
@@ -212,23 +219,20 @@ impl Books {
         self.starts.get(&process).copied().unwrap_or_default() == start
     }
 
-    /// The refresh token that a process should send for a tenant: of those that it was given the one with the highest number.
-    /// An answer to a token request that began before another one came has no higher number than that one.
-    pub(crate) fn is_late(&self, token: &str) -> bool {
-        let Some(own) = self.refresh.get(token).and_then(|token| token.given) else { return false };
-        let lived = |other: &&RefreshToken| other.dead.is_none_or(|dead| dead > own.at);
-        self.refresh.values().filter(lived).filter_map(|other| other.given).any(|other| {
-            (other.process, other.tenant) == (own.process, own.tenant) && own.began < other.at && other.at < own.at
-        })
+    /// A process was given a refresh token for a tenant: of two the one with the higher number is newer.
+    pub(crate) fn given(&mut self, (process, tenant): (usize, usize), token: &str, number: u64, now: Duration) {
+        let held = self.held.get(&(process, tenant));
+        if held.is_none_or(|held| held.number < number) {
+            let held = Held { token: token.to_owned(), number, since: now };
+            self.held.insert((process, tenant), held);
+        }
     }
 
-    /// One that the process was given so long ago, and has not sent since.
-    pub(crate) fn unused(&self, process: usize, tenant: usize, given_before: Duration) -> Option<&String> {
-        let is_unused = |token: &RefreshToken| {
-            let is_its = |given: Given| given.process == process && given.tenant == tenant && given.at < given_before;
-            token.given.is_some_and(is_its) && !token.sent && token.dead.is_none() && !token.lost
-        };
-        self.refresh.iter().find(|(name, token)| is_unused(token) && !self.is_late(name)).map(|(name, _)| name)
+    /// That one is dead.
+    pub(crate) fn dead(&mut self, (process, tenant): (usize, usize), token: &str) {
+        if self.held.get(&(process, tenant)).is_some_and(|held| held.token == token) {
+            self.held.remove(&(process, tenant));
+        }
     }
 
     pub(crate) fn view(&mut self, process: usize, tenant: usize) -> &mut View {

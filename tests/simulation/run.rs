@@ -429,9 +429,9 @@ impl Simulation {
         }
         books.first_failed.remove(&process);
         books.down.remove(&process);
+        books.held.retain(|(of, _), _| *of != process);
         for token in books.refresh.values_mut() {
             token.answered.retain(|answered| answered.to != process);
-            token.given = token.given.filter(|given| given.process != process);
         }
     }
 

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::time::sleep;
 
-use crate::books::{AccessToken, Answered, Books, Carrier, Given, Sending};
+use crate::books::{AccessToken, Answered, Began, Books, Carrier, Sending};
 use crate::clock::SimClock;
 use crate::plan::{ApiWeather, Plan, ServerWeather, Sickness, StoreWeather};
 
@@ -195,7 +195,7 @@ impl World {
         let mut books = self.books.lock().unwrap();
         let mut rotated = None;
         if let Some(sent) = refresh_token {
-            let Some(known) = books.refresh.get_mut(sent).filter(|known| known.dead.is_none()) else {
+            let Some(known) = books.refresh.get_mut(sent).filter(|known| !known.dead) else {
                 return Ok(invalid_grant());
             };
             known.redeemed = true;
@@ -240,10 +240,9 @@ impl World {
 
     /// From now on it is dead.
     fn refuse(&self, refresh_token: Option<&str>) {
-        let now = self.now();
         let mut books = self.books.lock().unwrap();
         if let Some(known) = refresh_token.and_then(|sent| books.refresh.get_mut(sent)) {
-            known.dead = Some(now);
+            known.dead = true;
         }
     }
 
@@ -359,8 +358,8 @@ struct Visit {
     start: usize,
     tenant: usize,
     refresh_token: Option<String>,
-    /// When the refresh began that it belongs to.
-    began: Duration,
+    /// The refresh that it belongs to.
+    began: Began,
     arrived: Duration,
     ended: bool,
 }
@@ -379,17 +378,20 @@ impl Visit {
         if *at_once > MOST_AT_ONCE && !world.plan.has_other_runtime() {
             books.broken("token requests at a time are bounded", format!("process {process}"));
         }
+        let refused = books.refused.remove(&(process, tenant)).filter(|(at, _)| *at == now && refresh_token.is_none());
+        let number = books.held.get(&(process, tenant)).map_or(0, |held| held.number);
+        let began = refused.map_or(Began { at: now, number }, |(_, began)| began);
         let view = books.view(process, tenant);
         view.in_flight += 1;
         view.asked.push(now);
         // One that was superseded, or that nobody drives any more, is no reason to wait.
-        let first = view.flights.first().copied().unwrap_or(now);
+        let first = view.flights.iter().copied().min().unwrap_or(now).min(began.at);
         // It began before it arrived, where it had to look into a store first, or others were to come first: by its
         // deadline at most.
         let is_held_back = world.plan.store || world.plan.tenants > 1;
         let on_its_way = if is_held_back { DEADLINE } else { Duration::from_millis(2) };
         let excused = view.excuses.iter().any(|excuse| *excuse + on_its_way >= first) || now > first + DEADLINE;
-        view.flights.push(now);
+        view.flights.push(began.at);
         let both = view.in_flight;
         if both > 1 && !excused {
             books.broken("one token request at a time", format!("process {process}, tenant {tenant}: {both}"));
@@ -405,7 +407,7 @@ impl Visit {
             }
         }
         // Of many tenants one may have waited for a permit, and when its refresh began cannot be told.
-        if world.plan.refresh_tokens && world.plan.tenants <= 3 {
+        if world.plan.refresh_tokens && world.plan.tenants <= 3 && !world.plan.has_other_runtime() {
             Self::check_order(world, &mut books, (process, tenant), refresh_token.as_deref(), now);
         }
         if let Some(token) = &refresh_token {
@@ -459,8 +461,6 @@ impl Visit {
                 );
             }
         }
-        let refused = books.refused.remove(&(process, tenant)).filter(|(at, _)| *at == now && refresh_token.is_none());
-        let began = refused.map_or(now, |(_, began)| began);
         drop(books);
         Self { world: world.clone(), process, start, tenant, refresh_token, began, arrived: now, ended: false }
     }
@@ -475,16 +475,18 @@ impl Visit {
     ) {
         // One that was decided on before may be on its way still.
         let settled = DEADLINE + Duration::from_secs(1);
-        if let Some(sent) = sent.filter(|sent| books.is_late(sent)) {
-            let how = format!("process {process}, tenant {tenant} sent {sent}, the late answer");
-            books.broken("a late answer replaces no refresh token", how);
-        }
-        if sent.is_none() && world.clock.since_jump() > settled {
-            let given_before = now.saturating_sub(settled);
-            if let Some(unused) = books.unused(process, tenant, given_before).cloned() {
-                let how = format!("process {process}, tenant {tenant} has {unused} and sent none");
+        let Some(held) = books.held.get(&(process, tenant)).cloned() else { return };
+        let is_settled = now > held.since + settled && world.clock.since_jump() > settled;
+        match sent {
+            Some(sent) if sent != held.token && is_settled => {
+                let how = format!("process {process}, tenant {tenant} has {} and sent {sent}", held.token);
+                books.broken("a late answer replaces no refresh token", how);
+            }
+            None if is_settled && !books.refresh.get(&held.token).is_none_or(|held| held.sent) => {
+                let how = format!("process {process}, tenant {tenant} has {} and sent none", held.token);
                 books.broken("no refresh token is lost", how);
             }
+            _ => {}
         }
     }
 
@@ -522,10 +524,14 @@ impl Visit {
         }
         let rotated = answer.as_ref().ok().and_then(|answer| answer.extensions().get::<Rotated>());
         if let Some(Rotated(rotated)) = rotated.filter(|_| !garbled)
-            && let Some(known) = books.refresh.get_mut(rotated)
+            && self.world.plan.refresh_tokens
         {
-            let (process, tenant, began) = (self.process, self.tenant, self.began);
-            known.given = Some(Given { process, tenant, began, at: now });
+            books.given((self.process, self.tenant), rotated, self.began.number.saturating_add(1), now);
+        }
+        if let Some(sent) = &self.refresh_token
+            && books.refresh.get(sent).is_some_and(|known| known.dead)
+        {
+            books.dead((self.process, self.tenant), sent);
         }
         if let Some(token) = &self.refresh_token {
             let process = self.process;
@@ -547,7 +553,7 @@ impl Drop for Visit {
         }
         let view = books.view(self.process, self.tenant);
         view.in_flight -= 1;
-        if let Some(at) = view.flights.iter().position(|began| *began == self.arrived) {
+        if let Some(at) = view.flights.iter().position(|began| *began == self.began.at) {
             view.flights.remove(at);
         }
         let given_up = !self.ended;

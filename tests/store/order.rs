@@ -491,6 +491,19 @@ async fn a_refresh_token_of_which_nothing_is_known_is_good_once() {
     assert_eq!(sent(&world).len(), 1, "without the store nobody knows what became of it");
 }
 
+/// Behaviour 159 (what is put into an emptied store says nothing of the refresh token that it had).
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_set_after_a_store_was_emptied_does_not_hide_that() {
+    let world = World::new();
+    let processes = world.signed_in_processes(2);
+    processes[0].token().await;
+    world.store.forget_everything();
+    processes[1].handle.set_token(Token::bearer("given").unwrap().with_expires_in(60 * SECOND)).await.unwrap();
+    sleep(60 * SECOND).await;
+    processes[1].token().await;
+    assert_none_was_sent_twice(&world);
+}
+
 /// Behaviour 127 (what `shutdown` itself waits for).
 #[tokio::test(start_paused = true)]
 async fn shutdown_waits_for_a_save_that_is_tried_again() {
