@@ -79,6 +79,10 @@ pub(crate) struct View {
     pub(crate) known: bool,
     /// When token requests were made.
     pub(crate) asked: Vec<Duration>,
+    /// When somebody last wanted a token.
+    pub(crate) used: Duration,
+    /// Nobody did for so long that its cell may be gone.
+    pub(crate) forgotten: bool,
     /// When something happened that excuses another one.
     pub(crate) excuses: Vec<Duration>,
 }
@@ -174,10 +178,12 @@ pub(crate) struct Down {
 }
 
 /// A refresh, when it began, and the number of the refresh token that was held then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Began {
     pub(crate) at: Duration,
     pub(crate) number: u64,
+    /// One that it has sent before, and that was refused. Its cell hears of that when the refresh ends.
+    pub(crate) refused: Option<String>,
 }
 
 #[derive(Default)]

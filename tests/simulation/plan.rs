@@ -270,16 +270,24 @@ impl Plan {
     /// The store loses everything while one process has a younger refresh token than another, or redeems one.
     fn emptied(&mut self, random: &mut fastrand::Rng, process: usize, other: usize) {
         self.fine(&[process, other, process]);
-        if random.bool() {
-            self.actions.push(Action::EmptyStore);
-            self.actions.push(Action::Invalidate { process, tenant: 0 });
-            self.anew(other);
-            self.actions.push(Action::Requests { process, tenant: 0, count: 1, body: false });
-        } else {
-            self.actions.push(Action::Server(ServerWeather::Hangs));
-            self.anew(process);
-            self.actions.extend([Action::Wait(100), Action::EmptyStore]);
-            self.anew(other);
+        match random.u8(..3) {
+            0 => {
+                self.actions.extend([Action::EmptyStore, Action::Invalidate { process, tenant: 0 }]);
+                self.anew(other);
+                self.actions.push(Action::Requests { process, tenant: 0, count: 1, body: false });
+            }
+            1 => {
+                self.actions.push(Action::Server(ServerWeather::Hangs));
+                self.anew(process);
+                self.actions.extend([Action::Wait(100), Action::EmptyStore]);
+                self.anew(other);
+            }
+            _ => {
+                // A process that has not heard of what the store had.
+                let restart = Action::Restart { process: other };
+                self.actions.extend([restart, Action::EmptyStore, Action::SetToken { process: other }]);
+                self.anew(other);
+            }
         }
         self.actions.extend([Action::Wait(6_000), Action::Server(ServerWeather::Fine)]);
     }

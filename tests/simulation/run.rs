@@ -25,6 +25,9 @@ use crate::store::{Shared, SimStore};
 const TOKEN_URL: &str = "https://auth.example.com/token";
 const API: &str = "https://api.example.com";
 
+/// For how long a tenant's cell stays that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Report {
     pub(crate) violation: Option<String>,
     pub(crate) visits: Visits,
@@ -96,7 +99,7 @@ impl Simulation {
             .token_timeout(TIMEOUT)
             .refresh_deadline(DEADLINE)
             .max_partitions(plan.max_partitions)
-            .partition_idle(Duration::from_secs(60))
+            .partition_idle(IDLE)
             .replay(Replay::AnyReplayable);
         let cfg = cfg.build().unwrap();
         let world = self.world.clone();
@@ -151,6 +154,9 @@ impl Simulation {
         let number = {
             let mut books = self.world.books.lock().unwrap();
             books.requests.push(books::Request { process, tenant, began: now, runtime, ..Default::default() });
+            let view = books.view(process, tenant);
+            view.forgotten |= now > view.used + IDLE - Duration::from_secs(5);
+            view.used = now;
             books.requests.len() - 1
         };
         let mut request = match body {

@@ -380,7 +380,7 @@ impl Visit {
         }
         let refused = books.refused.remove(&(process, tenant)).filter(|(at, _)| *at == now && refresh_token.is_none());
         let number = books.held.get(&(process, tenant)).map_or(0, |held| held.number);
-        let began = refused.map_or(Began { at: now, number }, |(_, began)| began);
+        let began = refused.map_or(Began { at: now, number, refused: None }, |(_, began)| began);
         let view = books.view(process, tenant);
         view.in_flight += 1;
         view.asked.push(now);
@@ -393,12 +393,16 @@ impl Visit {
         let excused = view.excuses.iter().any(|excuse| *excuse + on_its_way >= first) || now > first + DEADLINE;
         view.flights.push(began.at);
         let both = view.in_flight;
-        if both > 1 && !excused {
+        // On a runtime that stands still it may have begun that much earlier, and be given up.
+        let may_be_over = is_held_back && world.plan.has_other_runtime();
+        if both > 1 && !excused && !may_be_over {
             books.broken("one token request at a time", format!("process {process}, tenant {tenant}: {both}"));
         }
         // What is on its way still, or a stranger for whom the server may be up, is not to be told from it otherwise.
-        let tells_apart = !world.plan.store && world.plan.latency < Duration::from_millis(10);
-        let is_known = tells_apart && books.view(process, tenant).known;
+        let is_roomy = world.plan.max_partitions > world.plan.tenants;
+        let tells_apart = !world.plan.store && world.plan.latency < Duration::from_millis(10) && is_roomy;
+        let view = books.view(process, tenant);
+        let is_known = tells_apart && view.known && !view.forgotten;
         let down = books.down.entry(process).or_default();
         if is_known && down.since.is_some_and(|since| now > since && now < since + Duration::from_secs(1)) {
             down.asked += 1;
@@ -498,11 +502,16 @@ impl Visit {
         let garbled = answer.as_ref().is_ok_and(|answer| answer.headers().contains_key("x-garbled"));
         let lifetime = self.world.plan.lifetime;
         if !granted && self.refresh_token.is_some() {
-            books.refused.insert((self.process, self.tenant), (now, self.began));
+            let refused =
+                self.refresh_token.clone().filter(|sent| books.refresh.get(sent).is_some_and(|sent| sent.dead));
+            let began = Began { refused, ..self.began.clone() };
+            books.refused.insert((self.process, self.tenant), (now, began));
         }
         let view = books.view(self.process, self.tenant);
         view.failed = !granted || garbled;
         let is_first = !view.known;
+        let may_be_first = is_first || view.forgotten;
+        view.forgotten &= !granted || garbled;
         view.known |= granted && !garbled;
         if is_first && view.failed {
             books.first_failed.entry(self.process).or_default().push(now);
@@ -512,7 +521,7 @@ impl Visit {
         let down = books.down.entry(self.process).or_default();
         if !is_down {
             *down = Default::default();
-        } else if !is_first && !down.failed.contains(&self.tenant) {
+        } else if !may_be_first && !down.failed.contains(&self.tenant) {
             down.failed.push(self.tenant);
             if down.failed.len() == 3 {
                 down.since = Some(now);
@@ -522,16 +531,14 @@ impl Visit {
         if granted && !garbled {
             view.token = Some((self.arrived, now + lifetime));
         }
+        if let Some(refused) = &self.began.refused {
+            books.dead((self.process, self.tenant), refused);
+        }
         let rotated = answer.as_ref().ok().and_then(|answer| answer.extensions().get::<Rotated>());
         if let Some(Rotated(rotated)) = rotated.filter(|_| !garbled)
             && self.world.plan.refresh_tokens
         {
             books.given((self.process, self.tenant), rotated, self.began.number.saturating_add(1), now);
-        }
-        if let Some(sent) = &self.refresh_token
-            && books.refresh.get(sent).is_some_and(|known| known.dead)
-        {
-            books.dead((self.process, self.tenant), sent);
         }
         if let Some(token) = &self.refresh_token {
             let process = self.process;
@@ -558,6 +565,9 @@ impl Drop for Visit {
         }
         let given_up = !self.ended;
         if given_up {
+            if let Some(refused) = &self.began.refused {
+                books.dead((self.process, self.tenant), refused);
+            }
             books.view(self.process, self.tenant).failed = true;
         }
         if let Some(known) = self.refresh_token.as_ref().and_then(|token| books.refresh.get_mut(token)) {
