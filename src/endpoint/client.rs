@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::{self, Handle};
 use tower_service::Service;
@@ -81,12 +82,13 @@ impl fmt::Debug for BuiltInClientSettings {
 ///
 /// The connections are opened by the first token request. Connections belong to the tokio runtime that opened them, so
 /// each runtime in which this layer makes token requests has its own (the eight used last, if there are more). What TLS
-/// needs is loaded once for the whole process.
+/// needs is loaded once for the whole process. After an exchange that was given up, as it took too long, the next one has
+/// new connections.
 #[derive(Clone)]
 pub struct BuiltInClient {
     plan: Arc<Plan>,
     /// Of the runtime that `poll_ready` was called in.
-    ready: Option<reqwest::Client>,
+    ready: Option<(reqwest::Client, Watch)>,
 }
 
 /// A checked configuration, and the clients made of it so far.
@@ -94,7 +96,15 @@ struct Plan {
     proxy: Proxy,
     roots: ExtraRoots,
     connect_timeout: Duration,
-    clients: Mutex<Vec<(runtime::Id, reqwest::Client)>>,
+    clients: Mutex<Vec<Made>>,
+}
+
+/// A runtime's client.
+struct Made {
+    runtime: runtime::Id,
+    client: reqwest::Client,
+    /// Whether this is the one that an exchange has.
+    id: Arc<()>,
 }
 
 enum Proxy {
@@ -113,7 +123,7 @@ impl BuiltInClient {
     /// The system has no certificates, or TLS cannot be set up.
     pub(crate) fn prepare(&self) -> Result<(), ConfigError> {
         let made = match Handle::try_current() {
-            Ok(runtime) => self.plan.client(&runtime).map(drop),
+            Ok(runtime) => Plan::client(&self.plan, &runtime).map(drop),
             Err(_) => self.plan.make().map(drop),
         };
         made.map_err(|_| {
@@ -126,21 +136,30 @@ impl BuiltInClient {
 }
 
 impl Plan {
-    fn client(&self, runtime: &Handle) -> Result<reqwest::Client, TokenError> {
-        let id = runtime.id();
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = clients.iter().position(|(of, _)| *of == id);
-        let entry = match found {
+    fn client(plan: &Arc<Self>, runtime: &Handle) -> Result<(reqwest::Client, Watch), TokenError> {
+        let runtime = runtime.id();
+        let mut clients = plan.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = clients.iter().position(|made| made.runtime == runtime);
+        let made = match found {
             Some(at) => clients.remove(at),
-            None => (id, self.make()?),
+            None => Made { runtime, client: plan.make()?, id: Arc::default() },
         };
-        let client = entry.1.clone();
+        let client = made.client.clone();
+        let watch = Watch { plan: plan.clone(), id: made.id.clone(), waits: false };
         // The one used last stands last.
-        clients.push(entry);
+        clients.push(made);
         let too_old = (clients.len() > BuiltInClient::RUNTIMES).then(|| clients.remove(0));
         drop(clients);
         drop(too_old);
-        Ok(client)
+        Ok((client, watch))
+    }
+
+    fn forget(&self, id: &Arc<()>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = clients.iter().position(|made| Arc::ptr_eq(&made.id, id));
+        let forgotten = found.map(|at| clients.remove(at));
+        drop(clients);
+        drop(forgotten);
     }
 
     fn make(&self) -> Result<reqwest::Client, TokenError> {
@@ -177,19 +196,66 @@ impl Service<Request<Full<Bytes>>> for BuiltInClient {
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.ready.is_none() {
             let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-            self.ready = Some(self.plan.client(&runtime)?);
+            self.ready = Some(Plan::client(&self.plan, &runtime)?);
         }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         match self.ready.take() {
-            Some(client) => {
-                let sending = send(client, request);
-                Box::pin(async move { sending.await.map_err(Into::into) })
-            }
+            Some((client, mut watch)) => Box::pin(async move {
+                watch.waits = true;
+                let sent = send(client, request).await;
+                watch.waits = false;
+                Ok(sent?.map(|body| reqwest::Body::wrap(WatchedBody { body, watch })))
+            }),
             None => Box::pin(async { Err("`poll_ready` was not called".into()) }),
         }
+    }
+}
+
+/// Forgets the HTTP client of an exchange that is dropped while it waits. Over HTTP/2 the next exchange would have the same
+/// connection, and if that hangs, so would every later one: what ends it is the kernel, if anything.
+#[derive(Clone)]
+struct Watch {
+    plan: Arc<Plan>,
+    id: Arc<()>,
+    waits: bool,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.waits {
+            self.plan.forget(&self.id);
+        }
+    }
+}
+
+/// The body of an answer, which may hang too.
+struct WatchedBody {
+    body: reqwest::Body,
+    watch: Watch,
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.watch.waits = frame.is_pending();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -203,6 +269,11 @@ impl fmt::Debug for BuiltInClient {
 ///
 /// Build the client without redirects (`reqwest::redirect::Policy::none()`): one that follows them would carry the
 /// client's secret to another host. An example is at [`ClientAuth::mtls`](crate::ClientAuth::mtls).
+///
+/// An exchange that takes too long ends, but over HTTP/2 its connection does not, and the next exchange has the same one. Where
+/// servers may hang, set [`http2_keep_alive_interval`](reqwest::ClientBuilder::http2_keep_alive_interval) and
+/// [`http2_keep_alive_timeout`](reqwest::ClientBuilder::http2_keep_alive_timeout) to less than the
+/// [`token_timeout`](crate::AuthConfigBuilder::token_timeout).
 ///
 /// Errors do not name the URL, since keys may be in its query.
 #[derive(Clone, Debug)]
