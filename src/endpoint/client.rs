@@ -82,8 +82,8 @@ impl fmt::Debug for BuiltInClientSettings {
 ///
 /// The connections are opened by the first token request. Connections belong to the tokio runtime that opened them, so
 /// each runtime in which this layer makes token requests has its own (the eight used last, if there are more). What TLS
-/// needs is loaded once for the whole process. After an exchange that was given up, as it took too long, the next one has
-/// new connections.
+/// needs is loaded once for the whole process. After an exchange that failed, or was given up since it took too long, the next
+/// one has new connections.
 #[derive(Clone)]
 pub struct BuiltInClient {
     plan: Arc<Plan>,
@@ -145,7 +145,7 @@ impl Plan {
             None => Made { runtime, client: plan.make()?, id: Arc::default() },
         };
         let client = made.client.clone();
-        let watch = Watch { plan: plan.clone(), id: made.id.clone(), waits: false };
+        let watch = Watch { plan: plan.clone(), id: made.id.clone(), is_open: false };
         // The one used last stands last.
         clients.push(made);
         let too_old = (clients.len() > BuiltInClient::RUNTIMES).then(|| clients.remove(0));
@@ -204,37 +204,49 @@ impl Service<Request<Full<Bytes>>> for BuiltInClient {
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         match self.ready.take() {
             Some((client, mut watch)) => Box::pin(async move {
-                watch.waits = true;
-                let sent = send(client, request).await;
-                watch.waits = false;
-                Ok(sent?.map(|body| reqwest::Body::wrap(WatchedBody { body, watch })))
+                watch.open(true);
+                let response = send(client, request).await?;
+                Ok(response.map(|body| reqwest::Body::wrap(WatchedBody::new(body, watch))))
             }),
             None => Box::pin(async { Err("`poll_ready` was not called".into()) }),
         }
     }
 }
 
-/// Forgets the HTTP client of an exchange that is dropped while it waits. Over HTTP/2 the next exchange would have the same
+/// Forgets the HTTP client of an exchange that did not come to its end. Over HTTP/2 the next exchange would have the same
 /// connection, and if that hangs, so would every later one: what ends it is the kernel, if anything.
 #[derive(Clone)]
 struct Watch {
     plan: Arc<Plan>,
     id: Arc<()>,
-    waits: bool,
+    is_open: bool,
+}
+
+impl Watch {
+    fn open(&mut self, is_open: bool) {
+        self.is_open = is_open;
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if self.waits {
+        if self.is_open {
             self.plan.forget(&self.id);
         }
     }
 }
 
-/// The body of an answer, which may hang too.
+/// The body of an answer, which may hang too, or be too long.
 struct WatchedBody {
     body: reqwest::Body,
     watch: Watch,
+}
+
+impl WatchedBody {
+    fn new(body: reqwest::Body, mut watch: Watch) -> Self {
+        watch.open(!body.is_end_stream());
+        Self { body, watch }
+    }
 }
 
 impl Body for WatchedBody {
@@ -246,7 +258,8 @@ impl Body for WatchedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.watch.waits = frame.is_pending();
+        let is_over = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        self.watch.open(!is_over);
         frame
     }
 
@@ -270,10 +283,11 @@ impl fmt::Debug for BuiltInClient {
 /// Build the client without redirects (`reqwest::redirect::Policy::none()`): one that follows them would carry the
 /// client's secret to another host. An example is at [`ClientAuth::mtls`](crate::ClientAuth::mtls).
 ///
-/// An exchange that takes too long ends, but over HTTP/2 its connection does not, and the next exchange has the same one. Where
-/// servers may hang, set [`http2_keep_alive_interval`](reqwest::ClientBuilder::http2_keep_alive_interval) and
-/// [`http2_keep_alive_timeout`](reqwest::ClientBuilder::http2_keep_alive_timeout) to less than the
-/// [`token_timeout`](crate::AuthConfigBuilder::token_timeout).
+/// An exchange that takes too long ends, but over HTTP/2 its connection does not, and the next exchange has the same one. So let
+/// it ping: [`http2_keep_alive_interval`](reqwest::ClientBuilder::http2_keep_alive_interval),
+/// [`http2_keep_alive_timeout`](reqwest::ClientBuilder::http2_keep_alive_timeout) and
+/// [`http2_keep_alive_while_idle`](reqwest::ClientBuilder::http2_keep_alive_while_idle). The same is true of any client that
+/// your requests go through.
 ///
 /// Errors do not name the URL, since keys may be in its query.
 #[derive(Clone, Debug)]
@@ -393,6 +407,28 @@ mod tests {
             current_thread().block_on(make_ready(&mut client.clone())).unwrap();
         }
         assert_eq!(clients(&client), BuiltInClient::RUNTIMES);
+    }
+
+    /// Over HTTP/2 it may hang for good.
+    #[tokio::test]
+    async fn the_connection_of_an_exchange_that_failed_is_not_used_again() {
+        let client = built();
+        let watch = || Plan::client(&client.plan, &Handle::current()).unwrap().1;
+        let body = |bytes: &'static str| reqwest::Body::wrap(Full::new(Bytes::from(bytes)));
+        drop(watch());
+        WatchedBody::new(body("read"), watch()).collect().await.unwrap();
+        drop(WatchedBody::new(body(""), watch()));
+        assert_eq!(clients(&client), 1);
+        let (mut first, mut second) = (watch(), watch());
+        first.open(true);
+        second.open(true);
+        drop(first);
+        assert_eq!(clients(&client), 0);
+        let third = watch();
+        drop(second);
+        assert_eq!(clients(&client), 1, "its own has been forgotten before");
+        drop(WatchedBody::new(body("not read"), third));
+        assert_eq!(clients(&client), 0);
     }
 
     #[test]

@@ -68,16 +68,16 @@ pub(crate) fn http1_bodies(status: &str, headers: &str) -> Vec<Case> {
         ),
         case("a gigabyte to the end", [Request, write(format!("{head}\r\n")), Flood(rest.clone(), GIGABYTE)]),
         case("an endless chunk's extension", [Request, write(&chunked), write("1;"), Flood(rest, GIGABYTE)]),
-        case("trailers for ever", [Request, write(&one_chunk), write("0\r\n"), Flood(b"x-t: t\r\n".to_vec(), GIGABYTE)]),
-        case("chunks that are none", [Request, write(&chunked), write(format!("{SECRET}\r\n")), Hang]),
         case(
-            "a gzip bomb",
-            {
-                let bomb = gzip_bomb();
-                let head = format!("{head}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
-                [Request, write(head), write(bomb)]
-            },
+            "trailers for ever",
+            [Request, write(&one_chunk), write("0\r\n"), Flood(b"x-t: t\r\n".to_vec(), GIGABYTE)],
         ),
+        case("chunks that are none", [Request, write(&chunked), write(format!("{SECRET}\r\n")), Hang]),
+        case("a gzip bomb", {
+            let bomb = gzip_bomb();
+            let head = format!("{head}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
+            [Request, write(head), write(bomb)]
+        }),
     ]
 }
 
@@ -112,6 +112,8 @@ pub(crate) mod http2 {
     pub(crate) const STATUS_200: [u8; 1] = [0x88];
     /// `:status: 103`: the name from the table, the value as it is.
     const STATUS_103: [u8; 5] = [0x08, 3, b'1', b'0', b'3'];
+    /// More than clients have room for (5 MiB). Clients read on for as long as more comes, whatever they wait for.
+    pub(crate) const WINDOW: u64 = 6 * 1024 * 1024;
     /// A header that goes into no table: `x: y`.
     const FIELD: [u8; 5] = [0, 1, b'x', 1, b'y'];
 
@@ -176,8 +178,8 @@ pub(crate) mod http2 {
                 [write(settings()), Http2Request, write(&ok), Flood(frame(DATA, 0, 1, &[]), GIGABYTE), Hang],
             ),
             case(
-                "HTTP/2: a gigabyte",
-                [write(settings()), Http2Request, write(&ok), Flood(frame(DATA, 0, 1, &[b' '; 4096]), GIGABYTE), Hang],
+                "HTTP/2: more than a window",
+                [write(settings()), Http2Request, write(&ok), Flood(frame(DATA, 0, 1, &[b' '; 4096]), WINDOW), Hang],
             ),
             case(
                 "HTTP/2: pings for ever",

@@ -27,7 +27,7 @@ use allocation_counter::measure;
 use peer::Step;
 
 /// For what hangs. A good peer on this machine answers long before, also while it compiles something.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// No more memory than this is needed at a time, whatever a peer sends: what HTTP/2 lets be in flight, and twenty requests.
 const MOST_MEMORY: u64 = 12 * 1024 * 1024;
 /// Nor is more read: that, and what the kernel has room for on both sides.
