@@ -65,8 +65,9 @@ async fn all_are_welcomed(world: &World, window: u32, layer: &AuthLayer, send: i
     assert_eq!(world.server.connections(), 1);
 }
 
+/// Behaviour 134 (HTTP/2 windows): bodies that cannot be made again.
 #[test]
-fn hyper() {
+fn any_window_with_bodies_that_cannot_be_made_again() {
     each(
         WINDOWS.to_vec(),
         |_| "a window",
@@ -89,8 +90,10 @@ fn hyper() {
 }
 
 /// Bodies that can be made again, and so are read ahead.
+///
+/// Behaviour 134 (HTTP/2 windows).
 #[test]
-fn hyper_boxed() {
+fn any_window_with_bodies_that_can_be_made_again() {
     each(
         WINDOWS.to_vec(),
         |_| "a window",
@@ -115,8 +118,9 @@ fn hyper_boxed() {
     );
 }
 
+/// Behaviour 134 (HTTP/2 windows).
 #[test]
-fn reqwest() {
+fn any_window_with_reqwest() {
     each(
         WINDOWS.to_vec(),
         |_| "a window",
