@@ -92,14 +92,14 @@ pub use config::{AuthSettings, NamedSettings};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{
-    Authority, AuthorizationCode, BodyEncoding, ClientAuth, Directory, Discovery, IdentityAssertion, OnBehalfOf,
-    TokenEndpoint, TokenExchange, TokenUrl,
+    Authority, AuthorizationCode, BodyEncoding, ClientAuth, Directory, Discovery, GrantAssertion, IdentityAssertion,
+    OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
-pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
+pub use jws::{AssertionTyp, Certificate, JwtAssertion, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, HttpRequest, HttpResponse, Recorded, Tenant, UnlistedOrigin};
 pub use response::{AuthChallenge, Forbidden};
