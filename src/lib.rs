@@ -44,6 +44,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
+//! | `reqwest-middleware` | | [`AuthLayer`] as a `reqwest_middleware::Middleware`, for generated clients |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with your own signer |

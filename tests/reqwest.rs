@@ -57,6 +57,31 @@ async fn a_revoked_token_is_replaced_and_the_request_sent_again() {
     assert_eq!(world.auth.token_requests(), 2);
 }
 
+/// Without `&mut` and without tower's traits, for many at once and from any task: one token request.
+///
+/// Behaviours 1, 61.
+#[tokio::test]
+async fn execute_sends_through_a_shared_reference() {
+    let world = World::new().await;
+    let auth = Arc::new(auth(&world));
+    let sending = (0..20).map(|_| {
+        let sent = auth.execute(request(Method::POST, &world, Some("body")));
+        tokio::spawn(sent)
+    });
+    for response in futures_util::future::join_all(sending).await {
+        assert_eq!(response.unwrap().unwrap().text().await.unwrap(), "body");
+    }
+    assert_eq!(world.auth.token_requests(), 1);
+    world.revoke();
+    let healed = auth.execute(request(Method::POST, &world, Some("body"))).await.unwrap();
+    assert!(outcome(&healed).resent);
+
+    let mut elsewhere = request(Method::GET, &world, None);
+    *elsewhere.url_mut() = "https://elsewhere.example/".parse().unwrap();
+    let error = auth.execute(elsewhere).await.unwrap_err();
+    assert!(matches!(error, Error::Origin { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn a_streaming_body_is_recorded() {
     let world = World::new().await;

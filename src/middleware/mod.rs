@@ -77,6 +77,8 @@ mod future;
 mod header_cache;
 mod layer;
 mod prove;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_chain;
 mod service;
 mod shared;
 

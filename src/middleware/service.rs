@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+#[cfg(feature = "reqwest")]
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -210,6 +212,43 @@ where
 }
 
 #[cfg(feature = "reqwest")]
+impl Auth<reqwest::Client> {
+    /// Sends a request as [`reqwest::Client::execute`] does, with a token: without `&mut`, and without tower's traits.
+    ///
+    /// The same as `auth.clone().oneshot(request)`. The future borrows nothing, so that it can be spawned.
+    ///
+    /// ```no_run
+    /// use tower::Layer;
+    /// use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, ClientAuth};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth2/token", ClientAuth::basic("id", "secret"))
+    ///     .origin("https://api.example.com")
+    ///     .build()?;
+    /// let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// let client: Auth<reqwest::Client> = AuthLayer::new(cfg).layer(http.clone());
+    ///
+    /// let request = http.get("https://api.example.com/v1/items").header("accept", "text/plain").build()?;
+    /// println!("{}", client.execute(request).await?.text().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Error`]: there was no token, the request must not carry one, or the client failed
+    /// (`error.service_ref::<reqwest::Error>()`). A 401 that no other token heals is a response.
+    pub fn execute(
+        &self,
+        request: reqwest::Request,
+    ) -> impl Future<Output = Result<reqwest::Response, Error>> + Send + use<> {
+        let mut auth = self.clone();
+        async move {
+            poll_fn(|cx| Service::<reqwest::Request>::poll_ready(&mut auth, cx)).await?;
+            auth.call(request).await
+        }
+    }
+}
+
+#[cfg(feature = "reqwest")]
 struct ReqwestBodies;
 
 #[cfg(feature = "reqwest")]
@@ -220,12 +259,12 @@ impl Bodies<reqwest::Request, reqwest::Response> for ReqwestBodies {
 }
 
 /// What becomes of a request `R` through `S`.
-type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
+pub(super) type Answer<S, R> = ResponseFuture<S, R, <S as Service<R>>::Future, <S as Service<R>>::Response>;
 
 impl<S> Auth<S> {
     /// Out of line, or the request would be copied once more on its way in here.
     #[inline(never)]
-    fn start<R, B>(&mut self, mut request: R) -> Answer<S, R>
+    pub(super) fn start<R, B>(&mut self, mut request: R) -> Answer<S, R>
     where
         S: Service<R> + Clone,
         R: HttpRequest,

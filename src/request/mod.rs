@@ -1,6 +1,8 @@
 //! What is done to a request, behind [`RequestPolicy`]; knows nothing of how tokens are made.
 
 mod body;
+#[cfg(feature = "reqwest-middleware")]
+mod extended;
 mod head;
 mod inject;
 mod message;
@@ -22,6 +24,8 @@ pub use origin::UnlistedOrigin;
 pub use tenant::Tenant;
 
 pub(crate) use body::{Registry, ReplayVtable, clone_vtable, is_known_by_name, record_vtable};
+#[cfg(feature = "reqwest-middleware")]
+pub(crate) use extended::ExtendedRequest;
 use inject::is_alike;
 pub(crate) use inject::{Injection, own_header_name};
 #[cfg(feature = "dpop")]
