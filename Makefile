@@ -7,7 +7,7 @@
 test: setup
 	cargo test --all-features
 	$(MAKE) guards
-	SIMULATE_SEEDS=2000 cargo test --release --all-features --test simulation every_seed -- --nocapture
+	SIMULATE_SECONDS=60 cargo test --release --all-features --test simulation every_seed -- --nocapture
 	@command -v valgrind >/dev/null || echo "left out: the guards that count instructions (install valgrind)"
 	@echo "left out: tonic's channel, axum's gateway, a fleet over Redis (make test-packages)"
 
@@ -114,6 +114,12 @@ simulate:
 .PHONY: simulate-planted
 simulate-planted:
 	SEEDS=$(SEEDS) .ci/simulate-planted
+
+# One decision of the engine is changed at a time, and a test must notice. The rest of the crate: `cargo install cargo-mutants`,
+# then `git diff main >target/diff && cargo mutants --in-diff target/diff -- --all-features`.
+.PHONY: mutants
+mutants:
+	.ci/mutants
 
 # Each fuzz target for T seconds, on nightly, with cargo-fuzz (`cargo install cargo-fuzz`). TARGET names one alone.
 T ?= 600
