@@ -31,6 +31,7 @@ features:
 	cargo clippy --lib --no-default-features -- -D warnings
 	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
 	cargo clippy --lib --no-default-features --features reqwest-middleware -- -D warnings
+	cargo clippy --lib --no-default-features --features retry -- -D warnings
 	cargo clippy --lib --no-default-features --features tonic -- -D warnings
 	cargo clippy --lib --no-default-features --features axum -- -D warnings
 	cargo clippy --lib --no-default-features --features jwt -- -D warnings

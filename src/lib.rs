@@ -45,6 +45,7 @@
 //! |---|---|---|
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
 //! | `reqwest-middleware` | | [`AuthLayer`] as a `reqwest_middleware::Middleware`, for generated clients |
+//! | `retry` | | `RetryTokenErrors`, a policy for `tower::retry` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with your own signer |
@@ -101,6 +102,8 @@ pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
+#[cfg(feature = "retry")]
+pub use middleware::RetryTokenErrors;
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, HttpRequest, HttpResponse, Recorded, Tenant, UnlistedOrigin};
 pub use response::{AuthChallenge, Forbidden};
