@@ -44,6 +44,9 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
+//! | `rustls` | yes | TLS of the built-in client by rustls with AWS-LC; turns on `reqwest` |
+//! | `rustls-no-provider` | | the same with the cryptography that your program installs |
+//! | `native-tls` | | the same by the system's library; with several of these features rustls is used |
 //! | `reqwest-middleware` | | [`AuthLayer`] as a `reqwest_middleware::Middleware`, for generated clients |
 //! | `retry` | | `RetryTokenErrors`, a policy for `tower::retry` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
@@ -56,6 +59,7 @@
 //! | `metrics` | | [metrics](guides::observability#metrics) through the facade of the crate `metrics` |
 //! | `serde` | | `AuthSettings`: configurations from files and the environment, through any serde format |
 //! | `test-util` | | the module `test_util` |
+//! | `full` | | all of these but `native-tls` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
 //!
