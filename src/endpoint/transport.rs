@@ -25,7 +25,7 @@ fn describe(error: &(dyn StdError + 'static)) -> TransportError {
 }
 
 fn trouble(error: &(dyn StdError + 'static), phase: Phase) -> Trouble {
-    if chain(error).any(|error| error.is::<tokio::time::error::Elapsed>()) {
+    if chain(error).any(|error| error.is::<tokio::time::error::Elapsed>() || is_reqwests_timeout(error)) {
         return Trouble::Timeout;
     }
     if let Some(certificate) = chain(error).find_map(certificate) {
@@ -63,15 +63,39 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
         .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable))
 }
 
-/// What rustls does not accept, by its `Debug`: which version of it an HTTP client has is not ours to know.
+/// Of its connect timeout nothing else tells.
+#[cfg(feature = "reqwest")]
+fn is_reqwests_timeout(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn is_reqwests_timeout(_: &(dyn StdError + 'static)) -> bool {
+    false
+}
+
+/// What rustls does not accept, by its `Debug`: which TLS an HTTP client has, and which version of it, is not ours to know.
 fn certificate(error: &(dyn StdError + 'static)) -> Option<CertificateTrouble> {
     let told = format!("{error:?}");
-    let what = told.strip_prefix("InvalidCertificate(")?;
+    let Some(what) = told.strip_prefix("InvalidCertificate(") else { return openssl(&error.to_string()) };
     Some(match what {
         _ if what.starts_with("UnknownIssuer") => CertificateTrouble::UnknownAuthority,
         _ if what.starts_with("Expired") => CertificateTrouble::Expired,
         _ if what.starts_with("NotValidForName") => CertificateTrouble::OtherHost,
         _ => CertificateTrouble::Other,
+    })
+}
+
+/// The same of OpenSSL, which is what native-tls speaks through on Linux, by its text.
+fn openssl(told: &str) -> Option<CertificateTrouble> {
+    let says = |texts: &[&str]| texts.iter().any(|text| told.contains(text));
+    says(&["certificate verify failed"]).then(|| match () {
+        () if says(&["unable to get", "self-signed certificate", "self signed certificate"]) => {
+            CertificateTrouble::UnknownAuthority
+        }
+        () if says(&["has expired"]) => CertificateTrouble::Expired,
+        () if says(&["mismatch"]) => CertificateTrouble::OtherHost,
+        () => CertificateTrouble::Other,
     })
 }
 
