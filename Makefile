@@ -41,6 +41,7 @@ features:
 	cargo clippy --lib --no-default-features --features dpop -- -D warnings
 	cargo clippy --lib --no-default-features --features dpop,reqwest,jwt-aws-lc-rs -- -D warnings
 	cargo clippy --lib --no-default-features --features metrics -- -D warnings
+	cargo clippy --lib --no-default-features --features loopback -- -D warnings
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --no-default-features --features serde -- -D warnings
 	cargo clippy --lib --no-default-features --features serde,jwt -- -D warnings

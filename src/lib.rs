@@ -55,6 +55,7 @@
 //! | `dpop` | | tokens bound to a key (`DpopKey`, RFC 9449); with `jwt-aws-lc-rs` or `jwt-rust-crypto` |
 //! | `metrics` | | [metrics](guides::observability#metrics) through the facade of the crate `metrics` |
 //! | `serde` | | `AuthSettings`: configurations from files and the environment, through any serde format |
+//! | `loopback` | | `LoopbackRedirect`: takes a browser's answer to a sign-in on a port of this machine |
 //! | `test-util` | | the module `test_util` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
@@ -94,17 +95,19 @@ pub use config::{AuthSettings, NamedSettings};
 #[cfg(feature = "dpop")]
 pub use dpop::DpopKey;
 pub use endpoint::{
-    Authority, AuthorizationCode, BodyEncoding, ClientAuth, Directory, Discovery, IdentityAssertion, OnBehalfOf,
-    TokenEndpoint, TokenExchange, TokenUrl,
+    Authority, AuthorizationCode, BodyEncoding, ClientAuth, Directory, Discovery, GrantAssertion, IdentityAssertion,
+    OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
 #[cfg(feature = "reqwest")]
 pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
-pub use jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
+pub use jws::{AssertionTyp, Certificate, JwtAssertion, Signer, SigningAlgorithm, SigningKey};
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, HttpRequest, HttpResponse, Recorded, Tenant, UnlistedOrigin};
 pub use response::{AuthChallenge, Forbidden};
+#[cfg(feature = "loopback")]
+pub use sign_in::LoopbackRedirect;
 pub use sign_in::{DeviceSignIn, SignIn, SignInError, SignInErrorKind};
 pub use token::{
     BoxTokenSource, ExpirySource, Extra, RefreshToken, Renew, StaticToken, Token, TokenRequest, TokenSource,

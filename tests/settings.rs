@@ -12,8 +12,8 @@ use tower::util::MapRequestLayer;
 use tower_oauth2_client::store::MemoryStore;
 use tower_oauth2_client::test_util::{AuthServer, Fault, TestClock, World};
 use tower_oauth2_client::{
-    AuthConfig, AuthConfigBuilder, AuthLayer, AuthorizationCode, ClientAuth, Directory, Renew, Tenant, TokenEndpoint,
-    TokenErrorKind, TokenRequest,
+    AuthConfig, AuthConfigBuilder, AuthLayer, AuthorizationCode, ClientAuth, Directory, JwtAssertion, Renew,
+    SecretSource, SigningAlgorithm, SigningKey, Tenant, TokenEndpoint, TokenErrorKind, TokenRequest,
 };
 
 const TOKEN_URL: &str = "https://auth.example.com/token";
@@ -94,8 +94,11 @@ fn what_something_obeys_is_taken() {
         TOKEN_URL,
         ClientAuth::client_secret_jwt("id", "a secret of at least thirty-two bytes"),
     );
+    let key = SigningKey::from_pem(SigningAlgorithm::Es256, SecretSource::file("/key"));
+    let exchanged = AuthConfig::jwt_bearer(TOKEN_URL, ClientAuth::anonymous(), JwtAssertion::new("app", key));
     for cfg in [
         signed.assertion_audience("https://auth.example.com").origin("https://api.example.com"),
+        exchanged.assertion_audience("https://auth.example.com").origin("https://api.example.com"),
         per_tenant().assertion_audience("https://auth.example.com"),
         plain().token_param("audience", "a").token_param("audience", "b"),
         plain().token_timeout(Duration::from_secs(60)).refresh_deadline(Duration::from_secs(60)),

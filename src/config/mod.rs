@@ -19,8 +19,8 @@ use crate::dpop::{DpopKey, Prover};
 #[cfg(feature = "reqwest")]
 use crate::endpoint::BuiltInClient;
 use crate::endpoint::{
-    AuthorizationCode, ClientAuth, Credentials, Direct, Directory, EndpointSettings, Grant, IdentityAssertion,
-    OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
+    AuthorizationCode, ClientAuth, Credentials, Direct, Directory, EndpointSettings, Grant, GrantAssertion,
+    IdentityAssertion, OnBehalfOf, TokenEndpoint, TokenExchange, TokenUrl,
 };
 use crate::engine::{EndpointLimits, EnginePolicy, Table};
 use crate::request::{Injection, OriginPolicy, ReplayPolicy, RequestPolicy, SubjectPolicy, TenantPolicy};
@@ -30,7 +30,7 @@ use crate::response::{HeldResponses, RejectionPolicy};
 use crate::setup::Setup;
 use crate::store::StoreAccess;
 use crate::telemetry::Telemetry;
-use crate::types::{BoxError, Clock, ConfigError, Secret, SecretSource, TenantId};
+use crate::types::{BoxError, Clock, ConfigError, Secret, TenantId};
 
 pub use builder::AuthConfigBuilder;
 #[cfg(feature = "serde")]
@@ -216,9 +216,10 @@ impl AuthConfig {
         AuthConfigBuilder::for_endpoint(Grant::AuthorizationCode(code), token_url.into(), client_auth)
     }
 
-    /// Tokens for an assertion that somebody else has made (RFC 7523 §2.1): a JWT that names whom the token is for.
+    /// Tokens for an assertion (RFC 7523 §2.1): a JWT that names whom the token is for.
     ///
-    /// The assertion is read for each token request, so give it as a file or a function where it expires, as it should.
+    /// One that is signed here is a `JwtAssertion` (feature `jwt`), made anew for each token request. One that somebody else
+    /// has made is read for each token request, so give it as a file or a function where it expires, as it should.
     /// Where it says everything, the client need not name itself: [`ClientAuth::anonymous`].
     ///
     /// ```
@@ -226,7 +227,7 @@ impl AuthConfig {
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Secret, SecretSource};
     ///
-    /// /// Signs claims such as `iss`, `sub`, `aud` and `exp` with the key of a service account.
+    /// /// From whoever makes it.
     /// async fn assertion() -> Result<Secret, BoxError> {
     ///     Ok(Secret::from("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln"))
     /// }
@@ -249,7 +250,7 @@ impl AuthConfig {
     pub fn jwt_bearer(
         token_url: impl Into<TokenUrl>,
         client_auth: ClientAuth,
-        assertion: impl Into<SecretSource>,
+        assertion: impl Into<GrantAssertion>,
     ) -> AuthConfigBuilder {
         AuthConfigBuilder::for_endpoint(Grant::JwtBearer(assertion.into()), token_url.into(), client_auth)
     }

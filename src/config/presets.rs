@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{AuthConfig, AuthConfigBuilder};
 use crate::endpoint::{AuthorizationCode, BodyEncoding, ClientAuth, TokenExchange, TokenUrl};
 #[cfg(feature = "jwt")]
-use crate::jws::{AssertionTyp, SigningKey};
+use crate::jws::{AssertionTyp, JwtAssertion, SigningKey};
 use crate::request::Tenant;
 use crate::response::Forbidden;
 use crate::token::{ExpirySource, Renew, UnknownExpiry};
@@ -252,6 +252,33 @@ where
     AuthConfig::token_exchange("https://sts.googleapis.com/v1/token", ClientAuth::anonymous(), exchange)
         .audience(audience)
         .scopes(scopes)
+}
+
+/// A service account of Google's, which signs an assertion with its key (RFC 7523 §2.1; the key's id goes into the header:
+/// [`SigningKey::with_key_id`]).
+///
+/// The file that Google gives out has the account as `client_email`, the key as `private_key` and its id as `private_key_id`.
+/// Add the API's [`origin`](AuthConfigBuilder::origin). For a token of a person of your domain (domain-wide delegation), give
+/// [`AuthConfig::jwt_bearer`](AuthConfig::jwt_bearer) the same assertion with a [`subject`](JwtAssertion::subject).
+///
+/// ```
+/// use tower_oauth2_client::{SecretSource, SigningAlgorithm, SigningKey, providers};
+///
+/// let key = SigningKey::from_pem(SigningAlgorithm::Rs256, SecretSource::file("/run/secrets/google.pem"));
+/// let scopes = ["https://www.googleapis.com/auth/devstorage.read_only"];
+/// let cfg = providers::google_service_account("batch@project.iam.gserviceaccount.com", scopes, key.with_key_id("0a1b2c"))
+///     .origin("https://storage.googleapis.com")
+///     .build()?;
+/// # Ok::<(), tower_oauth2_client::ConfigError>(())
+/// ```
+#[cfg(feature = "jwt")]
+pub fn google_service_account<I>(account: impl Into<String>, scopes: I, key: SigningKey) -> AuthConfigBuilder
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    let assertion = JwtAssertion::new(account, key).without_subject().scope_claim();
+    AuthConfig::jwt_bearer("https://oauth2.googleapis.com/token", ClientAuth::anonymous(), assertion).scopes(scopes)
 }
 
 fn entra_token_url(tenant: &str) -> String {

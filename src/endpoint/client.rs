@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::{self, Handle};
 use tower_service::Service;
@@ -81,12 +82,13 @@ impl fmt::Debug for BuiltInClientSettings {
 ///
 /// The connections are opened by the first token request. Connections belong to the tokio runtime that opened them, so
 /// each runtime in which this layer makes token requests has its own (the eight used last, if there are more). What TLS
-/// needs is loaded once for the whole process.
+/// needs is loaded once for the whole process. After an exchange that failed, or was given up since it took too long, the next
+/// one has new connections.
 #[derive(Clone)]
 pub struct BuiltInClient {
     plan: Arc<Plan>,
     /// Of the runtime that `poll_ready` was called in.
-    ready: Option<reqwest::Client>,
+    ready: Option<(reqwest::Client, Watch)>,
 }
 
 /// A checked configuration, and the clients made of it so far.
@@ -94,7 +96,15 @@ struct Plan {
     proxy: Proxy,
     roots: ExtraRoots,
     connect_timeout: Duration,
-    clients: Mutex<Vec<(runtime::Id, reqwest::Client)>>,
+    clients: Mutex<Vec<Made>>,
+}
+
+/// A runtime's client.
+struct Made {
+    runtime: runtime::Id,
+    client: reqwest::Client,
+    /// Whether this is the one that an exchange has.
+    id: Arc<()>,
 }
 
 enum Proxy {
@@ -113,7 +123,7 @@ impl BuiltInClient {
     /// The system has no certificates, or TLS cannot be set up.
     pub(crate) fn prepare(&self) -> Result<(), ConfigError> {
         let made = match Handle::try_current() {
-            Ok(runtime) => self.plan.client(&runtime).map(drop),
+            Ok(runtime) => Plan::client(&self.plan, &runtime).map(drop),
             Err(_) => self.plan.make().map(drop),
         };
         made.map_err(|_| {
@@ -126,21 +136,30 @@ impl BuiltInClient {
 }
 
 impl Plan {
-    fn client(&self, runtime: &Handle) -> Result<reqwest::Client, TokenError> {
-        let id = runtime.id();
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = clients.iter().position(|(of, _)| *of == id);
-        let entry = match found {
+    fn client(plan: &Arc<Self>, runtime: &Handle) -> Result<(reqwest::Client, Watch), TokenError> {
+        let runtime = runtime.id();
+        let mut clients = plan.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = clients.iter().position(|made| made.runtime == runtime);
+        let made = match found {
             Some(at) => clients.remove(at),
-            None => (id, self.make()?),
+            None => Made { runtime, client: plan.make()?, id: Arc::default() },
         };
-        let client = entry.1.clone();
+        let client = made.client.clone();
+        let watch = Watch { plan: plan.clone(), id: made.id.clone(), is_open: false };
         // The one used last stands last.
-        clients.push(entry);
+        clients.push(made);
         let too_old = (clients.len() > BuiltInClient::RUNTIMES).then(|| clients.remove(0));
         drop(clients);
         drop(too_old);
-        Ok(client)
+        Ok((client, watch))
+    }
+
+    fn forget(&self, id: &Arc<()>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = clients.iter().position(|made| Arc::ptr_eq(&made.id, id));
+        let forgotten = found.map(|at| clients.remove(at));
+        drop(clients);
+        drop(forgotten);
     }
 
     fn make(&self) -> Result<reqwest::Client, TokenError> {
@@ -177,19 +196,79 @@ impl Service<Request<Full<Bytes>>> for BuiltInClient {
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.ready.is_none() {
             let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-            self.ready = Some(self.plan.client(&runtime)?);
+            self.ready = Some(Plan::client(&self.plan, &runtime)?);
         }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         match self.ready.take() {
-            Some(client) => {
-                let sending = send(client, request);
-                Box::pin(async move { sending.await.map_err(Into::into) })
-            }
+            Some((client, mut watch)) => Box::pin(async move {
+                watch.open(true);
+                let response = send(client, request).await?;
+                Ok(response.map(|body| reqwest::Body::wrap(WatchedBody::new(body, watch))))
+            }),
             None => Box::pin(async { Err("`poll_ready` was not called".into()) }),
         }
+    }
+}
+
+/// Forgets the HTTP client of an exchange that did not come to its end. Over HTTP/2 the next exchange would have the same
+/// connection, and if that hangs, so would every later one: what ends it is the kernel, if anything.
+#[derive(Clone)]
+struct Watch {
+    plan: Arc<Plan>,
+    id: Arc<()>,
+    is_open: bool,
+}
+
+impl Watch {
+    fn open(&mut self, is_open: bool) {
+        self.is_open = is_open;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.plan.forget(&self.id);
+        }
+    }
+}
+
+/// The body of an answer, which may hang too, or be too long.
+struct WatchedBody {
+    body: reqwest::Body,
+    watch: Watch,
+}
+
+impl WatchedBody {
+    fn new(body: reqwest::Body, mut watch: Watch) -> Self {
+        watch.open(!body.is_end_stream());
+        Self { body, watch }
+    }
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let is_over = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        self.watch.open(!is_over);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -203,6 +282,12 @@ impl fmt::Debug for BuiltInClient {
 ///
 /// Build the client without redirects (`reqwest::redirect::Policy::none()`): one that follows them would carry the
 /// client's secret to another host. An example is at [`ClientAuth::mtls`](crate::ClientAuth::mtls).
+///
+/// An exchange that takes too long ends, but over HTTP/2 its connection does not, and the next exchange has the same one. So let
+/// it ping: [`http2_keep_alive_interval`](reqwest::ClientBuilder::http2_keep_alive_interval),
+/// [`http2_keep_alive_timeout`](reqwest::ClientBuilder::http2_keep_alive_timeout) and
+/// [`http2_keep_alive_while_idle`](reqwest::ClientBuilder::http2_keep_alive_while_idle). The same is true of any client that
+/// your requests go through.
 ///
 /// Errors do not name the URL, since keys may be in its query.
 #[derive(Clone, Debug)]
@@ -322,6 +407,28 @@ mod tests {
             current_thread().block_on(make_ready(&mut client.clone())).unwrap();
         }
         assert_eq!(clients(&client), BuiltInClient::RUNTIMES);
+    }
+
+    /// Over HTTP/2 it may hang for good.
+    #[tokio::test]
+    async fn the_connection_of_an_exchange_that_failed_is_not_used_again() {
+        let client = built();
+        let watch = || Plan::client(&client.plan, &Handle::current()).unwrap().1;
+        let body = |bytes: &'static str| reqwest::Body::wrap(Full::new(Bytes::from(bytes)));
+        drop(watch());
+        WatchedBody::new(body("read"), watch()).collect().await.unwrap();
+        drop(WatchedBody::new(body(""), watch()));
+        assert_eq!(clients(&client), 1);
+        let (mut first, mut second) = (watch(), watch());
+        first.open(true);
+        second.open(true);
+        drop(first);
+        assert_eq!(clients(&client), 0);
+        let third = watch();
+        drop(second);
+        assert_eq!(clients(&client), 1, "its own has been forgotten before");
+        drop(WatchedBody::new(body("not read"), third));
+        assert_eq!(clients(&client), 0);
     }
 
     #[test]

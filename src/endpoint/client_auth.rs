@@ -327,7 +327,7 @@ impl ClientAuth {
     pub(crate) fn may_wait(&self) -> bool {
         #[cfg(feature = "jwt")]
         if let Method::PrivateKeyJwt(key) = &self.method {
-            return key.pem().is_none_or(|pem| pem.fixed().is_none());
+            return key.may_wait();
         }
         self.may_change()
     }
@@ -382,7 +382,7 @@ impl ClientAuth {
 
     #[cfg(feature = "jwt")]
     fn statement<'a>(&'a self, audience: &'a str, now: SystemTime) -> Statement<'a> {
-        Statement { client_id: self.id(), audience, now, options: &self.assertion }
+        Statement::of_client(self.id(), audience, now, &self.assertion)
     }
 
     /// Which client it is and how it authenticates, without its secret.

@@ -21,7 +21,7 @@ pub(crate) struct Endpoints {
     pub(crate) names_itself: bool,
     /// Nothing says that a code cannot be protected by PKCE.
     pub(crate) takes_s256: bool,
-    /// The one name that assertions of the client are addressed to.
+    /// The one name that assertions which are made here are addressed to.
     pub(crate) audience_of_assertions: String,
 }
 

@@ -54,7 +54,7 @@ pub use client_auth::ClientAuth;
 pub use directory::{Authority, Directory};
 pub use discovery::{Discovery, TokenUrl};
 pub use encode::BodyEncoding;
-pub use grant::{AuthorizationCode, IdentityAssertion, OnBehalfOf, TokenExchange};
+pub use grant::{AuthorizationCode, GrantAssertion, IdentityAssertion, OnBehalfOf, TokenExchange};
 
 pub(crate) use answer::{AnswerSettings, Redactor, is_registered};
 #[cfg(feature = "reqwest")]
@@ -422,7 +422,9 @@ where
         let endpoints = self.locate(auth).await?;
         let work = async {
             let (now, assertions) = (self.shared.clock.now().wall, self.shared.assertions.get().map(|table| &**table));
-            let grant = GrantParams::read(asking, &settings.grant, &self.request, now, assertions).await?;
+            let grant =
+                GrantParams::read(asking, settings, &self.request, &endpoints.audience_of_assertions, now, assertions)
+                    .await?;
             self.prove(self.present(endpoints, grant, auth).await?, asking, nonce)
         };
         in_time(settings.timeout, work).await

@@ -35,7 +35,7 @@ pub(crate) struct EndpointSettings {
     pub(crate) resources: Vec<String>,
     /// For whom it is, by the server's names.
     pub(crate) audiences: Vec<String>,
-    /// For whom a client's assertions are, if not for the issuer or the token URL.
+    /// For whom assertions are that are made here, if not for the issuer or the token URL.
     pub(crate) assertion_audience: Option<String>,
     /// Whose tokens they are, where people sign in or functions make assertions.
     pub(crate) account: Option<String>,

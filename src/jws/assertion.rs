@@ -1,4 +1,4 @@
-//! The assertion by which a client authenticates (RFC 7523 §2.2), made anew for each exchange (feature `jwt`).
+//! What an assertion says (RFC 7523 §3): made anew for each exchange, signed and written as a JWT (feature `jwt`).
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use super::encode::{complete, encode};
 use super::signer::{SigningKey, hmac_sha256};
 use crate::types::{ConfigError, Secret, TokenError, random};
 
-/// The `typ` in the header of a client's assertion: what kind of JWT it says it is.
+/// The `typ` in the header of an assertion: what kind of JWT it says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AssertionTyp {
@@ -42,10 +42,7 @@ impl AssertionOptions {
                 "leave them out, or use `ClientAuth::private_key_jwt` or `client_secret_jwt`",
             ));
         }
-        let mut names: Vec<&str> = self.claims.iter().map(|(name, _)| name.as_str()).collect();
-        names.sort_unstable();
-        let is_repeated = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
-        if is_repeated || names.iter().any(|name| name.is_empty() || OWN.contains(name)) {
+        if is_wrong(&self.claims, &OWN) {
             return Err(ConfigError::new(
                 "a claim of the client's assertions has no name, is there twice, or is one that is made anyway",
                 "leave `iss`, `sub`, `aud`, `jti`, `iat` and `exp` out; the audience has a setting, `assertion_audience`",
@@ -55,20 +52,53 @@ impl AssertionOptions {
     }
 }
 
+/// Whether a claim has no name, is there twice, or has the name of one that is made anyway.
+pub(super) fn is_wrong(claims: &[(String, Value)], own: &[&str]) -> bool {
+    let mut names: Vec<&str> = claims.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let is_repeated = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+    is_repeated || names.iter().any(|name| name.is_empty() || own.contains(name))
+}
+
 /// What an assertion says.
 #[derive(Clone, Copy)]
 pub(crate) struct Statement<'a> {
-    pub(crate) client_id: &'a str,
+    pub(crate) issuer: &'a str,
+    pub(crate) subject: Option<&'a str>,
     pub(crate) audience: &'a str,
+    /// The scopes asked for, where the server wants them in here.
+    pub(crate) scope: Option<&'a str>,
     pub(crate) now: SystemTime,
-    pub(crate) options: &'a AssertionOptions,
+    pub(crate) lifetime: Duration,
+    pub(crate) typ: AssertionTyp,
+    /// Further claims.
+    pub(crate) claims: &'a [(String, Value)],
 }
 
-impl Statement<'_> {
+impl<'a> Statement<'a> {
     /// Long enough for a slow network, short enough that a stolen one is worth little.
-    const LIFETIME: Duration = Duration::from_secs(60);
+    pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 
-    /// `private_key_jwt`.
+    /// That of a client about itself.
+    pub(crate) fn of_client(
+        client_id: &'a str,
+        audience: &'a str,
+        now: SystemTime,
+        options: &'a AssertionOptions,
+    ) -> Self {
+        Self {
+            issuer: client_id,
+            subject: Some(client_id),
+            audience,
+            scope: None,
+            now,
+            lifetime: Self::LIFETIME,
+            typ: options.typ.unwrap_or(AssertionTyp::ClientAuthentication),
+            claims: &options.claims,
+        }
+    }
+
+    /// With a private key.
     pub(crate) async fn signed(
         self,
         key: &SigningKey,
@@ -83,7 +113,7 @@ impl Statement<'_> {
         Ok(Secret::new(complete(input, &signature)))
     }
 
-    /// `client_secret_jwt`.
+    /// With a secret that the server has, too.
     pub(crate) fn authenticated(self, secret: &Secret<String>) -> Result<Secret<String>, TokenError> {
         let input = self.signing_input("HS256", None, &Thumbprints::default())?;
         let signature = hmac_sha256(secret, input.as_bytes())?;
@@ -98,20 +128,21 @@ impl Statement<'_> {
         certificate: &Thumbprints,
     ) -> Result<String, TokenError> {
         let issued = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let typ = match self.options.typ {
-            None | Some(AssertionTyp::ClientAuthentication) => Some("client-authentication+jwt"),
-            Some(AssertionTyp::Jwt) => Some("JWT"),
-            Some(AssertionTyp::None) => None,
+        let typ = match self.typ {
+            AssertionTyp::ClientAuthentication => Some("client-authentication+jwt"),
+            AssertionTyp::Jwt => Some("JWT"),
+            AssertionTyp::None => None,
         };
         let header = Header { typ, alg: algorithm, kid: key_id, certificate };
         let claims = Claims {
-            iss: self.client_id,
-            sub: self.client_id,
+            iss: self.issuer,
+            sub: self.subject,
             aud: self.audience,
+            scope: self.scope,
             jti: &random::text::<16>()?,
             iat: issued,
-            exp: issued.saturating_add(Self::LIFETIME.as_secs()),
-            further: Further(&self.options.claims),
+            exp: issued.saturating_add(self.lifetime.as_secs()),
+            further: Further(self.claims),
         };
         Ok(format!("{}.{}", encode(&header)?, encode(&claims)?))
     }
@@ -131,9 +162,12 @@ struct Header<'a> {
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
-    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
     /// One string, not a list: some servers take nothing else.
     aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     jti: &'a str,
     iat: u64,
     exp: u64,

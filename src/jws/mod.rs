@@ -1,12 +1,14 @@
-//! Everything that signs: keys in memory, signers of the user's, the client's assertions (feature `jwt`).
+//! Everything that signs: keys in memory, signers of the user's, assertions (feature `jwt`).
 
 mod assertion;
+mod bearer;
 mod certificate;
 mod encode;
 mod key;
 mod signer;
 
 pub use assertion::AssertionTyp;
+pub use bearer::JwtAssertion;
 pub use certificate::Certificate;
 pub use key::SigningAlgorithm;
 pub use signer::{Signer, SigningKey};

@@ -1,4 +1,4 @@
-//! `SigningKey`: what signs the assertions of a client (feature `jwt`): a private key in PEM, or your own signer.
+//! `SigningKey`: what signs assertions (feature `jwt`): a private key in PEM, or your own signer.
 
 use std::fmt;
 use std::future::Future;
@@ -88,6 +88,11 @@ impl SigningKey {
             Key::Pem(_, pem) => Some(pem),
             Key::Signer(_) => None,
         }
+    }
+
+    /// Whether signing may have to wait for somebody else.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.pem().is_none_or(|pem| pem.fixed().is_none())
     }
 
     /// # Errors

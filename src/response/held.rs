@@ -2,7 +2,8 @@
 //!
 //! An unread response takes room in the window of its HTTP/2 connection. If enough of them do, nothing else comes through
 //! there, and that may be the very token they wait for. So a body that can be made again from what was read is read ahead,
-//! up to 64 KiB. One that cannot be made, such as hyper's own, is held unread as long as few are, and read and dropped then.
+//! up to 64 KiB. One that cannot be made, such as hyper's own, is held unread as long as few are and take little of a window,
+//! and read and dropped then.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 
@@ -22,6 +23,8 @@ use crate::types::BoxError;
 #[derive(Default)]
 pub(crate) struct HeldResponses {
     unread: AtomicUsize,
+    /// What those take of windows.
+    unread_bytes: AtomicUsize,
     /// In memory.
     bytes: AtomicUsize,
 }
@@ -30,18 +33,33 @@ impl HeldResponses {
     /// How many may be held unread: at 64 KiB each they fill less than the 5 MiB that hyper's client lets a connection have
     /// unread.
     const MAX_UNREAD: usize = 64;
+    /// How much of the windows of HTTP/2 connections they may take: half of the 64 KiB that a connection has which nobody
+    /// configured (RFC 9113 §6.9.2).
+    const MAX_UNREAD_BYTES: usize = 32 * 1024;
+    /// A refusal whose length is not known. Most are shorter.
+    const UNKNOWN_BYTES: usize = 1024;
     /// How much may have been read ahead, of one response and of all.
     const MAX_BYTES: usize = 64 * 1024;
     const MAX_BYTES_OF_ALL: usize = 64 * Self::MAX_BYTES;
 
-    /// Whether another one may be held unread; to be released then.
-    pub(crate) fn acquire(&self) -> bool {
+    /// Whether another one may be held unread that takes so many bytes of a window; to be released then.
+    pub(crate) fn acquire(&self, bytes: usize) -> bool {
         let next = |held: usize| held.checked_add(1).filter(|held| *held <= Self::MAX_UNREAD);
-        self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        if self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err() {
+            return false;
+        }
+        // One alone may be as long as it likes.
+        let next = |held: usize| held.checked_add(bytes).filter(|all| held == 0 || *all <= Self::MAX_UNREAD_BYTES);
+        let fits = self.unread_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok();
+        if !fits {
+            self.unread.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
     }
 
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, bytes: usize) {
         self.unread.fetch_sub(1, Ordering::Relaxed);
+        self.unread_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Whether there is memory for so many bytes more of a response of which there are `read` already.
@@ -64,6 +82,21 @@ pub(crate) struct Holding<T> {
     /// Takes the body out, to be read ahead; `None` where it could not be put back.
     pub(crate) read_ahead: Option<fn(&mut T) -> BoxReadAhead<T>>,
     pub(crate) discard: Option<Discard<T>>,
+    /// How much of its connection's window it takes if it is not read.
+    pub(crate) window: fn(&T) -> usize,
+}
+
+/// Over HTTP/1 nothing: there each response has its connection to itself.
+fn window(version: Version, length: Option<u64>) -> usize {
+    match length {
+        _ if version < Version::HTTP_2 => 0,
+        Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        None => HeldResponses::UNKNOWN_BYTES,
+    }
+}
+
+fn window_of<B: Body>(response: &Response<B>) -> usize {
+    window(response.version(), response.body().size_hint().upper())
 }
 
 pub(crate) type BoxReadAhead<T> = Box<dyn ReadAhead<T> + Send>;
@@ -111,7 +144,7 @@ fn same_type<A: 'static, B: 'static>(holding: fn() -> Holding<Response<A>>) -> O
 }
 
 fn discarded<B: Body + Unpin>() -> Holding<Response<B>> {
-    Holding { read_ahead: None, discard: Some(discard) }
+    Holding { read_ahead: None, discard: Some(discard), window: window_of }
 }
 
 fn discard<B: Body + Unpin>(response: &mut Response<B>, cx: &mut Context<'_>) -> Poll<()> {
@@ -130,7 +163,7 @@ fn read_ahead<B: Remade>() -> Holding<Response<B>> {
         let body = std::mem::replace(response.body_mut(), B::remake(ReadBody::empty()));
         Box::new(Reading::new(body))
     };
-    Holding { read_ahead: Some(take), discard: Some(discard) }
+    Holding { read_ahead: Some(take), discard: Some(discard), window: window_of }
 }
 
 /// A body that hides what it is made of, so that it can be made again.
@@ -259,6 +292,7 @@ pub(crate) fn holding_of_reqwest() -> Option<Holding<reqwest::Response>> {
     Some(Holding {
         read_ahead: Some(|response| Box::new(reqwest_response::ReadingWhole::new(response))),
         discard: None,
+        window: |response| window(response.version(), response.content_length()),
     })
 }
 
@@ -311,10 +345,32 @@ mod tests {
     #[test]
     fn so_many_are_held_unread_and_no_more() {
         let held = HeldResponses::default();
-        assert!((0..HeldResponses::MAX_UNREAD).all(|_| held.acquire()));
-        assert!(!held.acquire());
-        held.release();
-        assert!(held.acquire() && !held.acquire());
+        assert!((0..HeldResponses::MAX_UNREAD).all(|_| held.acquire(0)));
+        assert!(!held.acquire(0));
+        held.release(0);
+        assert!(held.acquire(0) && !held.acquire(0));
+    }
+
+    /// Behaviour 134 (HTTP/2 windows): what few long responses take of a window that nobody made larger.
+    #[test]
+    fn so_much_of_a_window_is_taken_and_no_more() {
+        let held = HeldResponses::default();
+        assert!(held.acquire(usize::MAX), "one alone may be as long as it likes");
+        assert!(!held.acquire(1));
+        held.release(usize::MAX);
+        assert!((0..8).all(|_| held.acquire(4096)));
+        assert!(!held.acquire(1) && !held.acquire(usize::MAX));
+        assert!(held.acquire(0), "over HTTP/1");
+        held.release(4096);
+        assert!(held.acquire(4000));
+
+        let mut response = Response::new(Full::new(Bytes::from("hello")));
+        assert_eq!(window_of(&response), 0);
+        *response.version_mut() = Version::HTTP_2;
+        assert_eq!(window_of(&response), 5);
+        let unknown = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let (head, _) = response.into_parts();
+        assert_eq!(window_of(&Response::from_parts(head, unknown)), HeldResponses::UNKNOWN_BYTES);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub enum SignInErrorKind {
     WrongIssuer,
     /// The person, or the server on their behalf, said no (`access_denied`).
     Denied,
-    /// The person did not sign in on their device in time (`expired_token`, RFC 8628 §3.5).
+    /// The person did not sign in in time: on their device (`expired_token`, RFC 8628 §3.5), or in their browser.
     Expired,
     /// The authorization server refused to ask the person, for another reason (`invalid_scope`, `unauthorized_client`,
     /// `login_required`, …).

@@ -13,10 +13,14 @@ use crate::types::{Secret, TokenError, TokenErrorKind, random};
 
 mod device;
 mod error;
+#[cfg(feature = "loopback")]
+mod loopback;
 mod redirect;
 
 pub use device::DeviceSignIn;
 pub use error::{SignInError, SignInErrorKind};
+#[cfg(feature = "loopback")]
+pub use loopback::LoopbackRedirect;
 
 use redirect::{ClientSecret, Redirect};
 

@@ -66,6 +66,12 @@ impl Redirect {
         }
     }
 
+    /// Whether it is no answer to anything.
+    #[cfg(feature = "loopback")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.is_none() && self.code.is_none() && self.error.is_none()
+    }
+
     /// Whether it says that there is no code.
     pub(super) fn names_error(&self) -> bool {
         self.error.is_some()

@@ -52,7 +52,8 @@ where
     addr
 }
 
-fn acceptor(alpn: &[&str]) -> TlsAcceptor {
+/// The server's side of it, with a certificate for 127.0.0.1.
+pub(crate) fn acceptor(alpn: &[&str]) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("certificates/server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("certificates/server.key")).unwrap();
     let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();

@@ -11,11 +11,11 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use keyring::Entry;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_oauth2_client::store::{Encrypted, EncryptionKeys, FileStore};
-use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, AuthorizationCode, ClientAuth, Secret, TokenErrorKind};
+use tower_oauth2_client::{
+    Auth, AuthConfig, AuthLayer, AuthorizationCode, ClientAuth, LoopbackRedirect, Secret, TokenErrorKind,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -82,8 +82,8 @@ fn layer(redirect_uri: &str) -> Result<AuthLayer> {
 }
 
 async fn login() -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let auth = layer(&format!("http://{}/callback", listener.local_addr()?))?.handle();
+    let redirect = LoopbackRedirect::bind().await?;
+    let auth = layer(&redirect.uri())?.handle();
     if uses_device() {
         let sign_in = auth.sign_in_on_device().await?;
         println!("open {} and enter {}", sign_in.verification_uri(), sign_in.user_code());
@@ -91,15 +91,7 @@ async fn login() -> Result<()> {
     } else {
         let sign_in = auth.sign_in()?;
         println!("open {}", sign_in.url());
-        let (stream, _) = listener.accept().await?;
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        let result = sign_in.finish(line.split(' ').nth(1).unwrap_or_default()).await;
-        let page = if result.is_ok() { "signed in; close this window" } else { "that did not work" };
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", page.len());
-        stream.write_all(format!("{head}{page}").as_bytes()).await?;
-        result?;
+        redirect.wait(sign_in).await?;
     }
     println!("signed in");
     // A token that is being stored is not lost with the process.

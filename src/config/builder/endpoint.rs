@@ -155,12 +155,12 @@ impl AuthConfigBuilder {
         self
     }
 
-    /// For whom assertions of the client are (`aud`, RFC 7523 §3), where it authenticates by them: the issuer identifier of
-    /// the authorization server.
+    /// For whom assertions are (`aud`, RFC 7523 §3), where the client authenticates by them or they are what it exchanges: the
+    /// issuer identifier of the authorization server.
     ///
     /// Default: the issuer where it is known ([`Discovery`](crate::Discovery)), the token URL otherwise. Say the issuer
     /// wherever you know it: an assertion that is addressed to a URL can be replayed at another server by an attacker who made
-    /// you use that URL, and newer servers take nothing but the issuer. An error where the client makes no assertions.
+    /// you use that URL, and newer servers take nothing but the issuer. An error where none are made.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.endpoint.settings.assertion_audience = Some(audience.into());
         self
@@ -464,11 +464,13 @@ impl AuthConfigBuilder {
     /// # Errors
     /// A setting that is right by itself, and that something else keeps from having an effect.
     fn check_obeyed(&self, settings: &EndpointSettings) -> Result<(), ConfigError> {
-        let makes_assertions = settings.directory.is_some() || self.endpoint.client_auth.makes_assertions();
+        let makes_assertions = settings.directory.is_some()
+            || self.endpoint.client_auth.makes_assertions()
+            || settings.grant.makes_assertions();
         if settings.assertion_audience.is_some() && !makes_assertions {
             return Err(ConfigError::new(
-                "`assertion_audience` says for whom the client's assertions are, and it makes none",
-                "leave it out, or authenticate by `private_key_jwt` or `client_secret_jwt`",
+                "`assertion_audience` says for whom assertions are, and none are made",
+                "leave it out, authenticate by `private_key_jwt` or `client_secret_jwt`, or give `jwt_bearer` a `JwtAssertion`",
             ));
         }
         // A deadline may well be shorter than the default.

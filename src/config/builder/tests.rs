@@ -80,6 +80,8 @@ fn presets() -> Vec<AuthConfigBuilder> {
         presets::entra_federated("contoso.example", "id", ["a/.default"], "/token").origin(API),
         #[cfg(feature = "jwt")]
         presets::entra_certificate("contoso.example", "id", ["a/.default"], key()).origin(API),
+        #[cfg(feature = "jwt")]
+        presets::google_service_account("batch@project.example", ["all"], key()).origin(API),
         presets::google_workload_identity("//iam.example/pool", ["all"], "/token").origin(API),
     ]
 }

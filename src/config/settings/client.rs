@@ -1,14 +1,15 @@
-//! Settings of how a client authenticates, and of the keys that it signs with.
+//! Settings of how a client authenticates, and of what it signs and with which keys.
 
 use std::collections::BTreeMap;
 
 use super::keys::{choice, table};
 #[cfg(feature = "jwt")]
 use super::missing;
+use super::values::Span;
 use super::{Taken, unneeded};
 use crate::endpoint::ClientAuth;
 #[cfg(feature = "jwt")]
-use crate::jws::{AssertionTyp, Certificate, SigningAlgorithm, SigningKey};
+use crate::jws::{AssertionTyp, Certificate, JwtAssertion, SigningAlgorithm, SigningKey};
 use crate::types::{ConfigError, SecretSource};
 
 /// The keys of a table that say who the client is.
@@ -51,6 +52,21 @@ table! {
         x5t: bool,
         x5t_s256: bool,
         x5c: bool,
+    }
+}
+
+table! {
+    /// An assertion that is signed here and exchanged for a token.
+    pub(super) struct AssertionKeys {
+        issuer: String,
+        subject: String,
+        no_subject: bool,
+        audience: String,
+        lifetime: Span,
+        scope_claim: bool,
+        typ: Typ,
+        claims: BTreeMap<String, serde_json::Value>,
+        signing_key: KeySettings,
     }
 }
 
@@ -178,12 +194,8 @@ impl ClientKeys {
         } else {
             ClientAuth::client_secret_jwt(id, self.secret()?)
         };
-        if let Some(Typ(typ)) = self.assertion_typ.take() {
-            auth = auth.assertion_typ(match typ {
-                TypName::ClientAuthentication => AssertionTyp::ClientAuthentication,
-                TypName::Jwt => AssertionTyp::Jwt,
-                TypName::None => AssertionTyp::None,
-            });
+        if let Some(typ) = self.assertion_typ.take() {
+            auth = auth.assertion_typ(typ.into_typ());
         }
         for (name, value) in self.assertion_claims.take().unwrap_or_default() {
             auth = auth.assertion_claim(name, value);
@@ -225,6 +237,48 @@ impl KeySettings {
             certificate = certificate.x5c();
         }
         Ok(key.with_certificate(certificate))
+    }
+}
+
+impl AssertionKeys {
+    /// # Errors
+    /// There is neither an issuer nor a key.
+    #[cfg(feature = "jwt")]
+    pub(super) fn into_assertion(self) -> Result<JwtAssertion, ConfigError> {
+        let key = self.signing_key.ok_or_else(|| missing("signing_key", "a signed assertion"))?.into_key()?;
+        let issuer = self.issuer.ok_or_else(|| missing("issuer", "a signed assertion"))?;
+        let mut assertion = JwtAssertion::new(issuer, key);
+        match (self.subject, self.no_subject) {
+            (Some(_), Some(true)) => return Err(unneeded("subject", "`no_subject`")),
+            (Some(subject), _) => assertion = assertion.subject(subject),
+            (None, Some(true)) => assertion = assertion.without_subject(),
+            (None, _) => {}
+        }
+        if let Some(audience) = self.audience {
+            assertion = assertion.audience(audience);
+        }
+        if let Some(Span(lifetime)) = self.lifetime {
+            assertion = assertion.lifetime(lifetime);
+        }
+        if self.scope_claim == Some(true) {
+            assertion = assertion.scope_claim();
+        }
+        if let Some(typ) = self.typ {
+            assertion = assertion.typ(typ.into_typ());
+        }
+        let claims = self.claims.into_iter().flatten();
+        Ok(claims.fold(assertion, |assertion, (name, value)| assertion.claim(name, value)))
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl Typ {
+    fn into_typ(self) -> AssertionTyp {
+        match self.0 {
+            TypName::ClientAuthentication => AssertionTyp::ClientAuthentication,
+            TypName::Jwt => AssertionTyp::Jwt,
+            TypName::None => AssertionTyp::None,
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::client::{ClientKeys, KeySettings, Method, Typ, take_client};
+use super::client::{AssertionKeys, ClientKeys, KeySettings, Method, Typ, take_client};
 use super::keys::{choice, table};
 use super::values::Many;
 use super::{AuthSettings, Taken, missing, unneeded};
 use crate::config::{AuthConfig, AuthConfigBuilder, presets};
 use crate::endpoint::{
-    Authority, AuthorizationCode, ClientAuth, Directory, Discovery, IdentityAssertion, OnBehalfOf, TokenExchange,
-    TokenUrl,
+    Authority, AuthorizationCode, ClientAuth, Directory, Discovery, GrantAssertion, IdentityAssertion, OnBehalfOf,
+    TokenExchange, TokenUrl,
 };
 use crate::types::{ConfigError, SecretSource, TenantId};
 
@@ -27,6 +27,7 @@ pub(super) enum ProviderName {
     EntraCertificate,
     Spiffe,
     GoogleWorkloadIdentity,
+    GoogleServiceAccount,
 }
 
 choice! {
@@ -42,6 +43,7 @@ choice! {
         "entra_certificate" => ProviderName::EntraCertificate,
         "spiffe" => ProviderName::Spiffe,
         "google_workload_identity" => ProviderName::GoogleWorkloadIdentity,
+        "google_service_account" => ProviderName::GoogleServiceAccount,
     }
 }
 
@@ -172,6 +174,16 @@ fn token_url(
     }
 }
 
+#[cfg(feature = "jwt")]
+fn signed_here(keys: AssertionKeys) -> Result<GrantAssertion, ConfigError> {
+    keys.into_assertion().map(GrantAssertion::from)
+}
+
+#[cfg(not(feature = "jwt"))]
+fn signed_here(_: AssertionKeys) -> Result<GrantAssertion, ConfigError> {
+    Err(super::needs_feature("signed_assertion", "jwt"))
+}
+
 /// # Errors
 /// There is no subject token.
 fn exchange(
@@ -264,6 +276,7 @@ impl AuthSettings {
                 let id = id()?;
                 self.entra_certificate(id)?
             }
+            GoogleServiceAccount => self.google_service_account()?,
             GoogleWorkloadIdentity => {
                 let audiences = self.audiences.take().need("audiences")?.0;
                 let scopes = self.scopes.take().need("scopes")?.into_words();
@@ -290,6 +303,29 @@ impl AuthSettings {
         Err(super::needs_feature("provider", "jwt"))
     }
 
+    #[cfg(feature = "jwt")]
+    fn google_service_account(&mut self) -> Result<AuthConfigBuilder, ConfigError> {
+        let account = self.service_account.take().need("service_account")?;
+        let scopes = self.scopes.take().need("scopes")?.into_words();
+        let key = self.signing_key.take().need("signing_key")?.into_key()?;
+        Ok(presets::google_service_account(account, scopes, key))
+    }
+
+    #[cfg(not(feature = "jwt"))]
+    fn google_service_account(&mut self) -> Result<AuthConfigBuilder, ConfigError> {
+        Err(super::needs_feature("provider", "jwt"))
+    }
+
+    /// One that is given, or signed here.
+    fn grant_assertion(&mut self) -> Result<GrantAssertion, ConfigError> {
+        match (self.assertion.take(), self.signed_assertion.take()) {
+            (Some(_), Some(_)) => Err(unneeded("signed_assertion", "an `assertion` that is given")),
+            (Some(given), None) => Ok(given.into()),
+            (None, Some(signed)) => signed_here(signed),
+            (None, None) => Err(missing("assertion` or `signed_assertion", "this grant")),
+        }
+    }
+
     fn granted(&mut self, grant: GrantName) -> Result<AuthConfigBuilder, ConfigError> {
         if grant == GrantName::PerTenant {
             return Ok(AuthConfig::per_tenant(self.directory()?));
@@ -311,7 +347,7 @@ impl AuthSettings {
                 AuthConfig::authorization_code(url, auth, code)
             }
             GrantName::Device => AuthConfig::device(url, auth),
-            GrantName::JwtBearer => AuthConfig::jwt_bearer(url, auth, self.assertion.take().need("assertion")?),
+            GrantName::JwtBearer => AuthConfig::jwt_bearer(url, auth, self.grant_assertion()?),
             GrantName::TokenExchange => AuthConfig::token_exchange(url, auth, take_exchange!(self)?),
             GrantName::OnBehalfOf => AuthConfig::on_behalf_of(url, auth, self.on_behalf_of()?),
             GrantName::IdentityAssertion => {

@@ -20,7 +20,7 @@ use crate::dpop::DpopKey;
 use crate::request::Tenant;
 use crate::types::{ConfigError, SecretSource};
 
-use client::{Algorithm, KeySettings, Method, Typ};
+use client::{Algorithm, AssertionKeys, KeySettings, Method, Typ};
 use grant::{AuthorityKeys, Flow, GrantChoice, IdentityProvider, Provider};
 use keys::{choice, table};
 use values::{Encoding, Existing, Expiry, Many, NoExpiry, On403, Pauses, RenewAt, Replayed, Span, Status, Unlisted};
@@ -32,6 +32,7 @@ table! {
         host: String,
         qmatic_account: String,
         entra_tenant: String,
+        service_account: String,
         token_file: String,
 
         grant: GrantChoice,
@@ -40,6 +41,7 @@ table! {
         openid: bool,
         refresh_token: SecretSource,
         assertion: SecretSource,
+        signed_assertion: AssertionKeys,
         subject_token: SecretSource,
         subject_token_type: String,
         actor_token: SecretSource,

@@ -352,6 +352,51 @@ fn keys_sign_as_they_are_told() {
     assert!(read(merged(base(), no_certificate)).build().unwrap_err().to_string().contains("`x5t` means nothing"));
 }
 
+#[cfg(feature = "jwt")]
+#[test]
+fn an_assertion_can_be_signed_here() {
+    use crate::jws::{AssertionTyp, JwtAssertion, SigningAlgorithm, SigningKey};
+    let key = || SigningKey::from_pem(SigningAlgorithm::Rs256, SecretSource::file("/k")).with_key_id("1");
+    let data = json!({ "grant": "jwt_bearer", "signed_assertion": { "issuer": "app", "subject": "anna", "audience": "a",
+        "lifetime": "3m", "scope_claim": true, "typ": "none", "claims": { "class": "batch" },
+        "signing_key": { "algorithm": "RS256", "pem": { "file": "/k" }, "key_id": "1" } } });
+    let signed = JwtAssertion::new("app", key()).subject("anna").audience("a").lifetime(Duration::from_secs(180));
+    let signed = signed.scope_claim().typ(AssertionTyp::None).claim("class", "batch");
+    let by_hand = AuthConfig::jwt_bearer(URL, ClientAuth::basic("id", "secret"), signed.clone()).origin(API).build();
+    let by_hand = of_endpoint(&by_hand.unwrap());
+    assert_eq!(of_endpoint(&read(merged(base(), data.clone())).build().unwrap()), by_hand);
+    // Nothing of it is left out of the comparison.
+    for other in [
+        signed.clone().subject("berta"),
+        signed.clone().without_subject(),
+        signed.clone().audience("b"),
+        signed.clone().lifetime(Duration::from_secs(60)),
+        signed.clone().typ(AssertionTyp::Jwt),
+        signed.clone().claim("x", 1),
+        JwtAssertion::new("app", key()).subject("anna"),
+    ] {
+        let other = AuthConfig::jwt_bearer(URL, ClientAuth::basic("id", "secret"), other).origin(API).build();
+        assert_ne!(of_endpoint(&other.unwrap()), by_hand);
+    }
+
+    let google = json!({ "provider": "google_service_account", "service_account": "a@b.example", "scopes": "one two",
+        "signing_key": { "algorithm": "RS256", "pem": { "file": "/k" }, "key_id": "1" }, "origins": API });
+    let by_hand = presets::google_service_account("a@b.example", ["one", "two"], key()).origin(API).build();
+    assert_eq!(of_endpoint(&read(google).build().unwrap()), of_endpoint(&by_hand.unwrap()));
+
+    for (change, expected) in [
+        (json!({ "assertion": "given" }), "`signed_assertion` means nothing with an `assertion` that is given"),
+        (
+            json!({ "signed_assertion": { "issuer": "app" } }),
+            "`signing_key` is missing, which a signed assertion needs",
+        ),
+        (json!({ "signed_assertion": null }), "`assertion` or `signed_assertion` is missing"),
+    ] {
+        let error = read(merged(merged(base(), data.clone()), change)).build().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[cfg(feature = "dpop")]
 #[test]
 fn tokens_can_be_bound_to_a_key() {

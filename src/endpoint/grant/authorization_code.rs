@@ -133,6 +133,12 @@ impl AuthorizationCode {
         Ok(())
     }
 
+    /// Where the browser goes afterwards.
+    #[cfg(feature = "loopback")]
+    pub(crate) fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+
     /// Where the person signs in, if it need not be found.
     pub(crate) fn authorize_url(&self) -> Option<&str> {
         self.authorize_url.as_deref()

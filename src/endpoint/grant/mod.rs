@@ -10,6 +10,7 @@ mod token_exchange;
 
 pub use authorization_code::AuthorizationCode;
 pub use identity_assertion::IdentityAssertion;
+pub use jwt_bearer::GrantAssertion;
 pub use on_behalf_of::OnBehalfOf;
 pub use token_exchange::TokenExchange;
 
@@ -25,7 +26,7 @@ use super::encode::Params;
 use super::settings::EndpointSettings;
 use crate::engine::Table;
 use crate::token::TokenRequest;
-use crate::types::{ConfigError, Digest, Scopes, Secret, SecretSource, TokenError, TokenParams};
+use crate::types::{ConfigError, Digest, Scopes, Secret, TokenError, TokenParams};
 
 /// The grant that a configuration has without a refresh token.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub(crate) enum Grant {
     /// RFC 6749 §4.4.
     ClientCredentials,
     /// RFC 7523 §2.1: an assertion.
-    JwtBearer(SecretSource),
+    JwtBearer(GrantAssertion),
     /// RFC 8693.
     TokenExchange(TokenExchange),
     /// The same, of the token that each request brings.
@@ -63,7 +64,7 @@ impl Grant {
     pub(crate) fn may_wait(&self) -> bool {
         match self {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device => false,
-            Grant::JwtBearer(assertion) => assertion.fixed().is_none(),
+            Grant::JwtBearer(assertion) => assertion.may_wait(),
             Grant::TokenExchange(exchange) => exchange.may_wait(),
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.may_wait(),
             Grant::IdentityAssertion(_) => true,
@@ -75,7 +76,7 @@ impl Grant {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         match self {
             Grant::ClientCredentials | Grant::RefreshToken | Grant::Device | Grant::IdentityAssertion(_) => Ok(()),
-            Grant::JwtBearer(assertion) => jwt_bearer::validate(assertion),
+            Grant::JwtBearer(assertion) => assertion.validate(),
             Grant::TokenExchange(exchange) => exchange.validate(),
             Grant::OnBehalfOf(on_behalf_of) => on_behalf_of.validate(),
             Grant::AuthorizationCode(code) => code.validate(),
@@ -140,6 +141,16 @@ impl Grant {
         }
     }
 
+    /// Whether it makes assertions, which are addressed to somebody.
+    pub(crate) fn makes_assertions(&self) -> bool {
+        matches!(self, Grant::JwtBearer(assertion) if assertion.is_signed_here())
+    }
+
+    /// Whether the scopes are said in its assertion, and not by a parameter.
+    fn takes_scopes(&self) -> bool {
+        matches!(self, Grant::JwtBearer(assertion) if assertion.takes_scopes())
+    }
+
     /// Whether it sends a parameter of that name.
     pub(crate) fn sends(&self, name: &str) -> bool {
         match self {
@@ -192,24 +203,27 @@ struct GrantParam {
 }
 
 impl GrantParams {
-    /// Reads what there is to read.
+    /// Reads what there is to read, and signs what is to be signed. `audience`: for whom assertions are that are made here.
     ///
     /// # Errors
     /// An assertion or a token that is not there now.
     pub(crate) async fn read(
         asking: GrantKind,
-        grant: &Grant,
+        settings: &EndpointSettings,
         request: &TokenRequest,
+        audience: &str,
         now: SystemTime,
         assertions: Option<&Table>,
     ) -> Result<Self, TokenError> {
-        match (asking, grant) {
+        match (asking, &settings.grant) {
             (GrantKind::RefreshToken | GrantKind::Once, _)
             | (GrantKind::Primary, Grant::RefreshToken | Grant::AuthorizationCode(_) | Grant::Device) => {
                 Ok(refresh_token::params(request))
             }
             (GrantKind::Primary, Grant::ClientCredentials) => Ok(client_credentials::params()),
-            (GrantKind::Primary, Grant::JwtBearer(assertion)) => jwt_bearer::params(assertion).await,
+            (GrantKind::Primary, Grant::JwtBearer(assertion)) => {
+                jwt_bearer::params(assertion, audience, scope(settings, request), now).await
+            }
             (GrantKind::Primary, Grant::TokenExchange(exchange)) => token_exchange::params(exchange).await,
             (GrantKind::Primary, Grant::OnBehalfOf(grant)) => on_behalf_of::params(grant, request, now).await,
             (GrantKind::Primary, Grant::IdentityAssertion(_)) => identity_assertion::params(assertions, request).await,
@@ -264,7 +278,7 @@ pub(crate) fn params<'a>(
     grant.push_params(&mut params);
     presented.push_params(&mut params);
     let sends_scope = match asking {
-        GrantKind::Primary => true,
+        GrantKind::Primary => !settings.grant.takes_scopes(),
         GrantKind::RefreshToken => settings.send_scopes_on_refresh,
         // They were agreed on before, when the person was asked.
         GrantKind::Once => false,

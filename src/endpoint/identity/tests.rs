@@ -28,6 +28,12 @@ fn auth() -> ClientAuth {
     ClientAuth::basic("id", "secret")
 }
 
+#[cfg(feature = "jwt")]
+fn signed(issuer: &str) -> crate::jws::JwtAssertion {
+    use crate::jws::{JwtAssertion, SigningAlgorithm, SigningKey};
+    JwtAssertion::new(issuer, SigningKey::from_pem(SigningAlgorithm::Es256, SecretSource::file("/key")))
+}
+
 /// Behaviour 91.
 #[test]
 fn every_input_makes_another_key() {
@@ -41,9 +47,19 @@ fn every_input_makes_another_key() {
         Box::new(|settings| settings.refresh_url = Some(Uri::from_static("https://a.example/r"))),
         Box::new(|settings| settings.grant = Grant::RefreshToken),
         Box::new(|settings| settings.grant = Grant::Device),
-        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("anna"))),
-        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("berta"))),
-        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::file("anna"))),
+        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("anna").into())),
+        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::from("berta").into())),
+        Box::new(|settings| settings.grant = Grant::JwtBearer(SecretSource::file("anna").into())),
+        #[cfg(feature = "jwt")]
+        Box::new(|settings| settings.grant = Grant::JwtBearer(signed("app").into())),
+        #[cfg(feature = "jwt")]
+        Box::new(|settings| settings.grant = Grant::JwtBearer(signed("app").subject("anna").into())),
+        #[cfg(feature = "jwt")]
+        Box::new(|settings| settings.grant = Grant::JwtBearer(signed("app").without_subject().into())),
+        #[cfg(feature = "jwt")]
+        Box::new(|settings| settings.grant = Grant::JwtBearer(signed("app").audience("a").into())),
+        #[cfg(feature = "jwt")]
+        Box::new(|settings| settings.grant = Grant::JwtBearer(signed("app").claim("a", 1).into())),
         Box::new(move |settings| settings.grant = exchange(TokenExchange::JWT, "anna")),
         Box::new(move |settings| settings.grant = exchange(TokenExchange::JWT, "berta")),
         Box::new(move |settings| settings.grant = exchange(TokenExchange::ID_TOKEN, "berta")),
@@ -114,8 +130,8 @@ fn whose_tokens_they_are_must_be_said_where_nothing_else_says_it() {
     let table = [
         (Grant::ClientCredentials, auth(), false),
         (Grant::RefreshToken, auth(), false),
-        (Grant::JwtBearer(SecretSource::from("anna")), auth(), false),
-        (Grant::JwtBearer(SecretSource::file("/run/secrets/assertion")), auth(), true),
+        (Grant::JwtBearer(SecretSource::from("anna").into()), auth(), false),
+        (Grant::JwtBearer(SecretSource::file("/run/secrets/assertion").into()), auth(), true),
         (exchange(SecretSource::from("anna")), auth(), false),
         (Grant::ClientCredentials, ClientAuth::basic("id", provider()), false),
         (Grant::ClientCredentials, ClientAuth::assertion(provider()).with_client_id("id"), false),
@@ -125,7 +141,9 @@ fn whose_tokens_they_are_must_be_said_where_nothing_else_says_it() {
         (exchange(SecretSource::file("/run/secrets/token")), auth(), true),
         (code(), auth(), true),
         (Grant::Device, auth(), true),
-        (Grant::JwtBearer(provider()), auth(), true),
+        (Grant::JwtBearer(provider().into()), auth(), true),
+        #[cfg(feature = "jwt")]
+        (Grant::JwtBearer(signed("app").into()), auth(), false),
         (exchange(provider()), auth(), true),
         (Grant::TokenExchange(acting), auth(), true),
     ];

@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::*;
-use crate::jws::{AssertionTyp, Certificate, Signer, SigningAlgorithm, SigningKey};
+use crate::jws::{AssertionTyp, Certificate, JwtAssertion, Signer, SigningAlgorithm, SigningKey};
 use crate::types::{Now, SecretSource};
 
 /// A private key in PEM, and its public half for both verifiers.
@@ -461,6 +461,161 @@ async fn no_error_tells_an_assertion_or_a_key() {
     assert_eq!(error.error_description(), Some("bad assertion [redacted]"));
     let told = format!("{error} {error:?} {:?}", SigningKey::from_pem(key.algorithm, key.pem.as_str()));
     assert!(!told.contains(&assertion) && !told.contains(&line), "{told}");
+}
+
+fn exchanging(assertion: JwtAssertion) -> EndpointSettings {
+    EndpointSettings::new("https://a.example/t".parse().unwrap(), Grant::JwtBearer(assertion.into()))
+}
+
+/// The assertions that are exchanged, and the first body without one.
+async fn exchanged(settings: &EndpointSettings, requests: Vec<TokenRequest>) -> (Vec<String>, String) {
+    let server = requests.iter().fold(Server::default(), |server, _| server.answers(200, TOKEN));
+    for request in requests {
+        server.ask_at(At(1_700_000_000), settings, &ClientAuth::anonymous(), request).await.unwrap();
+    }
+    let bodies: Vec<String> = server.seen().into_iter().map(|seen| seen.body).collect();
+    let cut = |body: &str| {
+        let (before, rest) = body.split_once("&assertion=").unwrap();
+        let (assertion, after) = rest.split_once('&').unwrap_or((rest, ""));
+        (assertion.to_owned(), format!("{before}|{after}"))
+    };
+    (bodies.iter().map(|body| cut(body).0).collect(), cut(&bodies[0]).1)
+}
+
+const GRANT: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
+
+/// <https://developers.google.com/identity/protocols/oauth2/service-account>: `iss`, `scope`, `aud`, `exp`, `iat`, with `sub` for
+/// whom it acts only.
+#[tokio::test]
+async fn a_service_account_of_google() {
+    let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let key = rsa(SigningAlgorithm::Rs256, &key, &aws::RSA_PKCS1_2048_8192_SHA256);
+    let signing = SigningKey::from_pem(key.algorithm, key.pem.as_str()).with_key_id("0a1b");
+    let account = JwtAssertion::new("batch@project.example", signing).scope_claim();
+    let mut settings = exchanging(account.clone().without_subject());
+    settings.scopes = Some(Scopes::new(["one", "two"]).unwrap());
+    settings.validate(&ClientAuth::anonymous()).unwrap();
+    let narrowed = TokenRequest { scopes: Some(Scopes::new(["three"]).unwrap()), ..TokenRequest::default() };
+    let (assertions, rest) = exchanged(&settings, vec![TokenRequest::default(), narrowed]).await;
+    assert_eq!(rest, format!("{GRANT}|"), "the scopes are in the assertion");
+    assert_eq!(header(&assertions[0]), r#"{"typ":"JWT","alg":"RS256","kid":"0a1b"}"#);
+    let [mut claims, other] = [&assertions[0], &assertions[1]].map(|assertion| key.verify(assertion));
+    assert_eq!(other["scope"], json!("three"), "those of the request");
+    assert_ne!(claims["jti"].take(), other["jti"]);
+    assert_eq!(
+        claims,
+        json!({ "iss": "batch@project.example", "scope": "one two", "aud": "https://a.example/t", "jti": null,
+                "iat": 1_700_000_000, "exp": 1_700_000_060 })
+    );
+    settings.grant = Grant::JwtBearer(account.subject("anna@example.com").into());
+    let (assertions, _) = exchanged(&settings, vec![TokenRequest::default()]).await;
+    assert_eq!(key.verify(&assertions[0])["sub"], json!("anna@example.com"));
+}
+
+/// Each kind of key; the audience, the lifetime, the type and claims as they are named, and scopes beside the assertion.
+#[tokio::test]
+async fn an_assertion_to_exchange_says_what_it_is_told_to() {
+    for key in all_keys() {
+        let signing = SigningKey::from_pem(key.algorithm, key.pem.as_str());
+        let assertion = JwtAssertion::new("app", signing)
+            .audience("account.example")
+            .lifetime(Duration::from_secs(180))
+            .typ(AssertionTyp::None)
+            .claim("class", "batch");
+        let mut settings = exchanging(assertion);
+        settings.scopes = Some(Scopes::new(["read"]).unwrap());
+        settings.assertion_audience = Some("https://issuer.example".into());
+        settings.validate(&ClientAuth::anonymous()).unwrap();
+        let (assertions, rest) = exchanged(&settings, vec![TokenRequest::default()]).await;
+        assert_eq!(rest, format!("{GRANT}|scope=read"));
+        assert_eq!(header(&assertions[0]), format!(r#"{{"alg":"{}"}}"#, key.algorithm.as_str()));
+        let mut claims = key.verify(&assertions[0]);
+        claims["jti"].take();
+        assert_eq!(
+            claims,
+            json!({ "iss": "app", "sub": "app", "aud": "account.example", "jti": null, "iat": 1_700_000_000,
+                    "exp": 1_700_000_180, "class": "batch" })
+        );
+    }
+    // Where it names no audience, it has that of all assertions.
+    let key = p256();
+    let mut settings = exchanging(JwtAssertion::new("app", SigningKey::from_pem(key.algorithm, key.pem.as_str())));
+    settings.assertion_audience = Some("https://issuer.example".into());
+    let (assertions, _) = exchanged(&settings, vec![TokenRequest::default()]).await;
+    assert_eq!(key.verify(&assertions[0])["aud"], json!("https://issuer.example"));
+}
+
+/// Behaviour 112.
+#[tokio::test]
+async fn an_assertion_is_signed_for_each_exchange_by_whoever_has_the_key() {
+    let path = std::env::temp_dir().join(format!("tower-oauth2-client-{}-grant-key", std::process::id()));
+    let (old, new) = (p256(), p256());
+    let settings = exchanging(JwtAssertion::new("app", SigningKey::from_pem(old.algorithm, SecretSource::file(&path))));
+    assert!(settings.grant.may_wait());
+    let mut ids = HashSet::new();
+    for key in [&old, &old, &new] {
+        std::fs::write(&path, &key.pem).unwrap();
+        let (assertions, _) = exchanged(&settings, vec![TokenRequest::default()]).await;
+        ids.insert(key.verify(&assertions[0])["jti"].to_string());
+    }
+    assert_eq!(ids.len(), 3);
+    std::fs::write(&path, "canary").unwrap();
+    let server = Server::default();
+    let error = server.ask(&settings, &ClientAuth::anonymous(), TokenRequest::default()).await.unwrap_err();
+    assert_eq!((error.kind(), server.seen().len()), (TokenErrorKind::CredentialsUnavailable, 0));
+    assert!(!format!("{error} {error:?} {settings:?}").contains("canary"));
+    std::fs::remove_file(&path).unwrap();
+
+    let remote = aws::EcdsaKeyPair::generate(&aws::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let public = remote.public_key().as_ref().to_vec();
+    let settings = exchanging(JwtAssertion::new("app", SigningKey::from_signer(Remote(remote))));
+    let (assertions, _) = exchanged(&settings, vec![TokenRequest::default()]).await;
+    let (input, signature) = assertions[0].rsplit_once('.').unwrap();
+    let public = aws::UnparsedPublicKey::new(&aws::ECDSA_P256_SHA256_FIXED, public);
+    public.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+
+    // A server that repeats it.
+    let settings = exchanging(JwtAssertion::new("app", SigningKey::from_pem(old.algorithm, old.pem.as_str())));
+    let server = Server::default();
+    let seen = server.clone();
+    let server = server.then(move || {
+        let body = seen.seen().last().unwrap().body.clone();
+        let assertion = body.split_once("&assertion=").unwrap().1.to_owned();
+        let body = json!({"error": "invalid_grant", "error_description": format!("bad assertion {assertion}")});
+        answered(400, &[], body.to_string().into_bytes())
+    });
+    let error = server.ask(&settings, &ClientAuth::anonymous(), TokenRequest::default()).await.unwrap_err();
+    assert_eq!(error.error_description(), Some("bad assertion [redacted]"));
+}
+
+#[test]
+fn an_assertion_that_no_server_takes_is_told_when_it_is_configured() {
+    let key = p256();
+    let signing = || SigningKey::from_pem(key.algorithm, key.pem.as_str());
+    let good = || JwtAssertion::new("app", signing());
+    let wrong = [
+        JwtAssertion::new("", signing()),
+        JwtAssertion::new("canary\n", signing()),
+        JwtAssertion::new("app", SigningKey::from_pem(key.algorithm, "canary")),
+        good().subject(""),
+        good().subject("canary\u{7f}"),
+        good().audience(" canary"),
+        good().lifetime(Duration::ZERO),
+        good().lifetime(Duration::from_millis(999)),
+        good().lifetime(Duration::MAX),
+        good().claim("exp", 1),
+        good().claim("", 1),
+        good().claim("a", 1).claim("a", 2),
+        good().scope_claim().claim("scope", "read"),
+    ];
+    for assertion in wrong {
+        let settings = exchanging(assertion);
+        let error = settings.validate(&ClientAuth::anonymous()).expect_err("refused");
+        assert!(!format!("{error} {error:?} {settings:?}").contains("canary"), "{error}");
+    }
+    for assertion in [good().lifetime(Duration::from_secs(3600)), good().claim("scope", "read")] {
+        exchanging(assertion).validate(&ClientAuth::anonymous()).unwrap();
+    }
 }
 
 /// A key of 1024 bits, made for this test; nothing trusts it.

@@ -49,7 +49,7 @@ async fn jwt_bearer() {
 #[tokio::test]
 async fn an_assertion_is_read_for_each_exchange() {
     let server = Server::default().answers(400, r#"{"error":"invalid_grant"}"#).answers(200, TOKEN);
-    let settings = with_grant(Grant::JwtBearer(counting()));
+    let settings = with_grant(Grant::JwtBearer(counting().into()));
     let error = server.ask(&settings, &ClientAuth::none("my-id"), TokenRequest::default()).await.unwrap_err();
     // An assertion that has expired, for one.
     assert_eq!(error.kind(), TokenErrorKind::Refused);

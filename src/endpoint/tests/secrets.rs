@@ -117,7 +117,7 @@ async fn a_refused_client_is_not_tried_in_another_way() {
 #[tokio::test]
 async fn an_assertion_is_not_read_again_for_a_client_that_cannot_change() {
     let (assertion, reads) = in_turn(&["one", "two"]);
-    let settings = EndpointSettings::new("https://a.example/t".parse().unwrap(), Grant::JwtBearer(assertion));
+    let settings = EndpointSettings::new("https://a.example/t".parse().unwrap(), Grant::JwtBearer(assertion.into()));
     let server = Server::default().answers(401, REFUSED);
     server.ask(&settings, &body_auth(), TokenRequest::default()).await.unwrap_err();
     assert_eq!(reads.load(Ordering::SeqCst), 1);

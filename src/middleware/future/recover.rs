@@ -286,18 +286,18 @@ enum Held<T> {
 
 type Discard<T> = fn(&mut T, &mut Context<'_>) -> Poll<()>;
 
-/// A place among the responses that a layer holds unread.
-struct Place(Arc<Setup>);
+/// A place among the responses that a layer holds unread, and what it takes of a window.
+struct Place(Arc<Setup>, usize);
 
 impl Place {
-    fn acquire(setup: &Arc<Setup>) -> Option<Self> {
-        setup.held.acquire().then(|| Self(setup.clone()))
+    fn acquire(setup: &Arc<Setup>, bytes: usize) -> Option<Self> {
+        setup.held.acquire(bytes).then(|| Self(setup.clone(), bytes))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.held.release();
+        self.0.held.release(self.1);
     }
 }
 
@@ -307,6 +307,7 @@ struct Reading<T> {
     read: Memory,
     /// If there is more than may be kept.
     then: Option<Discard<T>>,
+    window: fn(&T) -> usize,
 }
 
 /// Bytes in memory, of those that a layer may have.
@@ -321,20 +322,22 @@ impl Drop for Memory {
 impl<T> Held<T> {
     fn begin<S, R: HttpRequest>(first: &FirstAttempt<S, R, T>, response: &mut T) -> Self {
         let setup = &first.handle.setup;
-        let Some(Holding { read_ahead, discard }) = (first.body_support().holding)() else { return Self::Unread };
+        let Some(Holding { read_ahead, discard, window }) = (first.body_support().holding)() else {
+            return Self::Unread;
+        };
         // Only for a request that can be sent again: another one's response is all that its caller will get.
         let discard = discard.filter(|_| first.replay_copy.as_ref().is_some_and(R::can_rebuild));
         match read_ahead {
             Some(take) => {
                 let read = Memory(setup.clone(), 0);
-                Self::Reading(Box::new(Reading { ahead: take(response), read, then: discard }))
+                Self::Reading(Box::new(Reading { ahead: take(response), read, then: discard, window }))
             }
-            None => Self::unread(setup, discard),
+            None => Self::unread(setup, window(response), discard),
         }
     }
 
-    fn unread(setup: &Arc<Setup>, discard: Option<Discard<T>>) -> Self {
-        match (Place::acquire(setup), discard) {
+    fn unread(setup: &Arc<Setup>, bytes: usize, discard: Option<Discard<T>>) -> Self {
+        match (Place::acquire(setup, bytes), discard) {
             (Some(place), _) => Self::InPlace(place),
             (None, Some(discard)) => Self::Discarding { discard, done: false },
             (None, None) => Self::Unread,
@@ -347,9 +350,9 @@ impl<T> Held<T> {
             if reading.ahead.poll(&setup.held, read, cx) == Ahead::TooLong
                 && let Self::Reading(reading) = std::mem::replace(self, Self::Unread)
             {
-                let Reading { ahead, read, then } = *reading;
+                let Reading { ahead, read, then, window } = *reading;
                 ahead.put_back(response);
-                *self = Self::unread(&read.0, then);
+                *self = Self::unread(&read.0, window(response), then);
             }
         }
         if let Self::Discarding { discard, done } = self
