@@ -1387,6 +1387,53 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_token_that_is_known_to_be_invalid_answers_no_rejection() {
+        let gate = Gate::new(false);
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        let [older, newer] = ["a", "b"].map(|text| {
+            cell.hand_in(table.env(), token(text)).unwrap();
+            ready(cell.read(table.env())).generation
+        });
+        let Rejection::Wait { waiter, starter: true } = cell.reject(table.env(), newer, true) else {
+            panic!("no refresh")
+        };
+        let Rejection::Wait { waiter: joined, starter: false } = cell.reject(table.env(), older, false) else {
+            panic!("not waited for the same refresh")
+        };
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        for waiter in [waiter, joined] {
+            assert!(matches!(waiter.await, RefreshResult::New(current) if current.token.access_token() == "1"));
+        }
+        assert_eq!(gate.requests(), 1);
+    }
+
+    #[test]
+    fn a_rejection_that_finds_an_overdue_refresh_starts_another() {
+        let gate = Gate::new(false);
+        let table = gate.table(EnginePolicy::default());
+        let cell = table.default_cell();
+        cell.hand_in(table.env(), token("a")).unwrap();
+        let rejected = ready(cell.read(table.env())).generation;
+        let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        {
+            let _inside = parked.enter();
+            assert!(matches!(cell.reject(table.env(), rejected, true), Rejection::Wait { starter: true, .. }));
+        }
+        let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        driven.block_on(async {
+            sleep(table.env().policy.refresh_deadline + 2 * SECOND).await;
+            let Rejection::Wait { waiter, starter: true } = cell.reject(table.env(), rejected, true) else {
+                panic!("it relies on a runtime that nobody drives")
+            };
+            sleep(SECOND).await;
+            gate.let_one_land().await;
+            assert!(matches!(waiter.await, RefreshResult::New(_)));
+        });
+    }
+
     /// A refresh begins on a runtime that nobody drives, and another one takes its place. Returns the first one's runtime.
     fn overtaken(gate: &Gate) -> tokio::runtime::Runtime {
         let table = gate.table(EnginePolicy::default());
