@@ -5,9 +5,9 @@
 
 # Unit tests, the suite of behaviours, examples (built), and every example in the documentation and the README.
 test: setup
-	cargo test --all-features
+	cargo test --features full
 	$(MAKE) guards
-	SIMULATE_SEEDS=2000 cargo test --release --all-features --test simulation every_seed -- --nocapture
+	SIMULATE_SEEDS=2000 cargo test --release --features full --test simulation every_seed -- --nocapture
 	@command -v valgrind >/dev/null || echo "left out: the guards that count instructions (install valgrind)"
 	@echo "left out: tonic's channel, axum's gateway, a fleet over Redis (make test-packages)"
 
@@ -19,18 +19,22 @@ test-packages: setup
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-features --all-targets -- -D warnings -D clippy::incompatible_msrv
+	cargo clippy --workspace --features tower-oauth2-client/full --all-targets -- -D warnings -D clippy::incompatible_msrv
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features full
 
 # Every feature alone, none and all: tests always have all of them on, and would not notice.
 features:
 	cargo build --no-default-features
 	cargo clippy --lib --no-default-features -- -D warnings
 	cargo clippy --lib --no-default-features --features reqwest -- -D warnings
+	cargo clippy --lib --no-default-features --features rustls -- -D warnings
+	cargo clippy --lib --no-default-features --features rustls-no-provider -- -D warnings
+	cargo clippy --lib --no-default-features --features rustls-no-provider,redis -- -D warnings
 	cargo clippy --lib --no-default-features --features reqwest-middleware -- -D warnings
+	cargo clippy --lib --no-default-features --features retry -- -D warnings
 	cargo clippy --lib --no-default-features --features tonic -- -D warnings
 	cargo clippy --lib --no-default-features --features axum -- -D warnings
 	cargo clippy --lib --no-default-features --features jwt -- -D warnings
@@ -45,7 +49,17 @@ features:
 	cargo clippy --lib --no-default-features --features test-util -- -D warnings
 	cargo clippy --lib --no-default-features --features serde -- -D warnings
 	cargo clippy --lib --no-default-features --features serde,jwt -- -D warnings
+	cargo clippy --lib --features full -- -D warnings
+	cargo test --no-default-features --features rustls-no-provider --test tls
+	cargo test --no-default-features --features rustls-no-provider --lib endpoint::tls
+	cargo test --no-default-features --features reqwest --lib endpoint::client
+	@pkg-config --exists openssl && $(MAKE) native-tls || echo "left out: the feature native-tls (install the headers of OpenSSL, and pkg-config)"
+
+.PHONY: native-tls
+native-tls:
+	cargo clippy --lib --no-default-features --features native-tls -- -D warnings
 	cargo clippy --lib --all-features -- -D warnings
+	cargo test --no-default-features --features native-tls --test tls
 
 # The oldest dependencies that Cargo.toml allows; needs a nightly toolchain, and says so where there is none.
 .PHONY: minimal-versions
@@ -74,28 +88,28 @@ setup:
 .PHONY: bench bench-quick report guards
 
 bench:
-	cargo bench --all-features --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants
+	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants
 	-$(MAKE) -C benches/peers bench
 	$(MAKE) report
 
 bench-quick:
-	cargo bench --all-features --bench paired --bench contention --bench storm --bench tenants -- --quick
-	cargo bench --all-features --bench instructions --bench allocations
+	cargo bench --features full --bench paired --bench contention --bench storm --bench tenants -- --quick
+	cargo bench --features full --bench instructions --bench allocations
 	$(MAKE) report
 
 report:
-	cargo bench --all-features --bench report
+	cargo bench --features full --bench report
 
 # Regression guards that count, and what takes too long in a debug build. Instructions need valgrind.
 guards:
-	cargo test --release --all-features --test allocations --test instructions
-	cargo test --release --all-features --lib a_million_tenants
+	cargo test --release --features full --test allocations --test instructions
+	cargo test --release --features full --lib a_million_tenants
 
 # The engine's cells under loom: every interleaving of a few threads, with up to three preemptions (more:
 # LOOM_MAX_PREEMPTIONS=4). Built apart, since each crate is compiled with another flag.
 .PHONY: model model-planted
 model:
-	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --all-features --lib engine::model$(if $(MODEL),::$(MODEL)) -- --test-threads=1
+	RUSTFLAGS="--cfg model" CARGO_TARGET_DIR=target/model cargo test --features full --lib engine::model$(if $(MODEL),::$(MODEL)) -- --test-threads=1
 
 # That the models notice: one defect after the other is planted in a copy.
 model-planted:
@@ -108,7 +122,7 @@ model-planted:
 SEEDS ?= 2000
 BASE ?= 1
 simulate:
-	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --release --all-features --test simulation every_seed -- --nocapture
+	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --release --features full --test simulation every_seed -- --nocapture
 
 # How many seeds until each of the defects is found that are planted in a copy, one at a time (SEEDS=2000 at most).
 .PHONY: simulate-planted

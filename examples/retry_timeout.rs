@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_oauth2_client::test_util::{Api, AuthServer, Body, Fault, TestClock};
 use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth, Error};
 
-/// Retries what may pass by itself, as often as it is told to.
+/// Retries what may pass by itself, as often as it is told to. (Feature `retry` has one with a budget: `RetryTokenErrors`.)
 ///
 /// A 401 is no business of it: the layer has done what can be done. A failed *token request* is: it says whether trying
 /// again may help, and when. Before that, another attempt would only get the same error once more.

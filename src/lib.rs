@@ -44,7 +44,11 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `reqwest` | yes | the built-in token client ([`AuthLayer::new`]), and [`Auth`] as a `Service<reqwest::Request>` |
+//! | `rustls` | yes | TLS of the built-in client by rustls with AWS-LC; turns on `reqwest` |
+//! | `rustls-no-provider` | | the same with the cryptography that your program installs |
+//! | `native-tls` | | the same by the system's library; with several of these features rustls is used |
 //! | `reqwest-middleware` | | [`AuthLayer`] as a `reqwest_middleware::Middleware`, for generated clients |
+//! | `retry` | | `RetryTokenErrors`, a policy for `tower::retry` |
 //! | `tonic` | | resend of `tonic::body::Body`; token failures become `Status::unavailable` in generated clients |
 //! | `axum` | | resend of `axum::body::Body`, for gateways |
 //! | `jwt` | | clients that authenticate by signed assertions, with your own signer |
@@ -56,6 +60,7 @@
 //! | `serde` | | `AuthSettings`: configurations from files and the environment, through any serde format |
 //! | `loopback` | | `LoopbackRedirect`: takes a browser's answer to a sign-in on a port of this machine |
 //! | `test-util` | | the module `test_util` |
+//! | `full` | | all of these but `native-tls` |
 //!
 //! Without any feature you bring the HTTP service that token requests go through: [`AuthLayerBuilder::http_client`].
 //!
@@ -102,6 +107,8 @@ pub use endpoint::{BuiltInClient, ReqwestClient};
 pub use handle::{AuthHandle, Failing, Stats};
 #[cfg(feature = "jwt")]
 pub use jws::{AssertionTyp, Certificate, JwtAssertion, Signer, SigningAlgorithm, SigningKey};
+#[cfg(feature = "retry")]
+pub use middleware::RetryTokenErrors;
 pub use middleware::{Auth, AuthLayer, AuthLayerBuilder, ResponseFuture};
 pub use request::{ExistingAuthorization, HttpRequest, HttpResponse, Recorded, Tenant, UnlistedOrigin};
 pub use response::{AuthChallenge, Forbidden};

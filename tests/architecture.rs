@@ -102,6 +102,29 @@ fn the_engine_has_no_circle() {
     assert!(uses.is_empty(), "a circle among: {uses:?}");
 }
 
+/// The feature `full` is what the name says, but for the one that needs a library of the system.
+#[test]
+fn full_is_every_feature_but_native_tls() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let section = manifest.split("\n[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let text: String = section.lines().filter(|line| !line.starts_with('#')).collect();
+    let features: BTreeMap<_, BTreeSet<_>> = text
+        .split_inclusive(']')
+        .filter_map(|feature| feature.split_once(" = "))
+        .map(|(name, on)| (name.trim(), on.split('"').skip(1).step_by(2).collect()))
+        .collect();
+    let mut on = BTreeSet::from(["full"]);
+    loop {
+        let more: BTreeSet<_> = on.iter().filter_map(|name| features.get(name)).flatten().copied().collect();
+        if more.is_subset(&on) {
+            break;
+        }
+        on.extend(more);
+    }
+    let off: Vec<_> = features.keys().filter(|name| !on.contains(*name)).collect();
+    assert_eq!(off, [&"default", &"native-tls"]);
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -33,6 +33,9 @@ struct Secure {
 
 impl Secure {
     async fn new(alpn: &[&str]) -> Self {
+        // What a program does that has chosen the feature.
+        #[cfg(not(feature = "rustls"))]
+        tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let auth = AuthServer::new(TestClock::new()).client("client", SECRET);
         let api = Api::new(&auth);
         let (auth_addr, api_addr) = (tls::serve(alpn, auth.clone()).await, tls::serve(alpn, api.clone()).await);

@@ -75,8 +75,14 @@ impl fmt::Debug for BuiltInClientSettings {
     }
 }
 
-/// The HTTP client of [`AuthLayer::new`](crate::AuthLayer::new): TLS by rustls, no redirects, no cookies, no retries, no
-/// decompression.
+/// The HTTP client of [`AuthLayer::new`](crate::AuthLayer::new): no redirects, no cookies, no retries, no decompression.
+///
+/// **TLS** is chosen by feature, as reqwest names them: `rustls` (default: with AWS-LC, unless the program has installed
+/// another provider), `rustls-no-provider` (with the provider that the program has installed; without one there is no client),
+/// `native-tls` (the system's library). If several are on, rustls is used: that some crate turns on `native-tls` too changes
+/// nothing here. Where the system's library must be used whatever else is compiled in, bring a client
+/// (`reqwest::Client::builder().tls_backend_native()`, [`ReqwestClient`]). With none of them token URLs with https are an
+/// error.
 ///
 /// You never name this type, except in a tower layer of your own that is generic over the token endpoint's client.
 ///
@@ -126,17 +132,17 @@ impl BuiltInClient {
             Ok(runtime) => Plan::client(&self.plan, &runtime).map(drop),
             Err(_) => self.plan.make().map(drop),
         };
-        made.map_err(|_| {
-            ConfigError::new(
-                "the HTTP client for token requests cannot be made",
-                "check the certificates given and those of the system (package `ca-certificates`)",
-            )
+        made.map_err(|missing| {
+            let mend = "check the certificates given and those of the system (package `ca-certificates`)";
+            ConfigError::new("the HTTP client for token requests cannot be made", missing.unwrap_or(mend))
         })
     }
 }
 
 impl Plan {
-    fn client(plan: &Arc<Self>, runtime: &Handle) -> Result<(reqwest::Client, Watch), TokenError> {
+    /// # Errors
+    /// It cannot be made; what is missing, where we know it. Not the library's error, whose text may be anything.
+    fn client(plan: &Arc<Self>, runtime: &Handle) -> Result<(reqwest::Client, Watch), Option<&'static str>> {
         let runtime = runtime.id();
         let mut clients = plan.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let found = clients.iter().position(|made| made.runtime == runtime);
@@ -162,7 +168,9 @@ impl Plan {
         drop(forgotten);
     }
 
-    fn make(&self) -> Result<reqwest::Client, TokenError> {
+    /// # Errors
+    /// See [`client`](Plan::client).
+    fn make(&self) -> Result<reqwest::Client, Option<&'static str>> {
         // Compression is a feature of reqwest that another crate may have turned on.
         let builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -172,21 +180,26 @@ impl Plan {
             .no_brotli()
             .no_zstd()
             .no_deflate()
-            .connect_timeout(self.connect_timeout)
-            .tls_backend_preconfigured(tls::client_config(&self.roots).map_err(|_| cannot_be_made())?);
+            .connect_timeout(self.connect_timeout);
+        let builder = tls::configure(builder, &self.roots)?;
         let builder = match &self.proxy {
             Proxy::Configured(proxy) => builder.proxy(reqwest::Proxy::clone(proxy)),
             Proxy::FromEnvironment => builder,
             Proxy::Off => builder.no_proxy(),
         };
-        builder.build().map_err(|_| cannot_be_made())
+        builder.build().map_err(|_| None)
     }
 }
 
-/// Without the library's error, whose text may be anything.
-fn cannot_be_made() -> TokenError {
-    TokenError::new(TokenErrorKind::NoHttpClient)
+fn cannot_be_made(missing: Option<&'static str>) -> TokenError {
+    let error = TokenError::new(TokenErrorKind::NoHttpClient);
+    match missing {
+        Some(missing) => error.with_detail(missing),
+        None => error,
+    }
 }
+
+const NO_TLS: &str = "it speaks no TLS; turn on this crate's feature `rustls` or `native-tls`";
 
 impl Service<Request<Full<Bytes>>> for BuiltInClient {
     type Response = Response<reqwest::Body>;
@@ -196,13 +209,16 @@ impl Service<Request<Full<Bytes>>> for BuiltInClient {
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.ready.is_none() {
             let runtime = Handle::try_current().map_err(|_| TokenError::new(TokenErrorKind::NoRuntime))?;
-            self.ready = Some(Plan::client(&self.plan, &runtime)?);
+            self.ready = Some(Plan::client(&self.plan, &runtime).map_err(cannot_be_made)?);
         }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let is_plain = request.uri().scheme() == Some(&http::uri::Scheme::HTTP);
         match self.ready.take() {
+            // Also where another crate has turned on a TLS of reqwest's: which one it is, nobody has chosen.
+            Some(_) if !tls::IS_THERE && !is_plain => Box::pin(async { Err(cannot_be_made(Some(NO_TLS)).into()) }),
             Some((client, mut watch)) => Box::pin(async move {
                 watch.open(true);
                 let response = send(client, request).await?;
@@ -390,6 +406,20 @@ mod tests {
         assert!(!format!("{error} {error:?}").contains("canary"));
         let error = ReqwestClient::new(reqwest::Client::new()).call(request()).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    /// Also where another crate turns on a TLS of reqwest's.
+    #[tokio::test]
+    #[cfg(not(any(feature = "native-tls", feature = "rustls-no-provider")))]
+    async fn without_tls_nothing_is_sent_over_https() {
+        let mut client = built();
+        make_ready(&mut client).await.unwrap();
+        let request = Request::post("https://auth.example.com/token").body(Full::default()).unwrap();
+        let error = client.call(request).await.unwrap_err();
+        let error = error.downcast_ref::<TokenError>().unwrap();
+        assert_eq!((error.kind(), error.detail()), (TokenErrorKind::NoHttpClient, Some(NO_TLS)));
+        let settings = BuiltInClientSettings { ca_pem: vec![b"any".to_vec()], ..Default::default() };
+        assert!(settings.build(false).is_err());
     }
 
     /// Connections die with the runtime that opened them.

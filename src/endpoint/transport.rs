@@ -63,15 +63,28 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
         .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable))
 }
 
-/// What rustls does not accept, by its `Debug`: which version of it an HTTP client has is not ours to know.
+/// What rustls does not accept, by its `Debug`: which TLS an HTTP client has, and which version of it, is not ours to know.
 fn certificate(error: &(dyn StdError + 'static)) -> Option<CertificateTrouble> {
     let told = format!("{error:?}");
-    let what = told.strip_prefix("InvalidCertificate(")?;
+    let Some(what) = told.strip_prefix("InvalidCertificate(") else { return openssl(&error.to_string()) };
     Some(match what {
         _ if what.starts_with("UnknownIssuer") => CertificateTrouble::UnknownAuthority,
         _ if what.starts_with("Expired") => CertificateTrouble::Expired,
         _ if what.starts_with("NotValidForName") => CertificateTrouble::OtherHost,
         _ => CertificateTrouble::Other,
+    })
+}
+
+/// The same of OpenSSL, which is what native-tls speaks through on Linux, by its text.
+fn openssl(told: &str) -> Option<CertificateTrouble> {
+    let says = |texts: &[&str]| texts.iter().any(|text| told.contains(text));
+    says(&["certificate verify failed"]).then(|| match () {
+        () if says(&["unable to get", "self-signed certificate", "self signed certificate"]) => {
+            CertificateTrouble::UnknownAuthority
+        }
+        () if says(&["has expired"]) => CertificateTrouble::Expired,
+        () if says(&["mismatch"]) => CertificateTrouble::OtherHost,
+        () => CertificateTrouble::Other,
     })
 }
 

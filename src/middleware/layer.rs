@@ -14,7 +14,7 @@ use crate::config::{AuthConfig, External};
 use crate::endpoint::Direct;
 use crate::engine::{EndpointLimits, Env, Limited, Table};
 use crate::handle::AuthHandle;
-use crate::request::{Recorded, Registry, clone_vtable, record_vtable};
+use crate::request::{Recorded, Registry, ReplayVtable, clone_vtable, record_vtable};
 use crate::setup::Setup;
 use crate::store::{StoreAccess, StoreService};
 use crate::token::{BoxTokenSource, DynTokenSource, TokenSource, erase};
@@ -125,6 +125,38 @@ impl AuthLayer {
     #[must_use]
     pub fn replay_clone<B: Body + Clone + 'static>(mut self) -> Self {
         self.registry.insert(clone_vtable::<B>());
+        self
+    }
+
+    /// Bodies of your type `B` can be sent twice where `try_clone` gives a clone; one for which it gives `None` is sent once.
+    ///
+    /// For types that hold a buffer or a stream, such as `kube`'s: `.replay_with(kube::client::Body::try_clone)`. It is asked
+    /// once for each request, before the body is sent. As with [`replay_clone`](AuthLayer::replay_clone), a clone must be the
+    /// same body, unread, and cheap, and it affects services made by this layer from now on.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
+    ///
+    /// type Upload = Either<Full<Bytes>, UnsyncBoxBody<Bytes, std::io::Error>>;
+    ///
+    /// fn try_clone(body: &Upload) -> Option<Upload> {
+    ///     match body {
+    ///         Either::Left(buffer) => Some(Either::Left(buffer.clone())),
+    ///         Either::Right(_) => None,
+    ///     }
+    /// }
+    /// # use tower_oauth2_client::{AuthConfig, AuthLayer, Token, TokenError, TokenRequest};
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Token::bearer("x").map_err(TokenError::permanent) });
+    /// # let layer = AuthLayer::with_source(AuthConfig::external().origin("https://api.example.com").build()?, source);
+    /// # assert!(!layer.can_replay::<Upload>());
+    /// let layer = layer.replay_with(try_clone);
+    /// assert!(layer.can_replay::<Upload>());
+    /// # Ok::<(), tower_oauth2_client::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn replay_with<B: Body + 'static>(mut self, try_clone: fn(&B) -> Option<B>) -> Self {
+        self.registry.insert(ReplayVtable::TryClone(try_clone));
         self
     }
 

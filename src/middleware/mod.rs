@@ -79,10 +79,14 @@ mod layer;
 mod prove;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest_chain;
+#[cfg(feature = "retry")]
+mod retry;
 mod service;
 mod shared;
 
 pub use builder::AuthLayerBuilder;
 pub use future::ResponseFuture;
 pub use layer::AuthLayer;
+#[cfg(feature = "retry")]
+pub use retry::RetryTokenErrors;
 pub use service::Auth;

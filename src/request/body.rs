@@ -16,6 +16,8 @@ use http_body_util::{Empty, Full};
 pub(crate) enum ReplayVtable<B: Body> {
     /// By a clone, made before the first sending.
     Clone(fn(&B) -> B),
+    /// The same where not every body can be cloned.
+    TryClone(fn(&B) -> Option<B>),
     /// By recording what the first sending reads. `erase` makes a `B` of the recording.
     Record { record: Record<B>, erase: Erase<B> },
 }
@@ -39,6 +41,10 @@ impl<B: Body> ReplayVtable<B> {
             ReplayVtable::Clone(clone) => {
                 let copy = clone(&body);
                 (body, Some(BodyCopy::Ready(copy)))
+            }
+            ReplayVtable::TryClone(try_clone) => {
+                let copy = try_clone(&body).map(BodyCopy::Ready);
+                (body, copy)
             }
             ReplayVtable::Record { record, erase } => record(body, erase, cap),
         }
@@ -539,6 +545,7 @@ mod tests {
                 let copy = clone(&body);
                 (body, Some(BodyCopy::Ready(copy)))
             }
+            ReplayVtable::TryClone(_) => unreachable!("of no type that is known"),
             ReplayVtable::Record { record, erase } => record(body, erase, cap),
         }
     }
@@ -602,7 +609,7 @@ mod tests {
         assert!(known::<Full<Bytes>>() && known::<Empty<Bytes>>() && known::<String>());
         assert!(known::<BoxBody<Bytes, std::io::Error>>() && known::<UnsyncBoxBody<Bytes, Infallible>>());
         assert!(!known::<BoxBody<std::io::Cursor<Vec<u8>>, Infallible>>(), "only bodies of `Bytes`");
-        assert_eq!(size_of::<ReplayVtable<Full<Bytes>>>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<ReplayVtable<Full<Bytes>>>(), 3 * size_of::<usize>());
         #[cfg(feature = "tonic")]
         assert!(known::<tonic::body::Body>());
         #[cfg(feature = "axum")]

@@ -58,6 +58,10 @@ pub(crate) fn copy_for_replay<B: Body>(
     match vtable {
         None => ReplayAttempt::Done(None),
         Some(ReplayVtable::Record { .. }) => ReplayAttempt::ByRecording,
+        Some(ReplayVtable::TryClone(try_clone)) => ReplayAttempt::Done(try_clone(request.body()).and_then(|body| {
+            let head = Head::copy_for_replay(request)?;
+            Some(ReplayCopy { head, body: BodyCopy::Ready(body) })
+        })),
         Some(ReplayVtable::Clone(clone)) => ReplayAttempt::Done(
             Head::copy_for_replay(request)
                 .map(|head| ReplayCopy { head, body: BodyCopy::Ready(clone(request.body())) }),

@@ -210,6 +210,8 @@ impl<'a, St: TokenStore, T: TokenSource> Fetch<'a, St, T> {
         let known = self.access.copies().get(&self.key).map_or(0, |copy| copy.number);
         match &found.record {
             None => has_copy || known > 0,
+            // What was put there since says nothing of it.
+            Some(record) if record.refresh_token.is_none() && !record.refresh_dead => has_copy || known > 0,
             Some(record) => has_copy && record.refresh_number < known.max(self.request.refresh_number),
         }
     }

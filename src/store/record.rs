@@ -19,7 +19,7 @@ use crate::types::{Scopes, Secret};
 const FORMAT: u64 = 1;
 
 /// What processes tell each other about one key.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) token: Option<Token>,
     /// The credentials that the token was made with, where they are known.
@@ -35,6 +35,22 @@ pub(crate) struct Record {
     pub(crate) single_use: bool,
     /// The last token request failed.
     pub(crate) failure: Option<Failure>,
+}
+
+impl Default for Record {
+    /// Nothing is known: a refresh token of which nobody knows better is good once.
+    fn default() -> Self {
+        Self {
+            token: None,
+            made_by: None,
+            refresh_token: None,
+            refresh_number: 0,
+            refresh_dead: false,
+            answer_lost: false,
+            single_use: true,
+            failure: None,
+        }
+    }
 }
 
 impl Record {
@@ -229,7 +245,7 @@ mod tests {
             after.answer_lost && after.single_use && after.made_by == before.made_by && after.failure == before.failure
         );
 
-        assert_eq!(bytes(&empty).expose(), br#"{"v":1,"answer_lost":false,"single_use":false}"#);
+        assert_eq!(bytes(&empty).expose(), br#"{"v":1,"answer_lost":false,"single_use":true}"#);
         assert!(Record::from_bytes(br#"{"v":1}"#).unwrap().token.is_none());
     }
 

@@ -94,7 +94,7 @@ impl Telemetry {
             target: TARGET,
             layer = self.name(),
             body,
-            "bodies of this type are sent once only; register the type with `replay_clone` or `replay_recorded`"
+            "bodies of this type are sent once only; register the type with `replay_clone`, `replay_with` or `replay_recorded`"
         );
     }
 
@@ -105,7 +105,7 @@ impl Telemetry {
             layer = self.name(),
             body,
             "bodies of this type are sent once only: it comes from another version of its crate than the one known here, or \
-             this crate's feature for it is off; align them, or register the type with `replay_clone` or `replay_recorded`"
+             this crate's feature for it is off; align them, or register the type with `replay_clone`, `replay_with` or `replay_recorded`"
         );
     }
 

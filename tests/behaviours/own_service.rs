@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full, StreamBody};
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -358,6 +359,35 @@ async fn a_registered_body_is_sent_twice() {
     let (status, took, requests) = send_revoked(&world, layer, words()).await;
     assert_eq!((status.as_u16(), took), (200, Duration::from_secs(5)));
     assert_eq!([&requests[0].body[..], &requests[1].body[..]], [b"onetwo", b"onetwo"]);
+}
+
+/// One that holds a buffer can be cloned, one that holds a stream cannot.
+///
+/// Behaviour 62.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_sent_twice_where_its_own_function_clones_it() {
+    type Upload = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
+
+    fn try_clone(body: &Upload) -> Option<Upload> {
+        match body {
+            Either::Left(buffer) => Some(Either::Left(buffer.clone())),
+            Either::Right(_) => None,
+        }
+    }
+
+    let buffer = || Full::new(Bytes::from("body"));
+    let world = World::new();
+    let (status, _, requests) = send_revoked(&world, layer(&world), Upload::Left(buffer())).await;
+    assert_eq!((status.as_u16(), requests.len()), (401, 1), "nobody told how");
+
+    for (body, sendings) in [(Upload::Left(buffer()), 2), (Upload::Right(UnsyncBoxBody::new(buffer())), 1)] {
+        let world = World::new();
+        let layer = layer(&world).replay_with(try_clone);
+        assert!(layer.can_replay::<Upload>());
+        let (status, _, requests) = send_revoked(&world, layer, body).await;
+        assert_eq!((status.as_u16(), requests.len()), (if sendings == 2 { 200 } else { 401 }, sendings));
+        assert!(requests.iter().all(|sent| sent.body == "body"));
+    }
 }
 
 /// Behaviour 62.

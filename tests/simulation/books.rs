@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What goes wrong, or is done to a layer.
-pub(crate) const FAULTS: [&str; 20] = [
+pub(crate) const FAULTS: [&str; 22] = [
     "server slow",
     "server times out",
     "server hangs",
@@ -15,6 +15,8 @@ pub(crate) const FAULTS: [&str; 20] = [
     "answer lost",
     "answer garbled",
     "server refuses",
+    "refresh token refused",
+    "cut off from server",
     "API rejects",
     "API 503",
     "store fails",
@@ -77,6 +79,10 @@ pub(crate) struct View {
     pub(crate) known: bool,
     /// When token requests were made.
     pub(crate) asked: Vec<Duration>,
+    /// When somebody last wanted a token.
+    pub(crate) used: Duration,
+    /// Nobody did for so long that its cell may be gone.
+    pub(crate) forgotten: bool,
     /// When something happened that excuses another one.
     pub(crate) excuses: Vec<Duration>,
 }
@@ -101,12 +107,40 @@ pub(crate) struct AccessToken {
     pub(crate) revoked: bool,
 }
 
+/// Who has sent a refresh token, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    pub(crate) process: usize,
+    pub(crate) start: usize,
+    pub(crate) since: Duration,
+}
+
+/// A process that was given what came of a refresh token that it had sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub(crate) to: usize,
+    pub(crate) sent: Duration,
+    pub(crate) at: Duration,
+}
+
+/// The refresh token that a process must send for a tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) token: String,
+    /// That of the one held when its token request began, plus one.
+    pub(crate) number: u64,
+    pub(crate) since: Duration,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefreshToken {
-    /// Exchanges that are under way: whose, and since when.
-    pub(crate) in_flight: Vec<(usize, Duration)>,
+    /// Exchanges that are under way.
+    pub(crate) in_flight: Vec<Carrier>,
+    pub(crate) sent: bool,
+    /// The server has refused it.
+    pub(crate) dead: bool,
     /// Who was given what came of it, and when.
-    pub(crate) answered: Vec<(usize, Duration)>,
+    pub(crate) answered: Vec<Answered>,
     /// The machine slept while it was with the server: leases ended meanwhile.
     pub(crate) slept: bool,
     /// Its answer may be lost.
@@ -143,6 +177,15 @@ pub(crate) struct Down {
     pub(crate) asked: usize,
 }
 
+/// A refresh, when it began, and the number of the refresh token that was held then.
+#[derive(Clone, Debug)]
+pub(crate) struct Began {
+    pub(crate) at: Duration,
+    pub(crate) number: u64,
+    /// One that it has sent before, and that was refused. Its cell hears of that when the refresh ends.
+    pub(crate) refused: Option<String>,
+}
+
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) views: BTreeMap<(usize, usize), View>,
@@ -156,6 +199,15 @@ pub(crate) struct Books {
     pub(crate) down: BTreeMap<usize, Down>,
     /// How often each process was started; what an earlier one still does is not done.
     pub(crate) starts: BTreeMap<usize, usize>,
+    /// By process and start: how many token requests are under way.
+    pub(crate) at_once: BTreeMap<(usize, usize), usize>,
+    /// By process and tenant, where there is another grant besides.
+    pub(crate) held: BTreeMap<(usize, usize), Held>,
+    /// By process and tenant: when a refresh token was refused, and the refresh that had sent it. It asks by another grant at
+    /// once.
+    pub(crate) refused: BTreeMap<(usize, usize), (Duration, Began)>,
+    /// When the store last lost everything, its leases included.
+    pub(crate) emptied: Option<Duration>,
     pub(crate) visits: Visits,
     /// The first promise that was broken.
     pub(crate) violation: Option<String>,
@@ -171,6 +223,22 @@ impl Books {
 
     pub(crate) fn is_alive(&self, process: usize, start: usize) -> bool {
         self.starts.get(&process).copied().unwrap_or_default() == start
+    }
+
+    /// A process was given a refresh token for a tenant: of two the one with the higher number is newer.
+    pub(crate) fn given(&mut self, (process, tenant): (usize, usize), token: &str, number: u64, now: Duration) {
+        let held = self.held.get(&(process, tenant));
+        if held.is_none_or(|held| held.number < number) {
+            let held = Held { token: token.to_owned(), number, since: now };
+            self.held.insert((process, tenant), held);
+        }
+    }
+
+    /// That one is dead.
+    pub(crate) fn dead(&mut self, (process, tenant): (usize, usize), token: &str) {
+        if self.held.get(&(process, tenant)).is_some_and(|held| held.token == token) {
+            self.held.remove(&(process, tenant));
+        }
     }
 
     pub(crate) fn view(&mut self, process: usize, tenant: usize) -> &mut View {

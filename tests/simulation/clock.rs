@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tower_oauth2_client::{Clock, Now};
 
+use crate::plan::Sickness;
+
 #[derive(Clone)]
 pub(crate) struct SimClock {
     base: Instant,
@@ -76,6 +78,31 @@ impl SimClock {
     pub(crate) fn since_jump(&self) -> Duration {
         let last = self.state.lock().unwrap().last_jump;
         last.map_or(Duration::MAX, |last| self.passed().saturating_sub(last))
+    }
+}
+
+/// As one process reads it.
+pub(crate) struct ProcessClock {
+    clock: SimClock,
+    ahead: Duration,
+}
+
+impl ProcessClock {
+    pub(crate) fn of(clock: &SimClock, process: usize, sickness: Option<Sickness>) -> Self {
+        let is_ahead = process == 0 && sickness == Some(Sickness::ClockAhead);
+        let ahead = if is_ahead { Duration::from_secs(250) } else { Duration::ZERO };
+        Self { clock: clock.clone(), ahead }
+    }
+}
+
+impl Clock for ProcessClock {
+    fn coarse(&self) -> Option<Now> {
+        Some(self.now())
+    }
+
+    fn now(&self) -> Now {
+        let Now { monotonic, wall } = self.clock.now();
+        Now { monotonic, wall: wall + self.ahead }
     }
 }
 

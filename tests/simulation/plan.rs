@@ -18,6 +18,10 @@ pub(crate) enum ServerWeather {
     LosesAnswers,
     Garbage,
     Refuses,
+    /// Answers each refresh token late, with `invalid_grant`.
+    RefusesTokens,
+    /// Knows no client but those with the new secret.
+    RefusesOldSecret,
     /// Fails one request in three, in any of these ways.
     Mixed,
 }
@@ -67,6 +71,13 @@ pub(crate) enum Action {
     ReplaceCredentials {
         process: usize,
     },
+    /// This process does not reach the authorization server from now on, or it does again.
+    CutOff {
+        process: usize,
+        cut_off: bool,
+    },
+    /// Something is wrong with the first process, and the second one has its token all the same.
+    OneIsSick(Sickness),
     SetToken {
         process: usize,
     },
@@ -83,6 +94,14 @@ pub(crate) enum Action {
     },
     /// The other runtime runs for so long, this one stands still.
     OtherRuntime(u64),
+}
+
+/// What is wrong with one process among others over a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sickness {
+    CutOff,
+    ClockAhead,
+    OldSecret,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +122,8 @@ pub(crate) struct Plan {
     pub(crate) latency: Duration,
     /// How many requests the connection takes at a time.
     pub(crate) concurrency: usize,
+    /// With what the run begins.
+    pub(crate) sickness: Option<Sickness>,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -128,13 +149,22 @@ impl Plan {
             lifetime: Duration::from_secs([8, 20, 60, 600][random.usize(..4)]),
             latency: Duration::from_millis([0, 5, 300, 900][random.usize(..4)]),
             concurrency: [1, 2, 8, 1000][random.usize(..4)],
+            sickness: None,
             actions: Vec::new(),
         };
+        let is_quick = plan.latency <= Duration::from_millis(300);
+        if plan.store && processes > 1 && !signed_in && is_quick && random.u8(..3) == 0 {
+            let sickness = [Sickness::CutOff, Sickness::ClockAhead, Sickness::OldSecret][random.usize(..3)];
+            plan.sickness = Some(sickness);
+            plan.actions.push(Action::OneIsSick(sickness));
+        }
         for _ in 0..random.usize(20..120) {
             if random.u8(..12) == 0 {
                 plan.meet(&mut random);
             } else if tenants == 300 && random.u8(..50) == 0 {
                 plan.flood(&mut random);
+            } else if random.u8(..40) == 0 {
+                plan.scene(&mut random);
             } else {
                 let action = plan.action(&mut random, two_runtimes);
                 plan.actions.push(action);
@@ -154,6 +184,7 @@ impl Plan {
             Action::Server(ServerWeather::Fine),
             Action::Api(ApiWeather::Fine),
             Action::Store(StoreWeather::Fine),
+            Action::CutOff { process, cut_off: false },
             request(1),
             // After what went before.
             Action::Wait(2_500),
@@ -182,11 +213,124 @@ impl Plan {
         self.actions.push(Action::Server(ServerWeather::Fine));
     }
 
+    /// What chance alone hardly ever brings about: several things in the right order.
+    fn scene(&mut self, random: &mut fastrand::Rng) {
+        let process = random.usize(..self.processes);
+        let other = (process + 1) % self.processes;
+        if self.refresh_tokens {
+            self.overtaken(random, process);
+        } else if self.signed_in && self.store && process != other && self.tells && random.bool() {
+            self.emptied(random, process, other);
+        } else if self.signed_in && self.store && process != other {
+            self.unsaved(random, process, other);
+        } else if self.concurrency <= 2 {
+            self.queue(random, process);
+        }
+    }
+
+    /// Everything works, and these processes have a token that was just asked for.
+    fn fine(&mut self, processes: &[usize]) {
+        let fine = [
+            Action::Server(ServerWeather::Fine),
+            Action::Api(ApiWeather::Fine),
+            Action::Store(StoreWeather::Fine),
+            Action::Wait(2_500),
+        ];
+        self.actions.extend(fine);
+        for process in processes.iter().copied() {
+            self.actions.push(Action::CutOff { process, cut_off: false });
+            self.anew(process);
+            self.actions.push(Action::Wait(1_500));
+        }
+    }
+
+    /// The process asks for another token.
+    fn anew(&mut self, process: usize) {
+        let request = Action::Requests { process, tenant: 0, count: 1, body: false };
+        self.actions.extend([Action::Invalidate { process, tenant: 0 }, request]);
+    }
+
+    /// The answer to a refresh token comes late, when another grant has brought a newer one.
+    fn overtaken(&mut self, random: &mut fastrand::Rng, process: usize) {
+        self.fine(&[process]);
+        let late = [ServerWeather::Slow, ServerWeather::RefusesTokens][random.usize(..2)];
+        self.actions.push(Action::Server(late));
+        self.anew(process);
+        self.actions.extend([
+            Action::Wait(50),
+            Action::Server(ServerWeather::Fine),
+            Action::ReplaceCredentials { process },
+            Action::Requests { process, tenant: 0, count: 1, body: false },
+            Action::Wait(12_500),
+        ]);
+        self.anew(process);
+        self.actions.push(Action::Wait(1_000));
+    }
+
+    /// The store loses everything while one process has a younger refresh token than another, or redeems one.
+    fn emptied(&mut self, random: &mut fastrand::Rng, process: usize, other: usize) {
+        self.fine(&[process, other, process]);
+        match random.u8(..3) {
+            0 => {
+                self.actions.extend([Action::EmptyStore, Action::Invalidate { process, tenant: 0 }]);
+                self.anew(other);
+                self.actions.push(Action::Requests { process, tenant: 0, count: 1, body: false });
+            }
+            1 => {
+                self.actions.push(Action::Server(ServerWeather::Hangs));
+                self.anew(process);
+                self.actions.extend([Action::Wait(100), Action::EmptyStore]);
+                self.anew(other);
+            }
+            _ => {
+                // A process that has not heard of what the store had.
+                let restart = Action::Restart { process: other };
+                self.actions.extend([restart, Action::EmptyStore, Action::SetToken { process: other }]);
+                self.anew(other);
+            }
+        }
+        self.actions.extend([Action::Wait(6_000), Action::Server(ServerWeather::Fine)]);
+    }
+
+    /// A new refresh token cannot be saved at first, and another process asks when the lease would have ended.
+    fn unsaved(&mut self, random: &mut fastrand::Rng, process: usize, other: usize) {
+        self.fine(&[process, other]);
+        let latency = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
+        if random.bool() {
+            self.actions.push(Action::Store(StoreWeather::FailsToSave));
+            self.anew(process);
+        } else {
+            self.anew(process);
+            self.actions.extend([Action::Wait(latency / 2), Action::Store(StoreWeather::Fails)]);
+        }
+        let away = latency + random.u64(100..1_000);
+        self.actions.extend([Action::Wait(away), Action::Store(StoreWeather::Fine), Action::Wait(13_000)]);
+        self.anew(other);
+        self.actions.push(Action::Wait(5_000));
+    }
+
+    /// Many requests wait for one token, and then one after the other for longer than it lives.
+    fn queue(&mut self, random: &mut fastrand::Rng, process: usize) {
+        self.fine(&[process]);
+        let count = random.usize(3..6);
+        self.actions.extend([
+            Action::Api(ApiWeather::Slow),
+            Action::Invalidate { process, tenant: 0 },
+            Action::Requests { process, tenant: 0, count, body: false },
+            Action::Requests { process, tenant: 0, count, body: true },
+            Action::Wait(35_000),
+            Action::Api(ApiWeather::Fine),
+        ]);
+    }
+
     fn fault(&self, random: &mut fastrand::Rng, process: usize, tenant: usize) -> Action {
         use ServerWeather::*;
         let server = [Slow, TooSlow, Hangs, Unavailable, Busy, Drops, LosesAnswers, Garbage, Refuses];
         let store = [StoreWeather::Fails, StoreWeather::FailsToSave, StoreWeather::LosesAnswers, StoreWeather::Hangs];
-        match random.usize(..20) {
+        match random.usize(..24) {
+            20 | 21 => Action::CutOff { process, cut_off: true },
+            22 | 23 if self.refresh_tokens => Action::Server(RefusesTokens),
+            22 | 23 => Action::CutOff { process, cut_off: true },
             which @ 0..=8 => Action::Server(server[which]),
             9 | 10 => Action::Server(server[random.usize(..server.len())]),
             11 => Action::Api(ApiWeather::RejectsAll),
@@ -249,6 +393,7 @@ impl Plan {
             89 => Action::RevokeAll,
             90 | 91 => Action::Invalidate { process, tenant },
             92 | 93 => Action::ReplaceCredentials { process },
+            98 | 99 if !two_runtimes => Action::CutOff { process, cut_off: random.bool() },
             94 => Action::SetToken { process },
             95 if self.store => match random.u8(..3) {
                 0 if self.may_be_emptied() => Action::EmptyStore,
@@ -288,7 +433,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), refresh tokens: {}, tokens of {:?}, latency {:?}, {} at a time",
+            "seed {}: {} processes, {} tenants (room for {}), signed in: {}, store: {} (tells: {}), refresh tokens: {}, tokens of {:?}, latency {:?}, {} at a time, sickness: {:?}",
             self.seed,
             self.processes,
             self.tenants,
@@ -299,7 +444,8 @@ impl fmt::Display for Plan {
             self.refresh_tokens,
             self.lifetime,
             self.latency,
-            self.concurrency
+            self.concurrency,
+            self.sickness
         )?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))
     }

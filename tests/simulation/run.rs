@@ -17,12 +17,16 @@ use tower_oauth2_client::{Auth, AuthConfig, AuthHandle, AuthLayer, ClientAuth, R
 
 use crate::books::{self, Visits};
 use crate::check;
-use crate::plan::{Action, ApiWeather, Plan, ServerWeather, StoreWeather};
+use crate::clock::ProcessClock;
+use crate::plan::{Action, ApiWeather, Plan, ServerWeather, Sickness, StoreWeather};
 use crate::server::{DEADLINE, FIRST_REFRESH_TOKEN, TIMEOUT, World};
 use crate::store::{Shared, SimStore};
 
 const TOKEN_URL: &str = "https://auth.example.com/token";
 const API: &str = "https://api.example.com";
+
+/// For how long a tenant's cell stays that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Report {
     pub(crate) violation: Option<String>,
@@ -91,11 +95,11 @@ impl Simulation {
         }
         let cfg = cfg
             .origin(API)
-            .clock(self.world.clock.clone())
+            .clock(ProcessClock::of(&self.world.clock, process, plan.sickness))
             .token_timeout(TIMEOUT)
             .refresh_deadline(DEADLINE)
             .max_partitions(plan.max_partitions)
-            .partition_idle(Duration::from_secs(60))
+            .partition_idle(IDLE)
             .replay(Replay::AnyReplayable);
         let cfg = cfg.build().unwrap();
         let world = self.world.clone();
@@ -150,6 +154,9 @@ impl Simulation {
         let number = {
             let mut books = self.world.books.lock().unwrap();
             books.requests.push(books::Request { process, tenant, began: now, runtime, ..Default::default() });
+            let view = books.view(process, tenant);
+            view.forgotten |= now > view.used + IDLE - Duration::from_secs(5);
+            view.used = now;
             books.requests.len() - 1
         };
         let mut request = match body {
@@ -235,18 +242,14 @@ impl Simulation {
                 self.store_weather(StoreWeather::Fails);
                 self.drive(0, Duration::from_millis(away), |_| ());
                 if empty {
-                    self.stored.clear();
+                    self.empty_store();
                 }
                 self.store_weather(StoreWeather::Fine);
             }
             Action::Revoke { tenant } => self.revoke(now, Some(tenant)),
             Action::RevokeAll => self.revoke(now, None),
             Action::Invalidate { process, tenant } => self.drive(0, pause, |this| {
-                let handle = &this.processes[process].handle;
-                match plan.tenants {
-                    1 => handle.invalidate(),
-                    _ => handle.for_tenant(&tenant_id(tenant)).invalidate(),
-                }
+                this.invalidate(process, tenant);
                 this.excuse("invalidated", process, Some(tenant), now);
                 this.world.books.lock().unwrap().down.remove(&process);
             }),
@@ -287,9 +290,82 @@ impl Simulation {
             Action::SetBack(seconds) => {
                 self.jump("clock set back", now, |this| this.world.clock.set_back(Duration::from_secs(seconds)))
             }
-            Action::EmptyStore => self.stored.clear(),
+            Action::EmptyStore => self.empty_store(),
+            Action::CutOff { process, cut_off } => {
+                let mut weather = self.world.weather.lock().unwrap();
+                match cut_off {
+                    true => weather.cut_off.insert(process),
+                    false => weather.cut_off.remove(&process),
+                };
+            }
+            Action::OneIsSick(sickness) => self.one_is_sick(sickness),
         }
         self.look_at_counters();
+    }
+
+    fn empty_store(&self) {
+        self.stored.clear();
+        self.world.books.lock().unwrap().emptied = Some(self.world.clock.passed());
+    }
+
+    /// At the very beginning, so that nothing else is a reason to be without a token.
+    fn one_is_sick(&mut self, sickness: Sickness) {
+        let latency = self.world.plan.latency;
+        let millis = Duration::from_millis;
+        let server = |this: &Self, weather| this.world.weather.lock().unwrap().server = weather;
+        match sickness {
+            Sickness::CutOff => {
+                self.world.weather.lock().unwrap().cut_off.insert(0);
+                self.request_of(0, millis(50));
+                // Who has the lease does not reach the server: after two seconds the other one asks beside it.
+                self.must_be_served(millis(2_800) + latency);
+                self.drive(0, TIMEOUT, |_| ());
+                // And from then on it stands back.
+                self.excuse("invalidated", 1, Some(0), self.world.clock.passed());
+                self.invalidate(1, 0);
+                self.request_of(0, millis(20));
+                self.must_be_served(millis(500) + latency);
+                self.world.weather.lock().unwrap().cut_off.clear();
+            }
+            Sickness::ClockAhead => {
+                server(self, ServerWeather::Unavailable);
+                self.request_of(0, latency + millis(200));
+                server(self, ServerWeather::Fine);
+                self.request_of(1, millis(5_000));
+                self.must_be_served(millis(500) + latency);
+            }
+            Sickness::OldSecret => {
+                server(self, ServerWeather::RefusesOldSecret);
+                self.request_of(0, latency + millis(200));
+                let auth = ClientAuth::body("id", "canary-new");
+                self.drive(0, millis(2), |this| this.processes[1].handle.replace_credentials(auth).unwrap());
+                self.must_be_served(millis(500) + latency);
+                server(self, ServerWeather::Fine);
+            }
+        }
+    }
+
+    fn request_of(&mut self, process: usize, then: Duration) -> usize {
+        self.drive(0, then, |this| this.start(0, process, 0, false));
+        self.world.books.lock().unwrap().requests.len() - 1
+    }
+
+    /// The second process.
+    fn must_be_served(&mut self, within: Duration) {
+        let number = self.request_of(1, within);
+        let mut books = self.world.books.lock().unwrap();
+        let answer = books.requests[number].answer.clone();
+        if answer != Some(Ok(200)) {
+            books.broken("one sick process stops no other", format!("{answer:?} after {within:?}"));
+        }
+    }
+
+    fn invalidate(&self, process: usize, tenant: usize) {
+        let handle = &self.processes[process].handle;
+        match self.world.plan.tenants {
+            1 => handle.invalidate(),
+            _ => handle.for_tenant(&tenant_id(tenant)).invalidate(),
+        }
     }
 
     fn store_weather(&self, store: StoreWeather) {
@@ -359,8 +435,9 @@ impl Simulation {
         }
         books.first_failed.remove(&process);
         books.down.remove(&process);
+        books.held.retain(|(of, _), _| *of != process);
         for token in books.refresh.values_mut() {
-            token.answered.retain(|(to, _)| *to != process);
+            token.answered.retain(|answered| answered.to != process);
         }
     }
 
@@ -387,6 +464,7 @@ impl Simulation {
         {
             let mut weather = self.world.weather.lock().unwrap();
             (weather.server, weather.api) = (ServerWeather::Fine, ApiWeather::Fine);
+            weather.cut_off.clear();
         }
         self.store_weather(StoreWeather::Fine);
         self.drive(0, Duration::from_millis(10), |_| ());

@@ -242,6 +242,8 @@ impl TokenStore for SimStore {
                 }
             }
             news.await;
+            // It takes its time to get here: who asks others may have been asked before.
+            sleep(Duration::from_millis(fastrand::u64(..20))).await;
         }
     }
 }

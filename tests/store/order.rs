@@ -475,6 +475,37 @@ async fn a_sign_in_replaces_what_cannot_be_read_and_nothing_newer() {
     }
 }
 
+/// Behaviour 158 (the answer to the very first redemption was lost: nobody knows whether the server replaces refresh tokens).
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_of_which_nothing_is_known_is_good_once() {
+    let world = World::new();
+    let processes = world.signed_in_processes(2);
+    world.auth.script([Fault::LoseAnswer]);
+    let _ = processes[0].handle.token().await.unwrap_err();
+    processes[1].handle.set_token(Token::bearer("given").unwrap().with_expires_in(60 * SECOND)).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(processes[0].token().await, "given");
+    world.store.down(Trouble::Hang);
+    sleep(60 * SECOND).await;
+    join_all(processes.iter().map(|process| process.handle.token())).await;
+    assert_eq!(sent(&world).len(), 1, "without the store nobody knows what became of it");
+}
+
+/// Behaviour 159 (what is put into an emptied store says nothing of the refresh token that it had).
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_set_after_a_store_was_emptied_does_not_hide_that() {
+    let world = World::new();
+    let first = world.auth.sign_in("id", "");
+    let holder = world.process_over(world.store.heard_after(SECOND), world.signed_in(&first));
+    let other = world.process(world.signed_in(&first));
+    holder.token().await;
+    world.store.forget_everything();
+    other.handle.set_token(Token::bearer("given").unwrap().with_expires_in(60 * SECOND)).await.unwrap();
+    other.handle.invalidate();
+    other.token().await;
+    assert_none_was_sent_twice(&world);
+}
+
 /// Behaviour 127 (what `shutdown` itself waits for).
 #[tokio::test(start_paused = true)]
 async fn shutdown_waits_for_a_save_that_is_tried_again() {

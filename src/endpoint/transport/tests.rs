@@ -74,6 +74,21 @@ fn of_a_foreign_error_stays_what_kind_it_is() {
             Trouble::Certificate(CertificateTrouble::Other),
             TokenErrorKind::Unreachable,
         ),
+        (
+            Told("canary:certificate verify failed:canary (unable to get local issuer certificate)", None).into(),
+            Trouble::Certificate(CertificateTrouble::UnknownAuthority),
+            TokenErrorKind::Unreachable,
+        ),
+        (
+            Told("certificate verify failed (certificate has expired) canary", None).into(),
+            Trouble::Certificate(CertificateTrouble::Expired),
+            TokenErrorKind::Unreachable,
+        ),
+        (
+            Told("certificate verify failed (IP address mismatch) canary", None).into(),
+            Trouble::Certificate(CertificateTrouble::OtherHost),
+            TokenErrorKind::Unreachable,
+        ),
         (Told("dns error", Some("canary".into())).into(), Trouble::Resolve, TokenErrorKind::Unreachable),
         (Told("canary", None).into(), Trouble::Other, TokenErrorKind::Unreachable),
     ];
