@@ -7,7 +7,7 @@
 test: setup
 	cargo test --features full
 	$(MAKE) guards
-	SIMULATE_SEEDS=2000 cargo test --release --features full --test simulation every_seed -- --nocapture
+	SIMULATE_SECONDS=60 cargo test --release --features full --test simulation every_seed -- --nocapture
 	@command -v valgrind >/dev/null || echo "left out: the guards that count instructions (install valgrind)"
 	@echo "left out: tonic's channel, axum's gateway, a fleet over Redis (make test-packages)"
 
@@ -128,6 +128,29 @@ simulate:
 .PHONY: simulate-planted
 simulate-planted:
 	SEEDS=$(SEEDS) .ci/simulate-planted
+
+# One decision of the engine is changed at a time, and a test must notice. The rest of the crate: `cargo install cargo-mutants`,
+# then `git diff main >target/diff && cargo mutants --in-diff target/diff -- --features full`.
+.PHONY: mutants
+mutants:
+	.ci/mutants
+
+# Unit tests of what holds the state, under Miri (nightly: `rustup component add miri --toolchain nightly`). Left out is what
+# takes hours there: simulations, and threads by the dozen.
+.PHONY: miri
+MIRI = engine:: token:: request::
+miri:
+	for part in $(MIRI); do \
+		MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 CARGO_TARGET_DIR=target/miri cargo +nightly miri test \
+		--no-default-features --features test-util --lib -- $$part --skip endpoint --skip setup:: --skip rejection_limiter \
+		--skip reference_model --skip million --skip no_reader_sees --skip fifty_holders --skip as_many_wait || exit 1; \
+	done
+
+# Half an hour over real connections with tokens of some seconds, while everything goes wrong now and then.
+.PHONY: soak
+MINUTES ?= 30
+soak:
+	cargo run --release --example soak -- --minutes $(MINUTES)
 
 # Each fuzz target for T seconds, on nightly, with cargo-fuzz (`cargo install cargo-fuzz`). TARGET names one alone.
 T ?= 600

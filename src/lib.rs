@@ -3,21 +3,22 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "reqwest")] {
-//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower::ServiceBuilder;
 //! use tower_oauth2_client::{AuthConfig, AuthLayer, ClientAuth};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let cfg = AuthConfig::client_credentials("https://auth.example.com/oauth2/token", ClientAuth::basic("id", "secret"))
+//! let server = "https://auth.example.com/oauth2/token";
+//! let cfg = AuthConfig::client_credentials(server, ClientAuth::basic("id", "secret"))
 //!     .scopes(["read", "write"])
 //!     .origin("https://api.example.com") // the only place that gets the token
 //!     .build()?;
 //!
-//! // A client that follows redirects would carry the tenant header and the body past the check of origins.
+//! // It must not follow redirects: they lead past the check of origins.
 //! let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-//! let mut client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(http);
+//! let client = ServiceBuilder::new().layer(AuthLayer::new(cfg)).service(http);
 //!
-//! let request = reqwest::Request::new(reqwest::Method::GET, "https://api.example.com/v1/items".parse()?);
-//! let response = client.ready().await?.call(request).await?;
+//! let url = "https://api.example.com/v1/items".parse()?;
+//! let response = client.execute(reqwest::Request::new(reqwest::Method::GET, url)).await?;
 //! # Ok(()) }
 //! # }
 //! ```

@@ -25,7 +25,7 @@ fn describe(error: &(dyn StdError + 'static)) -> TransportError {
 }
 
 fn trouble(error: &(dyn StdError + 'static), phase: Phase) -> Trouble {
-    if chain(error).any(|error| error.is::<tokio::time::error::Elapsed>()) {
+    if chain(error).any(|error| error.is::<tokio::time::error::Elapsed>() || is_reqwests_timeout(error)) {
         return Trouble::Timeout;
     }
     if let Some(certificate) = chain(error).find_map(certificate) {
@@ -61,6 +61,17 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     chain(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable))
+}
+
+/// Of its connect timeout nothing else tells.
+#[cfg(feature = "reqwest")]
+fn is_reqwests_timeout(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn is_reqwests_timeout(_: &(dyn StdError + 'static)) -> bool {
+    false
 }
 
 /// What rustls does not accept, by its `Debug`: which TLS an HTTP client has, and which version of it, is not ours to know.

@@ -279,6 +279,19 @@ async fn tls_to_another_name() {
     assert_eq!((world.auth.token_requests(), world.api.hits()), (0, 0), "no credentials left this process");
 }
 
+/// The connect timeout ends it, which is a timeout of another kind: nothing was sent.
+#[tokio::test]
+async fn nobody_accepts_in_time() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let auth = AuthServer::new(TestClock::new()).client("client", SECRET);
+    let url = format!("https://{}/token", silent.local_addr().unwrap());
+    let config = support::config(&auth, url, "https://api.example.com".to_owned()).token_timeout(5 * PATIENCE);
+    let layer = AuthLayer::new(config.connect_timeout(PATIENCE / 10).build().unwrap());
+    let error = layer.handle().token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Timeout, "{error:?}");
+    assert!(told(&error).contains("no connection was made: it took too long"), "{}", told(&error));
+}
+
 /// Nobody accepts: the kernel does, until its queue is full.
 #[tokio::test]
 async fn nobody_accepts() {
@@ -292,6 +305,7 @@ async fn nobody_accepts() {
         let answered = join_all((0..REQUESTS).map(|_| client.clone().oneshot(get()))).await;
         let kinds: Vec<_> =
             answered.iter().map(|answer| answer.as_ref().unwrap_err().token().unwrap().kind()).collect();
-        assert_eq!(kinds, [TokenErrorKind::Timeout; REQUESTS], "{scheme}");
+        let first = answered.first().and_then(|answer| answer.as_ref().err()).map(|error| told(error));
+        assert_eq!(kinds, [TokenErrorKind::Timeout; REQUESTS], "{scheme}: {first:?}");
     }
 }

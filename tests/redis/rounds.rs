@@ -1,5 +1,6 @@
 //! Round after round of processes that renew a token over one store, while something goes wrong: how many refresh tokens
-//! were sent twice. `ROUNDS=200 cargo test -p fleet-example --test redis rounds -- --nocapture` for more of them.
+//! were sent twice. `ROUNDS=200 cargo test -p fleet-example --test redis rounds -- --nocapture` for more of them, `PROCESSES=24` for
+//! more processes where one is killed.
 
 use std::env;
 use std::time::Duration;
@@ -141,6 +142,49 @@ async fn files_and_client_credentials() {
     let _ = world.auth.clone().issue_refresh_tokens();
     let path = dir.path().join("tokens").to_str().unwrap().to_owned();
     run(&world, &world.setup(path, false), &OF_FILES, None, "files, client credentials").await;
+}
+
+/// A process is killed at any moment of a renewal, and another takes its place.
+async fn a_process_is_killed_in_each_round(world: &World, store: String, name: &str) {
+    let _ = world.auth.clone().latency(Duration::from_millis(50)).issue_refresh_tokens();
+    let setup = world.setup(store, false);
+    let processes = env::var("PROCESSES").ok().and_then(|processes| processes.parse().ok()).unwrap_or(8);
+    let mut fleet = join_all((0..processes).map(|_| Worker::spawn(&setup))).await;
+    let (rounds, mut failed, mut unhealed) = (rounds(), 0, 0);
+    for _ in 0..rounds {
+        expire().await;
+        // The first one to ask is most likely the one that holds the lease.
+        let dies = fastrand::usize(..fleet.len());
+        fleet[dies].say("requests 5").await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..30))).await;
+        for (_, worker) in fleet.iter_mut().enumerate().filter(|(at, _)| *at != dies) {
+            worker.say("requests 5").await;
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..90))).await;
+        fleet[dies].signal("KILL").await;
+        for (_, worker) in fleet.iter_mut().enumerate().filter(|(at, _)| *at != dies) {
+            failed += worker.done().await.failed;
+        }
+        fleet[dies] = Worker::spawn(&setup).await;
+        unhealed += usize::from(!heals(&mut fleet).await);
+    }
+    tell(world, name, (rounds, processes), failed, unhealed);
+    assert_eq!(failed, 0, "only the dead have no answer");
+}
+
+/// With another grant beside the refresh token: what a process that is killed may have spent is not sent again.
+#[tokio::test]
+async fn files_and_a_process_is_killed_in_each_round() {
+    let (world, dir) = (World::new().await, TempDir::new());
+    let path = dir.path().join("tokens").to_str().unwrap().to_owned();
+    a_process_is_killed_in_each_round(&world, path, "files, one is killed").await;
+}
+
+#[tokio::test]
+async fn redis_and_a_process_is_killed_in_each_round() {
+    let Some(redis) = Redis::start().await else { return };
+    let world = World::new().await;
+    a_process_is_killed_in_each_round(&world, redis.url(), "Redis, one is killed").await;
 }
 
 /// Redis dies at any moment of a renewal and comes back after any time, with what it had or without.
