@@ -11,7 +11,7 @@ use tower_oauth2_client::store::{MemoryStore, StoreIdentity, StoreLayer};
 use tower_oauth2_client::test_util::TestClock;
 use tower_oauth2_client::{AuthConfig, AuthLayer, Renew, Token, TokenError, TokenRequest};
 
-use crate::day::{DAY, Day, OUTAGE};
+use crate::day::{DAY, Day, HOUR, OUTAGE};
 
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// How long a process lives: it is restarted about twice a day.
@@ -29,8 +29,8 @@ pub(crate) struct Scenario {
 }
 
 pub(crate) const SCENARIOS: [Scenario; 3] = [
-    Scenario { name: "alone, without jitter", jitter: false, store: false },
-    Scenario { name: "alone, with jitter", jitter: true, store: false },
+    Scenario { name: "alone, no jitter", jitter: false, store: false },
+    Scenario { name: "alone, jitter", jitter: true, store: false },
     Scenario { name: "with a store", jitter: true, store: true },
 ];
 
@@ -46,20 +46,24 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn live_a_day(self) -> Day {
+    /// `hour_passed` is called for each.
+    pub(crate) fn live_a_day(self, hour_passed: impl Fn()) -> Day {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         runtime.block_on(async {
             let server = Server::new(self.scenario);
             let store = MemoryStore::with_clock(server.clock.clone());
-            let ends = Instant::now() + Duration::from_secs(DAY as u64);
+            let begins = Instant::now();
             let lives: Vec<_> = (0..self.processes)
                 .map(|number| {
                     let random = fastrand::Rng::with_seed(number as u64);
                     tokio::spawn(live(self.scenario, server.clone(), store.clone(), random))
                 })
                 .collect();
-            sleep_until(ends).await;
+            for hour in 1..=DAY / HOUR {
+                sleep_until(begins + Duration::from_secs((hour * HOUR) as u64)).await;
+                hour_passed();
+            }
             lives.iter().for_each(tokio::task::JoinHandle::abort);
             server.day()
         })
@@ -119,11 +123,12 @@ impl Server {
         let away = OUTAGE.contains(&second);
         let number = {
             let mut day = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+            day.all += 1;
             let count = if away { &mut day.failed } else { &mut day.answered };
             if let Some(count) = count.get_mut(second) {
                 *count += 1;
             }
-            day.all()
+            day.all
         };
         sleep(Duration::from_millis(50)).await;
         if away {

@@ -45,7 +45,7 @@ fn panel(svg: &mut String, day: &Day, class: &str, top: f64) {
         "<text x=\"{LEFT}\" y=\"{:.0}\">{}: {} in all, at most {most} a second</text>",
         top - 6.0,
         day.scenario,
-        day.all()
+        day.all
     );
     let _ = writeln!(
         svg,

@@ -258,6 +258,9 @@ impl Shard {
         idle_since: u64,
         has_ended: &dyn Fn(&Cell) -> bool,
     ) -> Vec<Arc<Cell>> {
+        if self.table.is_empty() {
+            return Vec::new();
+        }
         let mut unused = Vec::with_capacity(CANDIDATES);
         let mut candidates = 0_usize;
         for _ in 0..self.table.num_buckets().min(pass.buckets) {
