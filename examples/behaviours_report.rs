@@ -1,8 +1,8 @@
 //! Runs the suite of behaviours against this crate and against a client written by hand, and prints what holds.
 //!
 //! ```text
-//! cargo run --release --all-features --example behaviours_report
-//! cargo run --release --all-features --example behaviours_report -- --markdown   # rewrites docs/behaviours.md
+//! cargo run --release --features full --example behaviours_report
+//! cargo run --release --features full --example behaviours_report -- --markdown   # rewrites docs/behaviours.md
 //! ```
 
 #![allow(dead_code, unreachable_pub, reason = "shared with the tests by path")]

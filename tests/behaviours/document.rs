@@ -8,7 +8,7 @@ use crate::proofs::{Proof, root};
 
 pub const PATH: &str = "docs/behaviours.md";
 /// The command that brings the links and the table up to date.
-pub const COMMAND: &str = "cargo run --release --all-features --example behaviours_report -- --markdown";
+pub const COMMAND: &str = "cargo run --release --features full --example behaviours_report -- --markdown";
 
 const TEST: &str = "   - Test: ";
 const TABLE_BEGINS: &str = "<!-- table begins -->";

@@ -52,8 +52,11 @@ pub(crate) fn load(path: &str, layer: Option<&str>, report: &Report) -> Result<L
     Ok(Loaded { config, proxy: secret(0)?.pop(), roots: secret(1)?, table })
 }
 
+/// A name, where the file has names, and the table.
+type Chosen = (Option<String>, Map<String, Value>);
+
 /// The table of the layer, and its name where there are several.
-fn choose(value: Value, layer: Option<&str>) -> Result<(Option<String>, Map<String, Value>), (String, String)> {
+fn choose(value: Value, layer: Option<&str>) -> Result<Chosen, (String, String)> {
     let Value::Object(mut whole) = value else { return Err(("the file is no table".into(), String::new())) };
     let Some(Value::Object(mut layers)) = whole.remove("layers") else {
         return match layer {

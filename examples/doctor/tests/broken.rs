@@ -254,7 +254,8 @@ async fn what_a_probe_is_answered() {
     let elsewhere = doctor(&settings(&served.uri("/token")), &["--probe", &api.uri("/items")]).await;
     elsewhere.expect(5, &[&format!("origins = [\"{}\"]", api.origin())]);
 
-    let rows: [(u16, &'static [(&str, &str)], &[&str]); 7] = [
+    type Row = (u16, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let rows: [Row; 7] = [
         (401, &[("www-authenticate", "Bearer error=\"invalid_token\"")], &["does not take this token", "audiences"]),
         (401, &[], &["gives no reason"]),
         (401, &[("www-authenticate", "Basic realm=\"x\"")], &["another scheme than Bearer"]),
