@@ -74,7 +74,7 @@ impl World {
 type Layered<C> = tower::timeout::Timeout<tower_oauth2_client::Auth<C>>;
 
 enum Sender {
-    Hyper(Layered<Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>>),
+    Hyper(Box<Layered<Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>>>),
     Reqwest(Layered<reqwest::Client>),
 }
 
@@ -84,14 +84,14 @@ impl Sends {
         match self {
             Self::Hyper => {
                 let client = Client::builder(TokioExecutor::new()).build_http();
-                Sender::Hyper(outside.service(layer.layer(client)))
+                Sender::Hyper(Box::new(outside.service(layer.layer(client))))
             }
             Self::HyperHttp2 => {
                 let mut client = Client::builder(TokioExecutor::new());
                 client.http2_only(true).timer(TokioTimer::new());
                 client.http2_keep_alive_interval(PING).http2_keep_alive_timeout(PING);
                 client.http2_keep_alive_while_idle(true);
-                Sender::Hyper(outside.service(layer.layer(client.build_http())))
+                Sender::Hyper(Box::new(outside.service(layer.layer(client.build_http()))))
             }
             Self::Reqwest => Sender::Reqwest(outside.service(layer.layer(reqwest::Client::new()))),
             Self::ReqwestHttp2 => {
