@@ -427,7 +427,13 @@ impl Visit {
                 let is_alive = starts.get(&carrier.process).copied().unwrap_or_default() == carrier.start;
                 is_alive || emptied.is_none_or(|emptied| emptied < carrier.since)
             };
-            let carriers = carriers.filter(is_known_of);
+            // Who asks the others does so every 100 ms: what the store loses after the last time nobody hears of.
+            let is_heard_of = |carrier: &&Carrier| {
+                carrier.since > emptied.unwrap_or_default()
+                    || emptied.is_none_or(|emptied| now > emptied + Duration::from_millis(150))
+                    || carrier.process == process
+            };
+            let carriers = carriers.filter(is_known_of).filter(is_heard_of);
             // While a store that tells nobody is away processes do not know of each other, nor does a holder hear that its
             // lease is gone on a runtime that stands still.
             let alone = match world.plan.tells {
