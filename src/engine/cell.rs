@@ -1434,6 +1434,210 @@ mod tests {
         });
     }
 
+    /// A table whose source answers its `n`th request, from 0, as `answer` says, after 100 ms; and the access tokens that it was
+    /// told were there before.
+    fn table_that_answers(
+        answer: impl Fn(usize) -> Result<Token, TokenError> + Send + Sync + 'static,
+    ) -> (Arc<Table>, Arc<Mutex<Vec<Option<String>>>>) {
+        let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
+        let source = tower::service_fn({
+            let asked = asked.clone();
+            move |request: TokenRequest| {
+                let number = {
+                    let mut asked = asked.lock().unwrap();
+                    asked.push(request.previous().map(|previous| previous.access_token().to_owned()));
+                    asked.len() - 1
+                };
+                let answer = answer.clone();
+                async move {
+                    sleep(Duration::from_millis(100)).await;
+                    answer(number)
+                }
+            }
+        });
+        let mut env = Env::still(erase(source), SystemClock, EnginePolicy::default());
+        env.draw = Draw::always(0.5);
+        (Table::new(env, None), asked)
+    }
+
+    /// A table whose first token was rejected and replaced just now, so that the limiter's first wait, of a second, runs; and
+    /// the generations of both. Its source brings "0", then fails once with a pause of 300 ms, then brings "2", "3", …
+    async fn in_a_wait() -> (Arc<Table>, [u64; 2]) {
+        let (table, _) = table_that_answers(|number| match number {
+            1 => Err(TokenError::transient("down").with_retry_after(Duration::from_millis(300))),
+            number => Ok(token(&number.to_string())),
+        });
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let old = ready(cell.read(env)).generation;
+        let Rejection::Wait { waiter, starter: true } = cell.reject(env, old, false) else { panic!("no refresh") };
+        assert!(matches!(waiter.await, RefreshResult::New(_)));
+        let new = ready(cell.read(env)).generation;
+        (table, [old, new])
+    }
+
+    /// Enough acceptances of a generation that a run of eight rejections is beyond chance.
+    fn accept_many(cell: &Cell, generation: u64) {
+        (0..20).for_each(|_| cell.accepted(generation));
+    }
+
+    /// Rejections of the current token that join a refresh are part of the run that shows a revocation: where that refresh
+    /// fails, the next rejection refreshes, though the limiter's wait still runs.
+    #[tokio::test(start_paused = true)]
+    async fn rejections_that_join_a_refresh_count_for_the_run() {
+        let (table, [_, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        accept_many(cell, current);
+        // One that no rejection started.
+        let refresh = wait(cell.read_newer(env, current));
+        for _ in 0..7 {
+            assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: false, .. }));
+        }
+        assert!(matches!(refresh.await, RefreshResult::Failed(_)));
+        sleep(Duration::from_millis(400)).await;
+        assert!(
+            matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }),
+            "the eighth in a row"
+        );
+    }
+
+    /// Rejections of an older token say nothing of the current one: they do not count for its run.
+    #[tokio::test(start_paused = true)]
+    async fn rejections_of_an_older_token_do_not_count_for_the_run() {
+        let (table, [old, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        accept_many(cell, current);
+        let refresh = wait(cell.read_newer(env, current));
+        // Known to be invalid, so that it answers none of the others.
+        assert!(matches!(cell.reject(env, current, true), Rejection::Wait { starter: false, .. }));
+        for _ in 0..10 {
+            assert!(matches!(cell.reject(env, old, false), Rejection::Wait { starter: false, .. }));
+        }
+        assert!(matches!(refresh.await, RefreshResult::Failed(_)));
+        sleep(Duration::from_millis(400)).await;
+        assert!(
+            matches!(cell.reject(env, current, false), Rejection::Suppressed),
+            "the second in a row, not the twelfth"
+        );
+    }
+
+    /// Acceptances of an older token do not show that the current one was ever accepted: without one, no run of rejections
+    /// refreshes inside the limiter's wait.
+    #[tokio::test(start_paused = true)]
+    async fn acceptances_of_an_older_token_make_no_run_count() {
+        let (table, [old, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        accept_many(cell, old);
+        for _ in 0..20 {
+            assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        }
+    }
+
+    /// A resend that is accepted with an older token than the current one proves nothing for the refresh: the limiter's wait
+    /// goes on.
+    #[tokio::test(start_paused = true)]
+    async fn an_accepted_resend_of_an_older_token_does_not_end_the_wait() {
+        let (table, [old, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.resend_accepted(env, old);
+        assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        cell.resend_accepted(env, current);
+        assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }));
+    }
+
+    /// A new token begins a new run: rejections of the one before do not count for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_new_token_ends_the_run_of_rejections() {
+        let (table, [_, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        accept_many(cell, current);
+        for _ in 0..7 {
+            assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        }
+        cell.hand_in(env, token("set")).unwrap();
+        let current = ready(cell.read(env)).generation;
+        assert!(
+            matches!(cell.reject(env, current, false), Rejection::Suppressed),
+            "the first in a row, not the eighth"
+        );
+    }
+
+    /// An invalidation from outside forgets the limiter's wait: the next rejection refreshes.
+    #[tokio::test(start_paused = true)]
+    async fn an_invalidation_ends_the_wait_of_the_limiter() {
+        let (table, [_, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        cell.invalidate();
+        cell.hand_in(env, token("set")).unwrap();
+        let current = ready(cell.read(env)).generation;
+        assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }));
+    }
+
+    /// A refresh that no rejection started arms no wait: a token that is rejected after it is refreshed at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_without_a_rejection_arms_no_wait() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        assert!(matches!(wait(cell.read(env)).await, RefreshResult::New(_)));
+        let current = ready(cell.read(env)).generation;
+        assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }));
+    }
+
+    /// Each refresh that the limiter forbids is counted.
+    #[tokio::test(start_paused = true)]
+    async fn suppressed_refreshes_are_counted() {
+        let (table, [_, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        for suppressed in 0..3 {
+            assert_eq!((cell.stats(env).suppressed, cell.counts().2), (suppressed, suppressed));
+            assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        }
+    }
+
+    /// Each failure in a row makes the pause after it twice as long.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_with_each_failure_in_a_row() {
+        let (table, _) = table_that_answers(|_| Err(TokenError::transient("down")));
+        let (cell, env) = (table.default_cell(), table.env());
+        for pause in [250, 500, 1000, 2000].map(Duration::from_millis) {
+            let RefreshResult::Failed(error) = wait(cell.read(env)).await else { panic!("it is down") };
+            assert_eq!(error.retry_after(), Some(pause));
+            sleep(pause).await;
+        }
+    }
+
+    /// The same token again, after its end, has a new end like a new one, and is renewed before it. Before its end it has that one
+    /// still, and nobody asks again until then: the server would only hand it out once more.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_served_again_has_a_new_end_only_if_it_had_ended() {
+        for (age, later, requests) in [(3601, 3000, 2), (3000, 590, 1)] {
+            let (table, asked) = table_that_answers(|_| Ok(token("same")));
+            let (cell, env) = (table.default_cell(), table.env());
+            cell.hand_in(env, token("same")).unwrap();
+            advance(Duration::from_secs(age)).await;
+            drop(cell.read(env));
+            sleep(SECOND).await;
+            assert_eq!(asked.lock().unwrap().len(), 1);
+            assert_eq!(ready(cell.read(env)).generation, 1);
+            advance(Duration::from_secs(later)).await;
+            ready(cell.read(env));
+            sleep(SECOND).await;
+            assert_eq!(asked.lock().unwrap().len(), requests);
+        }
+    }
+
+    /// The source is told which token is to be replaced, though that was invalidated and is not used any more.
+    #[tokio::test(start_paused = true)]
+    async fn the_source_is_told_of_the_token_before_an_invalidation() {
+        let (table, asked) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        let _ = wait(cell.read(env)).await;
+        cell.invalidate();
+        let _ = wait(cell.read(env)).await;
+        assert_eq!(*asked.lock().unwrap(), [None, Some("0".to_owned())]);
+    }
+
     /// A refresh begins on a runtime that nobody drives, and another one takes its place. Returns the first one's runtime.
     fn overtaken(gate: &Gate) -> tokio::runtime::Runtime {
         let table = gate.table(EnginePolicy::default());
