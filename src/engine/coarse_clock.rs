@@ -186,3 +186,88 @@ impl Drop for Timer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::types::{Clock, SystemClock};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Counts how often it is told that the clock has stopped.
+    struct Told {
+        clock: CoarseClock,
+        stopped: AtomicUsize,
+    }
+
+    impl Told {
+        fn new() -> Arc<Self> {
+            let clock = CoarseClock::new(OsClock::Set(Arc::default()));
+            let told = Arc::new(Self { clock, stopped: AtomicUsize::new(0) });
+            let on_timer: Weak<Self> = Arc::downgrade(&told);
+            told.clock.tells(on_timer);
+            told
+        }
+
+        fn tick(&self, delay: Duration) {
+            self.clock.tick(&SystemClock.now(), delay);
+        }
+
+        fn stopped(&self) -> usize {
+            self.stopped.load(Ordering::Relaxed)
+        }
+    }
+
+    impl OnTimer for Told {
+        fn coarse_clock(&self) -> &CoarseClock {
+            &self.clock
+        }
+
+        fn fired(&self, _: u64) {}
+
+        fn stopped(&self) {
+            self.stopped.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn refresh_ended(self: Arc<Self>) {}
+    }
+
+    /// A timer that goes off stops the clock and tells so, but not where a newer timer was armed meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn only_the_newest_timer_stops_the_clock() {
+        let told = Told::new();
+        told.tick(MAX_AGE);
+        told.tick(100 * MS);
+        sleep(150 * MS).await;
+        assert_eq!((told.clock.time(), told.stopped()), (None, 1), "the second one, which was to go off earlier");
+        told.tick(MAX_AGE);
+        // The first one goes off a second after the beginning, the third one 150 ms later.
+        sleep(900 * MS).await;
+        assert_eq!((told.clock.time(), told.stopped()), (Some(150), 1));
+        sleep(200 * MS).await;
+        assert_eq!((told.clock.time(), told.stopped()), (None, 2));
+    }
+
+    /// A timer that should have gone off and has not is on a runtime that nobody drives: the next look arms another one.
+    #[test]
+    fn a_timer_that_is_overdue_is_replaced() {
+        let told = Told::new();
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (parked, driven) = (runtime(), runtime());
+        {
+            let _inside = parked.enter();
+            told.tick(MAX_AGE);
+        }
+        driven.block_on(async {
+            sleep(2 * MAX_AGE).await;
+            told.tick(MAX_AGE);
+            sleep(MAX_AGE + MS).await;
+            assert_eq!((told.clock.time(), told.stopped()), (None, 1));
+        });
+    }
+}
