@@ -375,6 +375,31 @@ mod tests {
         assert_eq!(cells.all().0.len(), 100);
     }
 
+    /// Two threads that ask for a partition that is not there, at the same time, get one cell: there is never a second one.
+    #[test]
+    fn two_threads_that_make_one_cell_at_the_same_time_get_the_same() {
+        const ROUNDS: usize = 20_000;
+
+        let cells = Shards::new(ROUNDS, HOUR, PartitionHasher::default());
+        let ready = AtomicUsize::new(0);
+        let in_step = || -> Vec<_> {
+            let cell_of = |n| {
+                ready.fetch_add(1, Ordering::AcqRel);
+                while ready.load(Ordering::Acquire) < 2 * (n + 1) {
+                    std::hint::spin_loop();
+                    std::thread::yield_now();
+                }
+                cells.cell(partition(n), 0)
+            };
+            (0..ROUNDS).map(cell_of).collect()
+        };
+        let [one, other] = std::thread::scope(|threads| {
+            [threads.spawn(in_step), threads.spawn(in_step)].map(|thread| thread.join().unwrap())
+        });
+        assert!(one.iter().zip(&other).all(|(one, other)| Arc::ptr_eq(one, other)));
+        assert_eq!(cells.count(), ROUNDS);
+    }
+
     #[test]
     fn a_cell_with_the_only_refresh_token_is_not_dropped() {
         let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
