@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -150,6 +151,35 @@ async fn a_fallback_past_its_end_is_not_sent() {
     let error = client.oneshot(get()).await.unwrap_err();
     assert!(matches!(error, Error::Token(_)), "{error:?}");
     assert!(sent.lock().unwrap().is_empty(), "{sent:?}");
+}
+
+/// Behaviour 135 (the token of a sending): a refresh ended long before its request was polled again, and its token has died.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_died_before_its_request_was_polled_again_is_not_sent() {
+    let (clock, sent) = (TestClock::new(), Sent::default());
+    let layer = layer(&clock, |number| token(number, if number == 0 { 30 * SECOND } else { 3600 * SECOND }));
+    let mut request = Box::pin(layer.layer(api(&sent, "")).oneshot(get()));
+    assert!((&mut request).now_or_never().is_none(), "it waits for its token");
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(request.await.unwrap().status(), 200);
+    assert_eq!(*sent.lock().unwrap(), ["Bearer token-1"]);
+}
+
+/// Behaviour 135 (the token of a sending): who went on with the token that a failed renewal has left sends it while it is alive,
+/// and does not wait for the next renewal.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_before_its_end_is_sent_though_another_renewal_may_begin() {
+    let (clock, sent) = (TestClock::new(), Sent::default());
+    let layer = layer(&clock, |number| match number {
+        1 => Err(TokenError::transient("not now").with_retry_after(SECOND / 2)),
+        _ => token(number, 100 * SECOND),
+    });
+    layer.handle().warm_up().await.unwrap();
+    // Near its end the request waits for a renewal, which fails; when it has a permit, the pause after that is over.
+    tokio::time::sleep(92 * SECOND).await;
+    let client = with_held_permit(&layer, api(&sent, ""), Duration::ZERO, 3 * SECOND).await;
+    assert_eq!(client.oneshot(get()).await.unwrap().status(), 200);
+    assert_eq!(*sent.lock().unwrap(), ["Bearer token-0"]);
 }
 
 /// Behaviour 133 (rejected and superseded).
