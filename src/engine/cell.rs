@@ -1584,6 +1584,236 @@ mod tests {
         assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }));
     }
 
+    /// An acceptance of the current token ends a run of rejections: what came before does not count for the next one.
+    #[tokio::test(start_paused = true)]
+    async fn an_acceptance_ends_the_run_of_rejections() {
+        let (table, [_, current]) = in_a_wait().await;
+        let (cell, env) = (table.default_cell(), table.env());
+        for _ in 0..4 {
+            accept_many(cell, current);
+            for _ in 0..5 {
+                assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+            }
+        }
+    }
+
+    /// A refresh after a rejection that fails arms no wait: when its pause is over, the next rejection tries again.
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_refresh_after_a_rejection_arms_no_wait() {
+        let (table, _) = table_that_answers(|number| match number {
+            0 => Err(TokenError::transient("down").with_retry_after(Duration::from_millis(300))),
+            number => Ok(token(&number.to_string())),
+        });
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let old = ready(cell.read(env)).generation;
+        let Rejection::Wait { waiter, starter: true } = cell.reject(env, old, false) else { panic!("no refresh") };
+        assert!(matches!(waiter.await, RefreshResult::Failed(_)));
+        sleep(Duration::from_millis(400)).await;
+        assert!(matches!(cell.reject(env, old, false), Rejection::Wait { starter: true, .. }));
+    }
+
+    /// A token that is rejected where the cell has none starts a refresh, which arms no wait: the rejection said nothing of the
+    /// token that the refresh brings.
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_for_an_older_token_arms_no_wait() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        let Rejection::Wait { waiter, starter: false } = cell.reject_token(env, &token("older")) else {
+            panic!("no refresh, or one that proves something")
+        };
+        assert!(matches!(waiter.await, RefreshResult::New(_)));
+        let current = ready(cell.read(env)).generation;
+        assert!(matches!(cell.reject(env, current, false), Rejection::Wait { starter: true, .. }));
+    }
+
+    /// The limiter's wait holds for the current token only: a rejection of an older one, where the current one has expired,
+    /// refreshes.
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_of_the_limiter_does_not_hold_for_an_older_token() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string()).with_expires_in(SECOND)));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let old = ready(cell.read(env)).generation;
+        // The first wait is of one second, the second one of two.
+        for generation in [old, old + 1] {
+            let Rejection::Wait { waiter, starter: true } = cell.reject(env, generation, false) else {
+                panic!("no refresh")
+            };
+            assert!(matches!(waiter.await, RefreshResult::New(_)));
+            sleep(SECOND + Duration::from_millis(1)).await;
+        }
+        assert!(matches!(cell.reject(env, old + 2, false), Rejection::Suppressed));
+        assert!(matches!(cell.reject(env, old, false), Rejection::Wait { starter: false, .. }));
+    }
+
+    /// Where a rejection came outside of any runtime, the refresh that the next reader starts counts as one after a rejection:
+    /// it arms the limiter's wait.
+    #[test]
+    fn a_rejection_without_a_runtime_arms_a_wait_with_the_next_refresh() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let rejected = cell.reject_token(env, &token("old"));
+        assert!(matches!(rejected, Rejection::Failed(error) if error.kind() == TokenErrorKind::NoRuntime));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            assert!(matches!(wait(cell.read(env)).await, RefreshResult::New(_)));
+            let current = ready(cell.read(env)).generation;
+            assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
+        });
+    }
+
+    /// No renewal begins in the background once the program is about to end: the token is good still.
+    #[tokio::test(start_paused = true)]
+    async fn no_renewal_begins_while_closing() {
+        let (table, asked) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        env.close();
+        advance(Duration::from_secs(3000)).await;
+        ready(cell.read(env));
+        sleep(SECOND).await;
+        assert_eq!(asked.lock().unwrap().len(), 0);
+    }
+
+    /// Renewals begin a second apart at least, though a failure's pause is shorter.
+    #[tokio::test(start_paused = true)]
+    async fn renewals_begin_a_second_apart() {
+        let (table, asked) =
+            table_that_answers(|_| Err(TokenError::transient("down").with_retry_after(Duration::from_millis(200))));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        advance(Duration::from_secs(3000)).await;
+        for (after, requests) in [(400, 1), (500, 1), (200, 2)] {
+            ready(cell.read(env));
+            sleep(Duration::from_millis(after)).await;
+            assert_eq!(asked.lock().unwrap().len(), 1);
+            ready(cell.read(env));
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(asked.lock().unwrap().len(), requests);
+        }
+    }
+
+    /// Near its end a token has passed its margin, by our clocks; before, it has not.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_near_its_end_is_past_its_margin() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let generation = ready(cell.read(env)).generation;
+        for (seconds, is_past) in [(3500, false), (80, true), (20, true)] {
+            advance(Duration::from_secs(seconds)).await;
+            assert_eq!(cell.is_past_margin(env, generation), is_past);
+        }
+    }
+
+    /// After an invalidation the cell's word is of another generation: a token that somebody holds still is not sent for it.
+    #[tokio::test(start_paused = true)]
+    async fn an_invalidation_begins_a_generation() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.hand_in(env, token("old")).unwrap();
+        let old = ready(cell.read(env));
+        cell.invalidate();
+        assert!(Current::generation_of(cell.word()) > old.generation);
+    }
+
+    /// A tenant's token is not sent once the coarse time is past the moment until which it was known to be good.
+    #[tokio::test(start_paused = true)]
+    async fn a_tenants_token_may_not_be_sent_after_its_moment() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let tenant = Partition { tenant: Some(crate::types::TenantId::new("t").unwrap()), ..Partition::default() };
+        let (cell, env) = (table.cell(tenant), table.env());
+        for cell in [&cell, table.default_cell()] {
+            cell.hand_in(env, token("old")).unwrap();
+        }
+        ready(table.default_cell().read(env));
+        let current = ready(cell.read(env));
+        assert!(cell.may_send(env, &current));
+        advance(Duration::from_secs(7200)).await;
+        // Another cell's reader has read the clocks.
+        drop(table.default_cell().read(env));
+        table.env().coarse_clock.tick(&env.clock.now(), MAX_AGE);
+        assert!(!cell.may_send(env, &current));
+    }
+
+    /// A cell stays that has a refresh under way, and one of which a refresh token is with the server, though a store keeps it.
+    #[tokio::test(start_paused = true)]
+    async fn a_cell_with_a_refresh_or_what_is_left_of_one_is_not_idle() {
+        let gate = Gate::new(false);
+        let table = gate.table(EnginePolicy::default());
+        let (cell, env) = (table.default_cell(), table.env());
+        let stored = token("stored").with_refresh_token(RefreshToken::Replace(Secret::from("r")));
+        cell.set(env, stored, Some(1), RefreshOwner::Store { single_use: false }).unwrap();
+        assert!(cell.is_idle());
+        cell.invalidate();
+        drop(wait(cell.read(env)));
+        assert!(!cell.is_idle(), "a refresh");
+        sleep(SECOND).await;
+        cell.new_epoch(env, true);
+        assert!(!cell.is_idle(), "its refresh token is with the server");
+        gate.let_one_land().await;
+        assert!(cell.is_idle());
+        assert_eq!(cell.stats(env).token_requests, 1, "that of the superseded refresh");
+    }
+
+    /// A refresh token that is set is newer than the one before it.
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_token_that_is_set_has_the_next_number() {
+        let table = Gate::new(true).table(EnginePolicy::default());
+        let (cell, env) = (table.default_cell(), table.env());
+        for number in 1..4 {
+            let text = Secret::new(format!("set {number}"));
+            cell.hand_in(env, token("t").with_refresh_token(RefreshToken::Replace(text))).unwrap();
+            assert_eq!(cell.lock().refresh_token.held().map(|held| held.number), Some(number));
+        }
+    }
+
+    /// The source is told who asks for the first time, and who timed out the last time.
+    #[tokio::test(start_paused = true)]
+    async fn the_source_is_told_who_is_new_and_who_is_slow() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let source = tower::service_fn({
+            let asked = asked.clone();
+            move |request: TokenRequest| {
+                asked.lock().unwrap().push((request.asker.first, request.asker.slow));
+                let number = asked.lock().unwrap().len();
+                async move { if number == 1 { Err(TokenError::new(TokenErrorKind::Timeout)) } else { Ok(token("t")) } }
+            }
+        });
+        let table = Table::new(Env::still(erase(source), SystemClock, EnginePolicy::default()), None);
+        let (cell, env) = (table.default_cell(), table.env());
+        for _ in 0..3 {
+            let _ = wait(cell.read(env)).await;
+            sleep(SECOND).await;
+            // Not an invalidation, which forgets failures too.
+            cell.current.store(None);
+            cell.set_check_clock();
+        }
+        assert_eq!(*asked.lock().unwrap(), [(true, false), (true, true), (false, false)]);
+    }
+
+    /// What the bounds of the token endpoint hold back is neither a token request nor a failure in a row: the pauses grow with
+    /// the failures alone, and it has been failing since the first of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_counts_for_nothing() {
+        let (table, _) = table_that_answers(|number| match number {
+            1 => Err(TokenError::transient("no turn").held_back().with_retry_after(SECOND)),
+            _ => Err(TokenError::transient("down")),
+        });
+        let (cell, env) = (table.default_cell(), table.env());
+        let mut since = Vec::new();
+        for (pause, token_requests) in [(250, 1), (1000, 1), (500, 2)] {
+            let RefreshResult::Failed(error) = wait(cell.read(env)).await else { panic!("it is down") };
+            assert_eq!(error.retry_after(), Some(Duration::from_millis(pause)));
+            assert_eq!(cell.stats(env).token_requests, token_requests);
+            since.push(cell.failing(&env.clock.now()).unwrap().1);
+            sleep(Duration::from_millis(pause)).await;
+        }
+        assert!(since.iter().all(|since_then| *since_then == since[0]));
+    }
+
     /// Each refresh that the limiter forbids is counted.
     #[tokio::test(start_paused = true)]
     async fn suppressed_refreshes_are_counted() {

@@ -125,6 +125,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::test_util::TestClock;
 
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -136,5 +137,28 @@ mod tests {
             real.abs_diff(u64::try_from(before.as_nanos()).unwrap()) < 60 * SECOND,
             "it is a clock of the same day"
         );
+    }
+
+    /// A look is not recent when either clock has moved by more than a second since: the machine slept, the wall clock was set
+    /// back, or only the monotonic one went on.
+    #[test]
+    fn either_clock_says_that_a_look_is_long_ago() {
+        let moves: [fn(&TestClock); 3] = [
+            |clock| clock.suspend(Duration::from_secs(2)),
+            |clock| clock.set_wall_back(Duration::from_secs(2)),
+            |clock| {
+                clock.advance(Duration::from_secs(2));
+                clock.set_wall_back(Duration::from_secs(2));
+            },
+        ];
+        for moved in moves {
+            let clock = TestClock::new();
+            let injected: Arc<dyn Clock> = Arc::new(clock.clone());
+            let look = LastLook::new(OsClock::Injected { started: clock.now(), clock: injected });
+            look.note();
+            assert!(look.is_recent());
+            moved(&clock);
+            assert!(!look.is_recent());
+        }
     }
 }

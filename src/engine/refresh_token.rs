@@ -134,3 +134,96 @@ impl RefreshTokenState {
         (self.held, self.maybe_spent) = (Some(Box::new(new)), false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: RefreshOwner = RefreshOwner::Store { single_use: true };
+
+    fn digest(text: &str) -> Option<RefreshDigest> {
+        Some(RefreshDigest::of(&Secret::from(text)))
+    }
+
+    fn replaced(text: &str, number: u64, owner: RefreshOwner) -> RefreshChange {
+        RefreshChange::Replaced(HeldRefreshToken { secret: Secret::from(text), number, owner })
+    }
+
+    /// A cell's state in which "a" was set, numbered 5.
+    fn holds_a(owner: RefreshOwner) -> RefreshTokenState {
+        let mut state = RefreshTokenState::default();
+        state.set(replaced("a", 5, owner));
+        state
+    }
+
+    fn held(state: &RefreshTokenState) -> Option<&str> {
+        state.held().map(|held| held.secret.expose().as_str())
+    }
+
+    /// The configured refresh token is the first of all, and the next one is newer.
+    #[test]
+    fn a_configured_refresh_token_is_the_oldest() {
+        let state = RefreshTokenState::new(Some(Secret::from("configured")));
+        assert_eq!((state.held().map(|held| held.number), state.next_number()), (Some(0), 1));
+    }
+
+    /// A refresh token that an answer says is dead goes: tried in vain before another one, sent, or carried by the request.
+    #[test]
+    fn what_an_answer_says_is_dead_is_not_held_any_more() {
+        for (change, sent, dead, carried) in [
+            (RefreshChange::Unchanged, digest("b"), digest("a"), None),
+            (RefreshChange::Removed, digest("a"), None, None),
+            (RefreshChange::Removed, digest("b"), None, digest("a")),
+        ] {
+            let mut state = holds_a(RefreshOwner::Cell);
+            state.granted(change, sent, dead, carried);
+            assert_eq!(held(&state), None);
+        }
+    }
+
+    /// Whether a refresh token may be spent is known again when it has succeeded, and not when another one has.
+    #[test]
+    fn only_its_own_success_says_that_a_refresh_token_is_not_spent() {
+        let mut state = holds_a(RefreshOwner::Cell);
+        state.unanswered(&digest("b").unwrap());
+        assert!(!state.maybe_spent());
+        state.unanswered(&digest("a").unwrap());
+        assert!(state.maybe_spent());
+        state.granted(RefreshChange::Unchanged, digest("b"), None, digest("b"));
+        assert!(state.maybe_spent());
+        state.granted(RefreshChange::Unchanged, digest("a"), None, digest("a"));
+        assert!(!state.maybe_spent());
+    }
+
+    /// A store has the newest refresh token, whatever its number, where the request carried the one that this cell held as its
+    /// own; else the higher number is newer.
+    #[test]
+    fn a_store_replaces_the_cells_own_refresh_token_that_the_request_carried() {
+        for (owner, carried, expected) in
+            [(RefreshOwner::Cell, "a", "stored"), (RefreshOwner::Cell, "b", "a"), (STORE, "a", "a")]
+        {
+            let mut state = holds_a(owner);
+            state.granted(replaced("stored", 1, STORE), digest(carried), None, digest(carried));
+            assert_eq!(held(&state), Some(expected), "{owner:?} {carried}");
+        }
+    }
+
+    /// The same refresh token with another owner is that owner's from now on.
+    #[test]
+    fn the_same_refresh_token_changes_its_owner() {
+        let mut state = holds_a(RefreshOwner::Cell);
+        state.granted(replaced("a", 3, STORE), digest("b"), None, digest("b"));
+        assert_eq!(state.held().map(|held| held.owner), Some(STORE));
+    }
+
+    /// Another refresh token that is set begins a family, and the same one does not.
+    #[test]
+    fn the_same_refresh_token_that_is_set_begins_no_family() {
+        let mut state = holds_a(RefreshOwner::Cell);
+        let family = state.family();
+        state.set(replaced("a", 6, RefreshOwner::Cell));
+        assert_eq!(state.family(), family);
+        state.set(replaced("b", 6, RefreshOwner::Cell));
+        assert_ne!(state.family(), family);
+    }
+}
