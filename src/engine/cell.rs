@@ -1589,11 +1589,12 @@ mod tests {
     async fn an_acceptance_ends_the_run_of_rejections() {
         let (table, [_, current]) = in_a_wait().await;
         let (cell, env) = (table.default_cell(), table.env());
-        for _ in 0..4 {
-            accept_many(cell, current);
-            for _ in 0..5 {
+        (0..10).for_each(|_| accept_many(cell, current));
+        for _ in 0..3 {
+            for _ in 0..7 {
                 assert!(matches!(cell.reject(env, current, false), Rejection::Suppressed));
             }
+            cell.accepted(current);
         }
     }
 
@@ -1814,6 +1815,16 @@ mod tests {
         assert!(since.iter().all(|since_then| *since_then == since[0]));
     }
 
+    /// Who asks for the token itself is told how much of its lifetime is left.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_told_with_what_is_left_of_its_lifetime() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        table.default_cell().hand_in(table.env(), token("old")).unwrap();
+        advance(Duration::from_secs(1000)).await;
+        let told = table.token(Partition::default()).await.unwrap();
+        assert_eq!(told.expires_in, Some(Duration::from_secs(2600)));
+    }
+
     /// Each refresh that the limiter forbids is counted.
     #[tokio::test(start_paused = true)]
     async fn suppressed_refreshes_are_counted() {
@@ -1866,6 +1877,58 @@ mod tests {
         cell.invalidate();
         let _ = wait(cell.read(env)).await;
         assert_eq!(*asked.lock().unwrap(), [None, Some("0".to_owned())]);
+    }
+
+    /// A refresh that was superseded before it began never will, and has sent nothing: nobody waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_superseded_refresh_that_has_not_begun_is_not_waited_for() {
+        let gate = Gate::new(true);
+        let table = gate.table(EnginePolicy::default());
+        let (cell, env) = (table.default_cell(), table.env());
+        let first = wait(cell.read(env));
+        cell.new_epoch(env, true);
+        let second = wait(cell.read(env));
+        sleep(SECOND).await;
+        gate.let_one_land().await;
+        assert!(matches!(first.await, RefreshResult::Superseded));
+        assert!(matches!(second.await, RefreshResult::New(_)));
+        assert_eq!(*gate.0.asked.lock().unwrap(), [Some("r0".to_owned())]);
+    }
+
+    /// What was superseded on a runtime that nobody drives is over when its deadline is: the refresh token may be spent, and is
+    /// sent once more.
+    #[test]
+    fn what_is_left_of_a_refresh_is_over_with_its_deadline() {
+        for is_watched in [false, true] {
+            let gate = Gate::new(true);
+            let table = gate.table(EnginePolicy::default());
+            let (cell, env) = (table.default_cell(), table.env());
+            let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            parked.block_on(async {
+                drop(wait(cell.read(env)));
+                while gate.requests() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            let driven =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            driven.block_on(async {
+                cell.new_epoch(env, true);
+                if is_watched {
+                    // Who waits for it has a watchdog, which ends it.
+                    assert!(matches!(wait(cell.read(env)).await, RefreshResult::Superseded));
+                    assert!(cell.lock().refresh_token.maybe_spent());
+                } else {
+                    sleep(env.policy.refresh_deadline + SECOND).await;
+                }
+                let next = wait(cell.read(env));
+                sleep(SECOND).await;
+                assert_eq!(gate.requests(), 2);
+                gate.let_one_land().await;
+                gate.let_one_land().await;
+                assert!(matches!(next.await, RefreshResult::New(_)));
+            });
+        }
     }
 
     /// A refresh begins on a runtime that nobody drives, and another one takes its place. Returns the first one's runtime.
