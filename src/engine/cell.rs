@@ -1931,6 +1931,116 @@ mod tests {
         }
     }
 
+    /// Without a store's token the first one that the source brings is spread widely, since whoever had the store's renews at the
+    /// same time.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_token_after_a_stores_is_spread_like_the_first_of_a_process() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        cell.set(env, token("stored"), Some(1), RefreshOwner::Store { single_use: false }).unwrap();
+        for renewed_after in [2070, 2790] {
+            advance(Duration::from_secs(3601)).await;
+            let RefreshResult::New(current) = wait(cell.read(env)).await else { panic!("no token") };
+            assert_eq!(
+                current.lifetime.next_boundary(&current.lifetime.arrived()).unwrap().as_secs(),
+                renewed_after - 1
+            );
+        }
+    }
+
+    /// A token that a store has is as old as it says itself.
+    #[tokio::test(start_paused = true)]
+    async fn a_stored_token_counts_from_when_it_was_asked_for() {
+        let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
+        let (cell, env) = (table.default_cell(), table.env());
+        let mut stored = token("stored");
+        stored.asked_at = Some(env.clock.now().wall - Duration::from_secs(1000));
+        cell.hand_in(env, stored).unwrap();
+        let current = ready(cell.read(env));
+        assert!(current.lifetime.left(&current.lifetime.arrived()).unwrap() <= Duration::from_secs(2600));
+    }
+
+    /// A refresh whose task is first driven some time after it was prepared was asked for, and began, then: its token's lifetime
+    /// and its own deadline count from that moment.
+    #[test]
+    fn a_refresh_that_is_driven_late_began_late() {
+        let (gate, clock) = (Gate::new(false), TestClock::new());
+        let table = Table::new(Env::still(erase(gate.clone()), clock.clone(), EnginePolicy::default()), None);
+        let (cell, env) = (table.default_cell(), table.env());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let waiter = {
+            let _inside = runtime.enter();
+            wait(cell.read(env))
+        };
+        clock.advance(Duration::from_secs(25));
+        runtime.block_on(async {
+            while gate.requests() == 0 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(Duration::from_secs(10));
+            let joined = wait(cell.read(env));
+            gate.let_one_land().await;
+            let RefreshResult::New(current) = waiter.await else { panic!("no token") };
+            let left = current.lifetime.left(&current.lifetime.arrived()).unwrap();
+            assert_eq!(left.as_secs_f64().round(), 3590.0);
+            assert!(matches!(joined.await, RefreshResult::New(_)));
+            assert_eq!(gate.requests(), 1);
+        });
+    }
+
+    /// A refresh that is found overdue has a second more, in which its answer may come, and no longer.
+    #[tokio::test(start_paused = true)]
+    async fn an_overdue_refresh_is_waited_for_a_second_longer() {
+        let (gate, clock) = (Gate::new(true), TestClock::new());
+        let env = Env::still(erase(gate.clone()), clock.clone(), EnginePolicy::default());
+        let table = Table::new(env, Some(Secret::from("r0")));
+        let (cell, env) = (table.default_cell(), table.env());
+        drop(wait(cell.read(env)));
+        for (seconds, requests) in [(0, 1), (40, 1), (2, 2)] {
+            clock.advance(Duration::from_secs(seconds));
+            drop(wait(cell.read(env)));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(gate.requests(), requests);
+        }
+    }
+
+    /// Who waits on another runtime than the refresh's has a watchdog, one for each runtime, which ends a refresh that nobody
+    /// drives when its deadline is past, not before. A refresh token that was sent may be spent then.
+    #[test]
+    fn a_watchdog_ends_a_refresh_that_nobody_drives() {
+        for is_begun in [false, true] {
+            let gate = Gate::new(true);
+            let table = gate.table(EnginePolicy::default());
+            let (cell, env) = (table.default_cell(), table.env());
+            let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            if is_begun {
+                parked.block_on(async {
+                    drop(wait(cell.read(env)));
+                    while gate.requests() == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                });
+            } else {
+                let _inside = parked.enter();
+                drop(wait(cell.read(env)));
+            }
+            let driven =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            driven.block_on(async {
+                let [mut first, second] = [(); 2].map(|()| wait(cell.read(env)));
+                assert_eq!(cell.lock().refresh.as_ref().unwrap().watched.len(), 1);
+                sleep(20 * SECOND).await;
+                assert!((&mut first).now_or_never().is_none());
+                for waiter in [first, second] {
+                    assert!(matches!(waiter.await, RefreshResult::Failed(_)));
+                }
+                assert_eq!(cell.lock().refresh_token.maybe_spent(), is_begun);
+            });
+        }
+    }
+
     /// A refresh begins on a runtime that nobody drives, and another one takes its place. Returns the first one's runtime.
     fn overtaken(gate: &Gate) -> tokio::runtime::Runtime {
         let table = gate.table(EnginePolicy::default());
