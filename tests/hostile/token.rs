@@ -264,7 +264,7 @@ fn tls_that_comes_to_nothing() {
             peer.script(case.steps);
             let url = format!("https://{}/oauth2/token", peer.addr());
             let config = support::config(&auth, url, "https://api.example.com".to_owned()).token_timeout(2 * PATIENCE);
-            let world = World { layer: Asks::BuiltInHttp2.layer(config), auth, api, peer };
+            let world = World { layer: Asks::BuiltInHttp2.layer(config), asks: Asks::BuiltInHttp2, auth, api, peer };
             let kinds = world.failing(REQUESTS).await;
             let expected = [TokenErrorKind::Unreachable, TokenErrorKind::Timeout];
             assert!(kinds.iter().all(|kind| expected.contains(kind) && *kind == kinds[0]), "{kinds:?}");
@@ -281,7 +281,7 @@ async fn tls_to_another_name() {
     let peer = Peer::new(both(&auth, &api), Some(tls::acceptor(&["h2", "http/1.1"])));
     let url = format!("https://localhost:{}/oauth2/token", peer.addr().port());
     let config = support::config(&auth, url, "https://api.example.com".to_owned()).token_timeout(PATIENCE);
-    let world = World { layer: Asks::BuiltInHttp2.layer(config), auth, api, peer };
+    let world = World { layer: Asks::BuiltInHttp2.layer(config), asks: Asks::BuiltInHttp2, auth, api, peer };
     assert_eq!(world.failing(1).await, [TokenErrorKind::Unreachable]);
     let error = world.layer.handle().token().await.unwrap_err();
     assert!(told(&error).contains("certificate is for another host"), "{}", told(&error));
