@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode, header};
-use support::baselines::{Answer, Inner, TENANT, access_token, floor, naive};
+use support::baselines::{Answer, Inner, Issuer, TENANT, floor, naive, naive_of};
 use support::cases::{FLOOR, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_REPLAY, REPLAY, measured_persistent};
 use support::figures::Figures;
 use support::ours::{background, ours, warm};
@@ -19,24 +19,17 @@ use support::requests::{Body, Kind};
 use support::tasks::run;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
-use tower_oauth2_client::{AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
+use tower_oauth2_client::{Auth, AuthConfig, AuthLayer, Replay, Tenant, Token, TokenError, TokenRequest};
 
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let mut figures = Figures::of("contention");
     threads(&mut figures, if quick { 11 } else { 21 });
     tasks(&mut figures, if quick { 3 } else { 11 });
+    let span = Duration::from_millis(if quick { 1_000 } else { 5_000 });
     for tasks in [64, 1_000] {
-        let span = Duration::from_millis(if quick { 500 } else { 3_000 });
-        let valid = serve(None, None, tasks, span);
-        let expiring = serve(Some(Duration::from_secs(1)), None, tasks, span);
-        let revoked = serve(None, Some(Duration::from_millis(50)), tasks, span);
-        for (name, served) in [("valid token", valid), ("expiring token", expiring), ("401 storm", revoked)] {
-            figures.put(format!("2 workers, {tasks} tasks, {name}: ns a request"), served.each);
-            figures.put(format!("2 workers, {tasks} tasks, {name}: token requests"), served.token_requests);
-            figures.put(format!("2 workers, {tasks} tasks, {name}: 401 met"), served.met);
-            figures.put(format!("2 workers, {tasks} tasks, {name}: 401 passed on"), served.passed_on);
-        }
+        expiring(&mut figures, tasks, span);
+        revoked(&mut figures, tasks, span);
     }
 }
 
@@ -156,78 +149,133 @@ fn tasks(figures: &mut Figures, rounds: usize) {
     }
 }
 
-struct ServedFigures {
-    each: f64,
-    token_requests: f64,
-    met: f64,
-    passed_on: f64,
+/// Tokens that live for a second, so that each is renewed in the background.
+fn expiring(figures: &mut Figures, tasks: usize, span: Duration) {
+    let runtime = two_workers();
+    let issuer = Issuer::default();
+    let (layer, service) = issued(&runtime, Api::new(&issuer), &issuer, Duration::from_secs(1));
+    let served = serve(&runtime, service, tasks, span);
+    figures.put(format!("2 workers, {tasks} tasks, expiring token: ns a request"), served.each);
+    let token_requests = layer.handle().stats().token_requests as f64;
+    figures.put(format!("2 workers, {tasks} tasks, expiring token: token requests"), token_requests);
 }
 
-/// Tokens that live for `lifetime`, and are revoked by the API every `revoked` span.
-fn serve(lifetime: Option<Duration>, revoked: Option<Duration>, tasks: usize, span: Duration) -> ServedFigures {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    let api = Api { valid: Arc::new(AtomicU64::new(0)), met: Arc::default(), inner: Inner::new(1) };
-    let valid = api.valid.clone();
+/// A revocation every 100 ms: this crate, the mutex client, and FLOOR, whose token nobody revokes.
+fn revoked(figures: &mut Figures, tasks: usize, span: Duration) {
+    const EACH: Duration = Duration::from_millis(100);
+    for who in [FLOOR, REPLAY, NAIVE_RETRY] {
+        let runtime = two_workers();
+        let issuer = Issuer::default();
+        let api = Api::new(&issuer);
+        let met = api.met.clone();
+        let revoking = {
+            let life = issuer.life.clone();
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(EACH).await;
+                    life.fetch_add(1, Ordering::Release);
+                }
+            })
+        };
+        let served = match who {
+            FLOOR => serve(&runtime, floor(Inner::new(1)), tasks, span),
+            REPLAY => {
+                let (_, service) = issued(&runtime, api, &issuer, Duration::from_secs(3600));
+                serve(&runtime, service, tasks, span)
+            }
+            _ => serve(&runtime, naive_of(api, true, issuer.clone()), tasks, span),
+        };
+        revoking.abort();
+        let name = format!("2 workers, {tasks} tasks, a revocation every 100 ms, {who}");
+        figures.put(format!("{name}: ns a request"), served.each);
+        figures.put(format!("{name}: p99 in µs"), served.p99);
+        if who != FLOOR {
+            figures.put(format!("{name}: lives of a token"), (issuer.life.load(Ordering::Acquire) + 1) as f64);
+            // The mutex client begins with a token.
+            let token_requests = issuer.token_requests.load(Ordering::Relaxed) + u64::from(who == NAIVE_RETRY);
+            figures.put(format!("{name}: token requests"), token_requests as f64);
+            figures.put(format!("{name}: 401 met"), met.load(Ordering::Relaxed) as f64);
+            figures.put(format!("{name}: 401 passed on"), served.passed_on as f64);
+        }
+    }
+}
+
+fn two_workers() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+}
+
+fn issued(runtime: &Runtime, api: Api, issuer: &Issuer, lifetime: Duration) -> (AuthLayer, Auth<Api>) {
+    let issuer = issuer.clone();
     let source = tower::service_fn(move |_: TokenRequest| {
-        let valid = valid.clone();
+        let issuer = issuer.clone();
         async move {
-            let serial = valid.load(Ordering::Acquire);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let token = Token::bearer(&format!("{}.{serial:020}", access_token())).map_err(TokenError::permanent)?;
-            Ok::<_, TokenError>(token.with_expires_in(lifetime.unwrap_or(Duration::from_secs(3600))))
+            let token = Token::bearer(&issuer.fetch().await).map_err(TokenError::permanent)?;
+            Ok::<_, TokenError>(token.with_expires_in(lifetime))
         }
     });
     let tenant = Tenant::header("x-tenant-id").fixed(TENANT);
     let cfg = AuthConfig::external().origin("https://api.example.com").tenant(tenant).build().unwrap();
     let layer = AuthLayer::with_source(cfg, source);
-    let service = warm(&runtime, layer.clone(), api.clone());
-    let end = Instant::now() + span;
-    let (mut requests, mut passed_on) = (0_u64, 0_u64);
+    let service = warm(runtime, layer.clone(), api);
+    (layer, service)
+}
+
+struct Served {
+    each: f64,
+    p99: f64,
+    passed_on: u64,
+}
+
+fn serve<S>(runtime: &Runtime, service: S, tasks: usize, span: Duration) -> Served
+where
+    S: Service<Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Error: std::fmt::Debug,
+    S::Future: Send,
+{
     let start = Instant::now();
+    let end = start + span;
+    let (mut taken, mut passed_on) = (Vec::new(), 0);
     runtime.block_on(async {
-        if let Some(each) = revoked {
-            let valid = api.valid.clone();
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(each).await;
-                    valid.fetch_add(1, Ordering::Release);
-                }
-            });
-        }
         let running: Vec<_> = (0..tasks)
             .map(|_| {
                 let mut service = service.clone();
                 tokio::spawn(async move {
-                    let (mut requests, mut passed_on) = (0, 0);
-                    while Instant::now() < end {
+                    let (mut taken, mut passed_on) = (Vec::new(), 0);
+                    let mut now = Instant::now();
+                    while now < end {
                         let response = service.ready().await.unwrap().call(Kind::P8.request()).await.unwrap();
-                        requests += 1;
                         passed_on += u64::from(response.status() == StatusCode::UNAUTHORIZED);
+                        let before = std::mem::replace(&mut now, Instant::now());
+                        taken.push((now - before).as_nanos() as f64);
                     }
-                    (requests, passed_on)
+                    (taken, passed_on)
                 })
             })
             .collect();
         for task in running {
             let (some, unauthorized) = task.await.unwrap();
-            requests += some;
+            taken.extend(some);
             passed_on += unauthorized;
         }
     });
-    ServedFigures {
-        each: start.elapsed().as_nanos() as f64 / requests as f64,
-        token_requests: layer.handle().stats().token_requests as f64,
-        met: api.met.load(Ordering::Relaxed) as f64,
-        passed_on: passed_on as f64,
-    }
+    let each = start.elapsed().as_nanos() as f64 / taken.len() as f64;
+    let at = taken.len() * 99 / 100;
+    let p99 = *taken.select_nth_unstable_by(at, f64::total_cmp).1 / 1_000.0;
+    Served { each, p99, passed_on }
 }
 
 /// Answers 401 to every token but the newest.
 #[derive(Clone)]
 struct Api {
-    valid: Arc<AtomicU64>,
+    issuer: Issuer,
     met: Arc<AtomicU64>,
     inner: Inner,
+}
+
+impl Api {
+    fn new(issuer: &Issuer) -> Self {
+        Self { issuer: issuer.clone(), met: Arc::default(), inner: Inner::new(1) }
+    }
 }
 
 impl Service<Request<Body>> for Api {
@@ -240,10 +288,9 @@ impl Service<Request<Body>> for Api {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let token = request.headers()[header::AUTHORIZATION].to_str().unwrap();
-        let serial: u64 = token[token.len() - 20..].parse().unwrap();
+        let revoked = self.issuer.is_revoked(&request.headers()[header::AUTHORIZATION]);
         let mut answer = self.inner.call(request);
-        if serial < self.valid.load(Ordering::Acquire) {
+        if revoked {
             self.met.fetch_add(1, Ordering::Relaxed);
             answer.status = StatusCode::UNAUTHORIZED;
         }

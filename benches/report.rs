@@ -17,7 +17,7 @@ fn main() {
     let text = std::fs::read_to_string(&results).expect("benches/RESULTS.md");
     let (before, rest) = text.split_once(BEGIN).expect("the mark where the tables begin");
     let (_, after) = rest.split_once(END).expect("the mark where the tables end");
-    let tables = format!("{}\n{}", machine(), targets(&figures));
+    let tables = format!("{}\n{}\n{}", machine(), revoked(&figures), targets(&figures));
     std::fs::write(&results, format!("{before}{BEGIN}\n\n{tables}\n{END}{after}")).expect("RESULTS.md can be written");
     let all = format!(
         "# All figures of the last run\n\nWritten by `make report`.\n\n{}\n{}",
@@ -73,6 +73,31 @@ fn machine() -> String {
         model.trim_start_matches([' ', '\t', ':']),
         std::env::consts::OS
     )
+}
+
+/// A revocation every 100 ms, on two workers.
+fn revoked(figures: &Figures) -> String {
+    let mut text = "| a revocation every 100 ms, 2 workers | tasks | requests a second | p99, µs | token requests / lives | 401s handed out |\n\
+        |---|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for tasks in ["64", "1000"] {
+        for (who, stack) in [("two static headers, never revoked", "FLOOR"), ("ours", "ours"), ("mutex layer", "naive")]
+        {
+            let of = |what: &str| {
+                let name = format!("contention/2 workers, {tasks} tasks, a revocation every 100 ms, {stack}: {what}");
+                figures.get(&name)
+            };
+            let asked = match stack {
+                "FLOOR" => "–".to_owned(),
+                _ => format!("{} / {}", number(of("token requests")), number(of("lives of a token"))),
+            };
+            let passed_on = if stack == "FLOOR" { "–".to_owned() } else { number(of("401 passed on")) };
+            let rate = number(1e9 / of("ns a request"));
+            let _ =
+                writeln!(text, "| {who} | {tasks} | {rate} | {} | {asked} | {passed_on} |", number(of("p99 in µs")));
+        }
+    }
+    text
 }
 
 /// The rows of the target table, each with its figure and whether it is reached.

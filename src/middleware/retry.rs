@@ -30,7 +30,7 @@ use crate::types::{BoxError, Error, TokenError};
 /// use tower_oauth2_client::test_util::{Fault, World};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<(), tower_oauth2_client::BoxError> {
 /// let world = World::new();
 /// world.auth.script([Fault::RetryAfter(503, 3)]); // the authorization server restarts
 /// let client = ServiceBuilder::new()

@@ -192,10 +192,13 @@ async fn is_resent(sends: Sends, case: Case) {
 
 const CHALLENGE: &str = "www-authenticate: Bearer error=\"invalid_token\"\r\n";
 
+/// The peer ends the connection behind the rejection. It says so, or the second sending may begin on it.
+const CLOSE: &str = "connection: close\r\n";
+
 #[test]
 fn a_rejection_with_a_harmful_body() {
     for challenge in [CHALLENGE, ""] {
-        let cases = http1_bodies("401 Unauthorized", challenge);
+        let cases = http1_bodies("401 Unauthorized", &format!("{CLOSE}{challenge}"));
         each(
             cases,
             |case| case.name,
@@ -210,7 +213,8 @@ fn a_rejection_with_a_harmful_body() {
 
 #[test]
 fn a_rejection_with_harmful_challenges() {
-    let refused = |headers: String| [Step::Request, write(http1("401 Unauthorized", &headers, "no"))];
+    let refused =
+        |headers: String| [Step::Request, write(http1("401 Unauthorized", &format!("{CLOSE}{headers}"), "no"))];
     let many = "www-authenticate: Bearer realm=\"x\", error=\"invalid_token\"\r\n".repeat(90);
     let cases = vec![
         case("many challenges", refused(many)),

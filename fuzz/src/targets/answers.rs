@@ -240,7 +240,8 @@ pub fn token_answer(data: &[u8]) {
                 assert!((200..300).contains(&response.status().as_u16()), "a token out of an error");
                 let told = format!("{token:?} {:?}", handle.stats());
                 // A short token may be part of a word that is told anyway, or the name of a scope.
-                let scope = token.scopes().is_some_and(|scopes| scopes.iter().any(|scope| scope == token.access_token()));
+                let scope =
+                    token.scopes().is_some_and(|scopes| scopes.iter().any(|scope| scope == token.access_token()));
                 assert!(
                     scope || !told.contains(token.access_token()) || token.access_token().len() < 4,
                     "{told} tells {}",
