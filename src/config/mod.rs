@@ -227,7 +227,7 @@ impl AuthConfig {
     /// use tower_oauth2_client::test_util::{AuthServer, TestClock};
     /// use tower_oauth2_client::{AuthConfig, AuthLayer, BoxError, ClientAuth, Secret, SecretSource};
     ///
-    /// /// From whoever makes it.
+    /// /// Signed elsewhere.
     /// async fn assertion() -> Result<Secret, BoxError> {
     ///     Ok(Secret::from("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln"))
     /// }

@@ -739,8 +739,8 @@ fn what_is_left_of_a_refresh_is_over_with_its_deadline() {
     }
 }
 
-/// Without a store's token the first one that the source brings is spread widely, since whoever had the store's renews at the
-/// same time.
+/// The first token after a stored one is renewed at a widely spread time: the processes that shared the stored one would
+/// otherwise all renew at once.
 #[tokio::test(start_paused = true)]
 async fn the_first_token_after_a_stores_is_spread_like_the_first_of_a_process() {
     let (table, _) = table_that_answers(|number| Ok(token(&number.to_string())));
