@@ -209,7 +209,7 @@ impl AuthHandle {
     pub fn replace_credentials(&self, client_auth: ClientAuth) -> Result<(), ConfigError> {
         let Some(endpoint) = &self.setup.endpoint else {
             return Err(ConfigError::new(
-                "this layer's tokens come from a source of yours",
+                "this layer's tokens come from your own source",
                 "replace the credentials there and call `invalidate()`",
             ));
         };
@@ -474,7 +474,7 @@ impl AuthHandle {
     /// The layer's tokens come from a source of the user's.
     fn endpoint(&self) -> Result<&dyn Direct, TokenError> {
         self.setup.endpoint.as_deref().ok_or_else(|| {
-            let detail = "this layer's tokens come from a source of yours";
+            let detail = "this layer's tokens come from your own source";
             self.failed(TokenError::new(TokenErrorKind::Unsupported).with_detail(detail))
         })
     }

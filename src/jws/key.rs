@@ -194,7 +194,7 @@ pub(crate) fn backend() -> Result<&'static CryptoProvider, ConfigError> {
     #[cfg(not(any(feature = "jwt-aws-lc-rs", feature = "jwt-rust-crypto")))]
     return Err(ConfigError::new(
         "there is no cryptography to sign with",
-        "enable the feature `jwt-aws-lc-rs` or `jwt-rust-crypto` of tower-oauth2-client, or use a `Signer` of yours",
+        "enable the feature `jwt-aws-lc-rs` or `jwt-rust-crypto` of tower-oauth2-client, or use your own `Signer`",
     ));
 }
 

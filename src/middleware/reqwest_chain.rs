@@ -119,22 +119,22 @@ impl<'a> Service<ExtendedRequest> for Rest<'a> {
 struct Borrowed<'l, 'a> {
     lent: &'l Lent<'a>,
     extensions: Option<&'a mut Extensions>,
-    /// Where nobody gave the extensions back: never, as things are.
-    spare: Extensions,
+    /// Used only if an earlier sending had not given the extensions back, which does not happen: sendings do not overlap.
+    empty: Extensions,
     is_marked: bool,
 }
 
 impl<'l, 'a> Borrowed<'l, 'a> {
     fn new(lent: &'l Lent<'a>, is_resend: bool) -> Self {
         let extensions = lent.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut borrowed = Self { lent, extensions, spare: Extensions::new(), is_marked: false };
+        let mut borrowed = Self { lent, extensions, empty: Extensions::new(), is_marked: false };
         // Another layer of this crate further inside is told.
         borrowed.is_marked = is_resend && borrowed.extensions().insert(Resend).is_none();
         borrowed
     }
 
     fn extensions(&mut self) -> &mut Extensions {
-        self.extensions.as_deref_mut().unwrap_or(&mut self.spare)
+        self.extensions.as_deref_mut().unwrap_or(&mut self.empty)
     }
 }
 

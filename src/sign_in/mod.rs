@@ -270,7 +270,7 @@ fn can_sign_in(handle: &AuthHandle) -> Result<(), SignInError> {
 
 fn endpoint_of(handle: &AuthHandle) -> Result<Arc<dyn Direct>, SignInError> {
     let endpoint = handle.setup.endpoint.clone();
-    endpoint.ok_or_else(|| unsupported("its tokens come from a source of yours; hand them over with `set_token`"))
+    endpoint.ok_or_else(|| unsupported("its tokens come from your own source; hand them over with `set_token`"))
 }
 
 /// A token for another client than the present one could not be renewed, and may have other rights.
