@@ -142,9 +142,7 @@ impl LoopbackRedirect {
             return Err(unsupported("its redirect URI is another than that of the `LoopbackRedirect`"));
         }
         if !self.path.starts_with('/') || self.path.contains(['?', '#']) {
-            return Err(unsupported(
-                "the path of the `LoopbackRedirect` is none: it begins with a slash, without a query",
-            ));
+            return Err(unsupported("the path of the `LoopbackRedirect` must begin with a slash and have no query"));
         }
         let mut foreign = 0;
         let Some((mut stream, answer)) = self.answer(&sign_in, &mut foreign).await else {
@@ -169,8 +167,8 @@ impl LoopbackRedirect {
         let mut open = FuturesUnordered::new();
         poll_fn(|cx| {
             loop {
-                let mut room = open.len() < Self::CONNECTIONS && pause.as_mut().poll(cx).is_ready();
-                while room {
+                let mut accepts = open.len() < Self::CONNECTIONS && pause.as_mut().poll(cx).is_ready();
+                while accepts {
                     match self.listener.poll_accept(cx) {
                         Poll::Ready(Ok((stream, _))) => open.push(self.serve(stream, sign_in)),
                         Poll::Ready(Err(_)) => {
@@ -181,7 +179,7 @@ impl LoopbackRedirect {
                         }
                         Poll::Pending => break,
                     }
-                    room = open.len() < Self::CONNECTIONS;
+                    accepts = open.len() < Self::CONNECTIONS;
                 }
                 match open.poll_next_unpin(cx) {
                     Poll::Ready(Some(Ended::Ours(stream, answer))) => return Poll::Ready(Some((stream, answer))),
@@ -249,8 +247,8 @@ async fn read_head(stream: &TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
         match stream.try_read(&mut *chunk) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
-                let room = LONGEST_HEAD.saturating_sub(head.len()).min(read);
-                head.extend_from_slice(chunk.get(..room).unwrap_or_default());
+                let taken = LONGEST_HEAD.saturating_sub(head.len()).min(read);
+                head.extend_from_slice(chunk.get(..taken).unwrap_or_default());
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -7,6 +7,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth2_client::test_util::{Api, AuthServer, Served, TestClock, both, serve};
@@ -49,6 +50,15 @@ impl World {
     fn config(&self) -> AuthConfigBuilder {
         support::config(&self.auth, self.server.uri("/oauth2/token"), self.server.origin())
     }
+
+    /// hyper's client with these windows, and a layer whose token requests go through it too.
+    fn hyper(&self, window: u32) -> (Client<HttpConnector, Full<Bytes>>, AuthLayer) {
+        let mut client = Client::builder(TokioExecutor::new());
+        client.http2_only(true).http2_initial_stream_window_size(window);
+        let client = client.http2_initial_connection_window_size(window.max(65_535)).build_http();
+        let layer = AuthLayer::builder(self.config().build().unwrap()).http_client(client.clone()).build().unwrap();
+        (client, layer)
+    }
 }
 
 /// All have the token that is not good any more.
@@ -73,11 +83,7 @@ fn any_window_with_bodies_that_cannot_be_made_again() {
         |_| "a window",
         async |window| {
             let world = World::new().await;
-            let mut client = Client::builder(TokioExecutor::new());
-            client.http2_only(true).http2_initial_stream_window_size(window);
-            let client = client.http2_initial_connection_window_size(window.max(65_535)).build_http::<Full<Bytes>>();
-            let layer =
-                AuthLayer::builder(world.config().build().unwrap()).http_client(client.clone()).build().unwrap();
+            let (client, layer) = world.hyper(window);
             let auth = layer.layer(client);
             all_are_welcomed(&world, window, &layer, async |uri| {
                 let request = Request::post(uri).body(Full::from("body")).unwrap();
@@ -99,11 +105,7 @@ fn any_window_with_bodies_that_can_be_made_again() {
         |_| "a window",
         async |window| {
             let world = World::new().await;
-            let mut client = Client::builder(TokioExecutor::new());
-            client.http2_only(true).http2_initial_stream_window_size(window);
-            let client = client.http2_initial_connection_window_size(window.max(65_535)).build_http::<Full<Bytes>>();
-            let layer =
-                AuthLayer::builder(world.config().build().unwrap()).http_client(client.clone()).build().unwrap();
+            let (client, layer) = world.hyper(window);
             let auth = layer.layer(service_fn(move |request| {
                 let response = client.request(request);
                 async move { response.await.map(|response| response.map(BoxBody::new)) }
