@@ -7,7 +7,7 @@
 test: setup
 	cargo test --features full
 	$(MAKE) guards
-	SIMULATE_SECONDS=60 cargo test --release --features full --test simulation every_seed -- --nocapture
+	SIMULATE_SECONDS=60 cargo test --profile bench --features full --test simulation every_seed -- --nocapture
 	@command -v valgrind >/dev/null || echo "left out: the guards that count instructions (install valgrind)"
 	@echo "left out: tonic's channel, axum's gateway, a fleet over Redis (make test-packages)"
 
@@ -102,8 +102,8 @@ report:
 
 # Regression guards that count, and what takes too long in a debug build. Instructions need valgrind.
 guards:
-	cargo test --release --features full --test allocations --test instructions
-	cargo test --release --features full --lib a_million_tenants
+	cargo test --profile bench --features full --test allocations --test instructions
+	cargo test --profile bench --features full --lib a_million_tenants
 
 # The engine's cells under loom: every interleaving of a few threads, with up to three preemptions (more:
 # LOOM_MAX_PREEMPTIONS=4). Built apart, since each crate is compiled with another flag.
@@ -122,7 +122,7 @@ model-planted:
 SEEDS ?= 2000
 BASE ?= 1
 simulate:
-	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --release --features full --test simulation every_seed -- --nocapture
+	SIMULATE_SEEDS=$(SEEDS) SIMULATE_BASE=$(BASE) cargo test --profile bench --features full --test simulation every_seed -- --nocapture
 
 # How many seeds until each of the defects is found that are planted in a copy, one at a time (SEEDS=2000 at most).
 .PHONY: simulate-planted
