@@ -1,0 +1,177 @@
+//! P8 over loopback, by a real client to a real server: what a request takes of the client's thread.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::Connect;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tower::{Service, ServiceExt, service_fn};
+use tower_oauth2_client::test_util::{Served, serve};
+
+use super::callgrind::{asked, count_asked, missing};
+use super::cases::{BARE, Case, FLOOR};
+use super::figures::Figures;
+use super::paired::time_with;
+use super::requests::{Body, Kind};
+
+/// So many are counted by callgrind.
+const REQUESTS: u64 = 1000;
+/// Connections are made, and their buffers have grown.
+const WARM_UP: u64 = 100;
+const SLICE: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Version {
+    H1,
+    H2,
+}
+
+impl Version {
+    fn name(self) -> &'static str {
+        match self {
+            Version::H1 => "h1",
+            Version::H2 => "h2",
+        }
+    }
+}
+
+/// A server on a thread of its own, and the runtime of the clients.
+pub(crate) struct Ends {
+    pub(crate) runtime: Rc<Runtime>,
+    served: Served,
+    version: Version,
+}
+
+impl Ends {
+    fn new(version: Version) -> Self {
+        let (sender, served) = mpsc::channel();
+        thread::spawn(move || {
+            current_thread().block_on(async {
+                sender.send(serve(service_fn(answer)).await.unwrap()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        Self { runtime: Rc::new(current_thread()), served: served.recv().unwrap(), version }
+    }
+
+    /// It connects to our server wherever a request goes, so that the requests are those of the other benches.
+    pub(crate) fn client(&self) -> Client<impl Connect + Clone + Send + Sync + 'static + use<>, Body> {
+        let addr = self.served.addr();
+        let connect = service_fn(move |_: Uri| {
+            Box::pin(async move {
+                let stream = TcpStream::connect(addr).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            })
+        });
+        Client::builder(TokioExecutor::new()).http2_only(self.version == Version::H2).build(connect)
+    }
+
+    pub(crate) fn case<S>(&self, name: &'static str, mut service: S) -> Case
+    where
+        S: Service<Request<Body>, Response = Response<Incoming>> + 'static,
+        S::Error: Debug,
+    {
+        let runtime = self.runtime.clone();
+        runtime.block_on(send_all(&mut service, WARM_UP));
+        Case::new(name, Kind::P8, move |requests| measured_end_to_end(&runtime, &mut service, requests))
+    }
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    request.into_body().collect().await?;
+    let mut response = Response::new(Full::from(vec![b'x'; 300]));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// The names `measured_*` are known to the instruction counter, which counts on this thread only.
+#[inline(never)]
+fn measured_end_to_end<S>(runtime: &Runtime, service: &mut S, requests: u64)
+where
+    S: Service<Request<Body>, Response = Response<Incoming>>,
+    S::Error: Debug,
+{
+    runtime.block_on(send_all(service, requests));
+}
+
+async fn send_all<S>(service: &mut S, requests: u64)
+where
+    S: Service<Request<Body>, Response = Response<Incoming>>,
+    S::Error: Debug,
+{
+    for _ in 0..requests {
+        let response = service.ready().await.unwrap().call(Kind::P8.request()).await.unwrap();
+        assert!(response.status().is_success());
+        response.into_body().collect().await.unwrap();
+    }
+}
+
+/// The whole of a bench: instructions and CPU time of each stack, and the part of it that a stack takes over FLOOR and over
+/// the bare client.
+pub(crate) fn measure(bench: &str, versions: &[Version], stacks: impl Fn(&Ends) -> Vec<Case>) {
+    if let Some(asked) = asked() {
+        let (version, name) = asked.split_once(' ').unwrap();
+        let version = *versions.iter().find(|v| v.name() == version).unwrap();
+        let mut stacks = stacks(&Ends::new(version));
+        stacks.iter_mut().find(|case| case.name == name).unwrap().run(REQUESTS);
+        return;
+    }
+    let rounds = if std::env::args().any(|arg| arg == "--quick") { 31 } else { 301 };
+    let mut figures = Figures::of(bench);
+    for version in versions {
+        let ends = Ends::new(*version);
+        let mut stacks = stacks(&ends);
+        let version = version.name();
+        match missing() {
+            Some(why) => println!("{version}, instructions: {why}"),
+            None => {
+                let of = |name| count_asked(&format!("{version} {name}"), REQUESTS).all;
+                let counted: HashMap<_, _> = stacks.iter().map(|case| (case.name, of(case.name))).collect();
+                for case in &stacks {
+                    let over = |other: &str| counted[case.name] - counted[other];
+                    put(&mut figures, &format!("{version} {}, instructions", case.name), counted[case.name], over);
+                }
+            }
+        }
+        if cpu().is_none() {
+            println!("{version}, CPU time: not run: there is no schedstat");
+            continue;
+        }
+        let timings = time_with(&mut stacks, rounds, SLICE, || cpu().unwrap());
+        for timing in &timings {
+            let over = |other: &str| timing.over(timings.iter().find(|timing| timing.name == other).unwrap());
+            put(&mut figures, &format!("{version} {}, ns of CPU", timing.name), timing.median, over);
+        }
+        println!("{version}: {} connections", ends.served.connections());
+    }
+}
+
+fn put(figures: &mut Figures, name: &str, all: f64, over: impl Fn(&'static str) -> f64) {
+    figures.put(name, all);
+    for other in [FLOOR, BARE] {
+        figures.put(format!("{name} over {other}"), over(other));
+        figures.put(format!("{name} over {other}, percent of a request"), 100.0 * over(other) / all);
+    }
+}
+
+/// What this thread has taken, where the kernel tells.
+fn cpu() -> Option<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    told.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+}
