@@ -128,7 +128,8 @@ pub(crate) fn measure(bench: &str, versions: &[Version], stacks: impl Fn(&Ends) 
     if let Some(asked) = asked() {
         let (version, name) = asked.split_once(' ').unwrap();
         let version = *versions.iter().find(|v| v.name() == version).unwrap();
-        let mut stacks = stacks(&Ends::new(version));
+        let ends = Ends::new(version);
+        let mut stacks = stacks(&ends);
         stacks.iter_mut().find(|case| case.name == name).unwrap().run(REQUESTS);
         return;
     }
