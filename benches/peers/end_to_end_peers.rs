@@ -9,6 +9,10 @@ mod middle_peer;
 mod support;
 mod token_endpoint;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
 use glue::Glue;
 use huskarl_peer::Authorized;
 use support::baselines::floor;
@@ -19,7 +23,7 @@ use tower_oauth2_client::Replay;
 
 fn main() {
     let url = token_endpoint::start();
-    measure("end_to_end_peers", &[Version::H1], |ends| stacks(ends, &url));
+    measure("end_to_end_peers", &[Version::H1], server(), |ends| stacks(ends, &url));
 }
 
 /// The peers need tokio's clock and their tasks on the clients' runtime, as ours has them.
@@ -34,4 +38,31 @@ fn stacks(ends: &Ends, url: &url::Url) -> Vec<Case> {
         ends.case("middle", Glue { inner: ends.client(), value: middle }),
         ends.case("huskarl", Authorized { inner: ends.client(), authorizer }),
     ]
+}
+
+/// As long as the process runs. By hand, since hyper's server is in no peer: only the client's thread is measured.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(|| answer(stream.unwrap()));
+        }
+    });
+    addr
+}
+
+/// One request after the other, each with a body of 300 bytes.
+fn answer(mut stream: TcpStream) {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 300\r\n";
+    let answer = format!("{head}date: Fri, 27 Nov 2026 00:00:00 GMT\r\n\r\n{}", "x".repeat(300));
+    let mut requests = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    while requests.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if line == "\r\n" {
+            requests.read_exact(&mut [0; 300]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        line.clear();
+    }
 }

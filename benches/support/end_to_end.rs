@@ -1,15 +1,13 @@
-//! P8 over loopback, by a real client to a real server: what a request takes of the client's thread.
+//! P8 over loopback, by a real client to a server on another thread: what a request takes of the client's thread.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::{BodyExt, Full};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::Connect;
@@ -17,7 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt, service_fn};
-use tower_oauth2_client::test_util::{Served, serve};
 
 use super::callgrind::{asked, count_asked, missing};
 use super::cases::{BARE, Case, FLOOR};
@@ -46,28 +43,22 @@ impl Version {
     }
 }
 
-/// A server on a thread of its own, and the runtime of the clients.
+/// Where the server is, and the runtime of the clients.
 pub(crate) struct Ends {
     pub(crate) runtime: Rc<Runtime>,
-    served: Served,
+    addr: SocketAddr,
     version: Version,
 }
 
 impl Ends {
-    fn new(version: Version) -> Self {
-        let (sender, served) = mpsc::channel();
-        thread::spawn(move || {
-            current_thread().block_on(async {
-                sender.send(serve(service_fn(answer)).await.unwrap()).unwrap();
-                std::future::pending::<()>().await;
-            });
-        });
-        Self { runtime: Rc::new(current_thread()), served: served.recv().unwrap(), version }
+    fn new(version: Version, addr: SocketAddr) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime: Rc::new(runtime), addr, version }
     }
 
     /// It connects to our server wherever a request goes, so that the requests are those of the other benches.
     pub(crate) fn client(&self) -> Client<impl Connect + Clone + Send + Sync + 'static + use<>, Body> {
-        let addr = self.served.addr();
+        let addr = self.addr;
         let connect = service_fn(move |_: Uri| {
             Box::pin(async move {
                 let stream = TcpStream::connect(addr).await?;
@@ -87,17 +78,6 @@ impl Ends {
         runtime.block_on(send_all(&mut service, WARM_UP));
         Case::new(name, Kind::P8, move |requests| measured_end_to_end(&runtime, &mut service, requests))
     }
-}
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    request.into_body().collect().await?;
-    let mut response = Response::new(Full::from(vec![b'x'; 300]));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
 }
 
 /// The names `measured_*` are known to the instruction counter, which counts on this thread only.
@@ -124,20 +104,18 @@ where
 
 /// The whole of a bench: instructions and CPU time of each stack, and the part of it that a stack takes over FLOOR and over
 /// the bare client.
-pub(crate) fn measure(bench: &str, versions: &[Version], stacks: impl Fn(&Ends) -> Vec<Case>) {
+pub(crate) fn measure(bench: &str, versions: &[Version], server: SocketAddr, stacks: impl Fn(&Ends) -> Vec<Case>) {
     if let Some(asked) = asked() {
         let (version, name) = asked.split_once(' ').unwrap();
         let version = *versions.iter().find(|v| v.name() == version).unwrap();
-        let ends = Ends::new(version);
-        let mut stacks = stacks(&ends);
+        let mut stacks = stacks(&Ends::new(version, server));
         stacks.iter_mut().find(|case| case.name == name).unwrap().run(REQUESTS);
         return;
     }
     let rounds = if std::env::args().any(|arg| arg == "--quick") { 31 } else { 301 };
     let mut figures = Figures::of(bench);
     for version in versions {
-        let ends = Ends::new(*version);
-        let mut stacks = stacks(&ends);
+        let mut stacks = stacks(&Ends::new(*version, server));
         let version = version.name();
         match missing() {
             Some(why) => println!("{version}, instructions: {why}"),
@@ -159,7 +137,6 @@ pub(crate) fn measure(bench: &str, versions: &[Version], stacks: impl Fn(&Ends) 
             let over = |other: &str| timing.over(timings.iter().find(|timing| timing.name == other).unwrap());
             put(&mut figures, &format!("{version} {}, ns of CPU", timing.name), timing.median, over);
         }
-        println!("{version}: {} connections", ends.served.connections());
     }
 }
 
