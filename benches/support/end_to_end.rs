@@ -19,7 +19,7 @@ use tower::{Service, ServiceExt, service_fn};
 use super::callgrind::{asked, count_asked, missing};
 use super::cases::{BARE, Case, FLOOR};
 use super::figures::Figures;
-use super::paired::time_with;
+use super::paired::{median, time_with};
 use super::requests::{Body, Kind};
 
 /// So many are counted by callgrind.
@@ -120,7 +120,9 @@ pub(crate) fn measure(bench: &str, versions: &[Version], server: SocketAddr, sta
         match missing() {
             Some(why) => println!("{version}, instructions: {why}"),
             None => {
-                let of = |name| count_asked(&format!("{version} {name}"), REQUESTS).all;
+                // The threads' order decides how often the client is woken: of three runs the one in the middle.
+                let of =
+                    |name| median((0..3).map(|_| count_asked(&format!("{version} {name}"), REQUESTS).all).collect());
                 let counted: HashMap<_, _> = stacks.iter().map(|case| (case.name, of(case.name))).collect();
                 for case in &stacks {
                     let over = |other: &str| counted[case.name] - counted[other];
