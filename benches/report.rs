@@ -46,7 +46,18 @@ struct Figures {
 impl Figures {
     fn read() -> Self {
         let (mut by_name, mut in_order) = (HashMap::new(), Vec::new());
-        for bench in ["paired", "instructions", "allocations", "contention", "storm", "tenants", "peers"] {
+        for bench in [
+            "paired",
+            "paired_lto",
+            "instructions",
+            "instructions_lto",
+            "allocations",
+            "contention",
+            "storm",
+            "tenants",
+            "cold",
+            "peers",
+        ] {
             let Ok(text) = std::fs::read_to_string(folder().join(bench).with_extension("tsv")) else { continue };
             let lines: Vec<(String, f64)> = text
                 .lines()
