@@ -74,6 +74,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let uri = request.uri();
         let is_allowed = uri.scheme() == Some(&Scheme::HTTPS)
@@ -107,7 +108,7 @@ pub(crate) trait Keep {
 pub(crate) struct Nothing;
 
 impl Keep for Nothing {
-    #[inline]
+    #[inline(always)]
     fn of(_: &Request<Body>) -> Self {
         Self
     }
@@ -126,7 +127,7 @@ pub(crate) struct Copied {
 }
 
 impl Keep for Copied {
-    #[inline]
+    #[inline(always)]
     fn of(request: &Request<Body>) -> Self {
         let path_and_query = request.uri().path_and_query().map_or("", |path| path.as_str());
         // Room for headers of common length, without adding them up first.
@@ -161,6 +162,7 @@ where
 {
     type Output = Result<Response<Body>, E>;
 
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
         let polled = Pin::new(&mut self.future).poll(cx);
