@@ -88,12 +88,13 @@ setup:
 .PHONY: bench bench-quick report guards
 
 bench:
-	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench end_to_end
+	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench cold --bench end_to_end
+	FIGURES=_lto cargo bench --profile bench-lto --features full --bench paired --bench instructions
 	-$(MAKE) -C benches/peers bench
 	$(MAKE) report
 
 bench-quick:
-	cargo bench --features full --bench paired --bench contention --bench storm --bench tenants --bench end_to_end -- --quick
+	cargo bench --features full --bench paired --bench contention --bench storm --bench tenants --bench cold --bench end_to_end -- --quick
 	cargo bench --features full --bench instructions --bench allocations
 	$(MAKE) report
 

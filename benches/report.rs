@@ -48,11 +48,14 @@ impl Figures {
         let (mut by_name, mut in_order) = (HashMap::new(), Vec::new());
         for bench in [
             "paired",
+            "paired_lto",
             "instructions",
+            "instructions_lto",
             "allocations",
             "contention",
             "storm",
             "tenants",
+            "cold",
             "peers",
             "end_to_end",
             "end_to_end_peers",
