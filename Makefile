@@ -87,6 +87,7 @@ setup:
 # Figures are left in the target folder by each bench; `report` makes tables and plots of them.
 .PHONY: bench bench-quick report guards
 
+# For an idle machine: half an hour. Profile `bench-lto` counts with LTO and one codegen unit.
 bench:
 	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants
 	-$(MAKE) -C benches/peers bench
