@@ -130,11 +130,20 @@ simulate:
 simulate-planted:
 	SEEDS=$(SEEDS) .ci/simulate-planted
 
-# One decision of the engine is changed at a time, and a test must notice. The rest of the crate: `cargo install cargo-mutants`,
-# then `git diff main >target/diff && cargo mutants --in-diff target/diff -- --features full`.
+# One decision of the engine is changed at a time, and a test must notice.
 .PHONY: mutants
 mutants:
 	.ci/mutants
+
+# The same for what has changed elsewhere since SINCE, by cargo-mutants (`cargo install cargo-mutants`); SHARD=0/10 is a tenth of it.
+.PHONY: mutants-in-diff
+SINCE ?= main~20
+SHARD ?= 0/1
+mutants-in-diff:
+	mkdir -p target
+	git diff $(SINCE) -- src ':!src/engine' >target/mutants.diff
+	cargo mutants --in-diff target/mutants.diff --output target --features full --jobs 1 --timeout 180 --shard $(SHARD) \
+		-- --lib --test behaviours
 
 # Unit tests of what holds the state, under Miri (nightly: `rustup component add miri --toolchain nightly`). Left out is what
 # takes hours there: simulations, and threads by the dozen.

@@ -315,7 +315,7 @@ mod tests {
     use crate::engine::EnginePolicy;
     use crate::engine::env::Env;
     use crate::token::{RefreshToken, Token, TokenRequest, erase};
-    use crate::types::{Secret, SystemClock, TenantId, TokenError};
+    use crate::types::{Clock, Secret, SubjectToken, SystemClock, TenantId, TokenError, TokenParams};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -412,6 +412,35 @@ mod tests {
             cells.cell(partition(n), 1_000_000_000);
         }
         assert!(cells.existing(&partition(0), 0).is_some());
+    }
+
+    /// Behaviour 185 (what is of no use any more goes).
+    #[test]
+    fn a_cell_on_somebodys_behalf_goes_soon_after_its_tokens_end() {
+        let source = tower::service_fn(|_: TokenRequest| async { Err::<Token, _>(TokenError::sign_in_again()) });
+        let env = Arc::new(Env::new(erase(source), Arc::new(SystemClock), EnginePolicy::default(), None));
+        let on_behalf_of = |who: &str| Partition {
+            params: Some(TokenParams::new().subject(SubjectToken::access_token(who).unwrap())),
+            ..Partition::default()
+        };
+        let cells = Shards::new(100, HOUR, PartitionHasher::default());
+        let [ended, alive, tenants] = [on_behalf_of("ended"), on_behalf_of("alive"), partition(0)];
+        for (partition, seconds) in [(&ended, 30), (&alive, 300), (&tenants, 30)] {
+            let token = Token::bearer("t").unwrap().with_expires_in(Duration::from_secs(seconds));
+            cells.cell(partition.clone(), 0).hand_in(&env, token).unwrap();
+        }
+        let then = SystemClock.now();
+        let after = |seconds| {
+            let passed = Duration::from_secs(seconds);
+            let now = Now { monotonic: then.monotonic + passed, wall: then.wall + passed };
+            cells.sweep(seconds * 1000, Some(&now));
+            cells.all().0.iter().map(|cell| cell.partition().whole()).collect::<Vec<_>>()
+        };
+        for seconds in 1..60 {
+            assert_eq!(after(seconds).len(), 3, "it may be asked for again, and its failures are remembered");
+        }
+        let left = (60..80).map(after).last().unwrap();
+        assert!(left.len() == 2 && left.contains(&alive) && left.contains(&tenants));
     }
 
     /// Behaviour 93.

@@ -845,6 +845,50 @@ fn a_watchdog_ends_a_refresh_that_nobody_drives() {
     }
 }
 
+/// A refresh that began late may end yet when a watchdog that was armed before goes off: nobody waits for it any longer, and its
+/// refresh token is not sent again before it has answered.
+#[test]
+fn a_watchdog_leaves_the_refresh_token_to_a_refresh_that_began_late() {
+    let (gate, clock) = (Gate::new(true), TestClock::new());
+    let env = Env::still(erase(gate.clone()), clock.clone(), EnginePolicy::default());
+    let table = Table::new(env, Some(Secret::from("r0")));
+    let (cell, env) = (table.default_cell(), table.env());
+    let parked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    {
+        let _inside = parked.enter();
+        drop(wait(cell.read(env)));
+    }
+    let driven = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    clock.advance(25 * SECOND);
+    let joined = driven.block_on(async { wait(cell.read(env)) });
+    parked.block_on(async {
+        while gate.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    let next = driven.block_on(async {
+        assert!(matches!(joined.await, RefreshResult::Failed(_)));
+        sleep(10 * SECOND).await;
+        let next = wait(cell.read(env));
+        sleep(SECOND).await;
+        assert_eq!(gate.requests(), 1, "the refresh token is with the server still");
+        next
+    });
+    gate.0.open.notify_one();
+    parked.block_on(async {
+        while cell.lock().has_carrier() {
+            tokio::task::yield_now().await;
+        }
+    });
+    driven.block_on(async {
+        assert!(matches!(next.await, RefreshResult::Superseded));
+        let next = wait(cell.read(env));
+        gate.let_one_land().await;
+        assert!(matches!(next.await, RefreshResult::New(_)));
+    });
+    assert_eq!(*gate.0.asked.lock().unwrap(), ["r0", "r1"].map(|token| Some(token.to_owned())));
+}
+
 /// A reader whose token was rejected waits for a newer one; others go on with it without a look at the clocks.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_wants_a_newer_token_does_not_slow_others_down() {

@@ -199,6 +199,21 @@ mod tests {
         }
     }
 
+    /// Behaviour 139 (in order of arrival, also among both kinds).
+    #[test]
+    fn a_slow_partition_waits_for_its_turn() {
+        let now = Instant::now();
+        let mut permits = Permits::new(4, 30 * SECOND);
+        let held: Vec<_> = std::iter::from_fn(|| permits.take(false, now)).collect();
+        permits.wait(false, "first");
+        permits.wait(true, "slow");
+        permits.wait(false, "third");
+        for (permit, waiter) in held.into_iter().zip(["first", "slow", "third"]) {
+            permits.give_back(permit);
+            assert_eq!(permits.next(now).unwrap().1, waiter);
+        }
+    }
+
     #[test]
     fn a_permit_that_does_not_come_back_is_taken_back() {
         let start = Instant::now();

@@ -93,6 +93,24 @@ async fn an_eviction_forks_no_refresh() {
     assert_eq!(asked.lock().unwrap()[&0], 1);
 }
 
+/// Behaviour 141 (what was in use when its refresh ended).
+#[tokio::test(start_paused = true)]
+async fn cells_that_had_to_stay_go_within_seconds_after_they_are_let_go() {
+    let (table, _) = table(10, SystemClock);
+    let mut held = Vec::new();
+    for n in 2..102 {
+        held.push(table.cell(partition(n)));
+        table.token(partition(n)).await.unwrap();
+    }
+    // The coarse clock's timer has gone off, and nobody reads a clock any more.
+    sleep(3 * SECOND).await;
+    assert_eq!(table.all_cells().len(), 1 + 100);
+    drop(held);
+    sleep(5 * SECOND).await;
+    let cells = table.all_cells().len();
+    assert!(cells <= 1 + 10, "{cells} cells at a bound of 10");
+}
+
 /// Behaviour 93.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_is_used_is_asked_for_once_an_hour_among_any_number() {
