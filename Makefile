@@ -106,6 +106,11 @@ guards:
 	cargo test --profile bench --features full --test allocations --test instructions
 	cargo test --profile bench --features full --lib a_million_tenants
 
+# Licences, sources and crates that come twice (deny.toml); needs `cargo install cargo-deny`.
+.PHONY: deny
+deny:
+	cargo deny check licenses bans sources
+
 # The engine's cells under loom: every interleaving of a few threads, with up to three preemptions (more:
 # LOOM_MAX_PREEMPTIONS=4). Built apart, since each crate is compiled with another flag.
 .PHONY: model model-planted
