@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::support::figures::folder;
 
 /// In the order in which they are shown.
-const BENCHES: [&str; 11] = [
+const BENCHES: [&str; 12] = [
     "paired",
     "paired_lto",
     "instructions",
@@ -16,6 +16,7 @@ const BENCHES: [&str; 11] = [
     "contention",
     "storm",
     "tenants",
+    "cold",
     "peers",
 ];
 

@@ -220,10 +220,10 @@ pub(crate) fn storm(figures: &Figures) -> String {
     text
 }
 
-/// All that the bench of tenants found, in its own words.
+/// All that the benches of many tenants found, in their own words.
 pub(crate) fn scale(figures: &Figures) -> String {
     let mut text = head(&["many tenants", ""]);
-    for (name, value) in figures.of("tenants") {
+    for (name, value) in figures.of("tenants").iter().chain(figures.of("cold")) {
         line(&mut text, name, [thousands(*value)]);
     }
     text

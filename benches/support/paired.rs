@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::cases::Case;
 
-/// Nanoseconds a request: of each case its median, and the median of its differences to the reference of the same round.
+/// Nanoseconds a request: of each case its median and its lowest decile, which other work of the machine hardly moves.
 pub(crate) struct Timing {
     pub(crate) name: &'static str,
     pub(crate) median: f64,
+    pub(crate) lowest_decile: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
     rounds: Vec<f64>,
@@ -18,6 +19,17 @@ impl Timing {
     pub(crate) fn over(&self, other: &Timing) -> f64 {
         median(self.rounds.iter().zip(&other.rounds).map(|(a, b)| a - b).collect())
     }
+
+    /// Of the lowest deciles: the lowest decile of the differences would be that of rounds in which `other` was disturbed.
+    pub(crate) fn lowest_decile_over(&self, other: &Timing) -> f64 {
+        self.lowest_decile - other.lowest_decile
+    }
+}
+
+/// A tenth of the rounds took less.
+fn lowest_decile(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 10).copied().unwrap_or(f64::NAN)
 }
 
 const SLICE: Duration = Duration::from_millis(1);
@@ -48,7 +60,8 @@ fn calibrate(case: &mut Case) -> u64 {
 fn timing(name: &'static str, rounds: Vec<f64>) -> Timing {
     let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
     let most = rounds.iter().copied().fold(0.0, f64::max);
-    Timing { name, median: median(rounds.clone()), least, most, rounds }
+    let (median, lowest_decile) = (median(rounds.clone()), lowest_decile(rounds.clone()));
+    Timing { name, median, lowest_decile, least, most, rounds }
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
