@@ -89,13 +89,13 @@ setup:
 
 # For an idle machine: half an hour. Profile `bench-lto` counts with LTO and one codegen unit.
 bench:
-	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench cold
+	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench cold --bench end_to_end
 	FIGURES=_lto cargo bench --profile bench-lto --features full --bench paired --bench instructions
 	-$(MAKE) -C benches/peers bench
 	$(MAKE) report
 
 bench-quick:
-	cargo bench --features full --bench paired --bench contention --bench storm --bench tenants --bench cold -- --quick
+	cargo bench --features full --bench paired --bench contention --bench storm --bench tenants --bench cold --bench end_to_end -- --quick
 	cargo bench --features full --bench instructions --bench allocations
 	$(MAKE) report
 

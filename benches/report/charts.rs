@@ -23,8 +23,7 @@ pub(crate) fn overhead(figures: &Figures) -> String {
             Bar { name: name.to_owned(), value, is_ours }
         })
         .collect();
-    let is_peer = |name: &str| !["here: ", "LIMIT", "ours"].iter().any(|other| name.starts_with(other));
-    let peers = figures.of("peers").iter().filter(|(name, _)| is_peer(name));
+    let peers = figures.of("peers").iter().filter(|(name, _)| !name.starts_with("here: "));
     all.extend(peers.filter_map(|(name, value)| {
         Some(Bar { name: name.strip_suffix(", over bare")?.to_owned(), value: *value, is_ours: false })
     }));

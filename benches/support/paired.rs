@@ -35,26 +35,32 @@ fn lowest_decile(mut values: Vec<f64>) -> f64 {
 const SLICE: Duration = Duration::from_millis(1);
 
 pub(crate) fn time(cases: &mut [Case], rounds: usize) -> Vec<Timing> {
-    let slices: Vec<u64> = cases.iter_mut().map(calibrate).collect();
+    let start = Instant::now();
+    time_with(cases, rounds, SLICE, || start.elapsed())
+}
+
+/// By another clock, in slices of such a length.
+pub(crate) fn time_with(cases: &mut [Case], rounds: usize, slice: Duration, now: impl Fn() -> Duration) -> Vec<Timing> {
+    let slices: Vec<u64> = cases.iter_mut().map(|case| calibrate(case, slice, &now)).collect();
     let mut taken = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..rounds {
         for step in 0..cases.len() {
             let at = (round + step) % cases.len();
             cases[at].run(slices[at] / 8 + 1);
-            let start = Instant::now();
+            let start = now();
             cases[at].run(slices[at]);
-            taken[at].push(start.elapsed().as_nanos() as f64 / slices[at] as f64);
+            taken[at].push((now() - start).as_nanos() as f64 / slices[at] as f64);
         }
     }
     cases.iter().zip(taken).map(|(case, rounds)| timing(case.name, rounds)).collect()
 }
 
-fn calibrate(case: &mut Case) -> u64 {
+fn calibrate(case: &mut Case, slice: Duration, now: impl Fn() -> Duration) -> u64 {
     case.run(1000);
-    let start = Instant::now();
+    let start = now();
     case.run(1000);
-    let each = start.elapsed() / 1000;
-    (SLICE.as_nanos() / each.as_nanos().max(1)).max(1) as u64
+    let each = (now() - start) / 1000;
+    (slice.as_nanos() / each.as_nanos().max(1)).max(1) as u64
 }
 
 fn timing(name: &'static str, rounds: Vec<f64>) -> Timing {
