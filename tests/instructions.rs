@@ -29,8 +29,8 @@ const LIMITS: [(support::requests::Kind, &str, &str, f64); 16] = [
     (P8Host, NEVER, FLOOR, 1038.0),
     (P8Answer, NEVER, FLOOR, 790.0),
     (P8Answer, REPLAY, FLOOR, 2139.0),
-    (P8Pending, NEVER, FLOOR, 917.0),
-    (P8Pending, REPLAY, FLOOR, 2255.0),
+    (P8Pending, NEVER, FLOOR, 891.0),
+    (P8Pending, REPLAY, FLOOR, 2234.0),
 ];
 /// 500 of them are its span, its place among those who are counted, and the time that it waited (feature `metrics`).
 const WAITER_LIMIT: f64 = 3593.0;
