@@ -1,18 +1,18 @@
-//! Allocations a request and a waiter, and the size of the future: the same on every run.
+//! Allocations a request and a waiter, the size of the future and that of an idle tenant: the same on every run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so")]
 
 mod support;
 
 use allocation_counter::measure;
-use support::baselines::{Inner, floor};
+use support::baselines::{Inner, access_token, floor};
 use support::cases::{FLOOR, ONESHOT_FLOOR, cases};
 use support::figures::Figures;
-use support::ours::{background, ours};
+use support::ours::{background, layer_per_tenant, ours};
 use support::requests::{KINDS, Kind};
 use support::waiters::Waiters;
-use tower::Service;
-use tower_oauth2_client::Replay;
+use tower::{Layer, Service};
+use tower_oauth2_client::{Replay, TenantId};
 
 fn main() {
     let runtime = background();
@@ -38,11 +38,27 @@ fn main() {
     let wrapped = size_of_val(&ours(&runtime, inner, Replay::default()).call(Kind::P8.request()));
     figures.put("future: bytes over the inner one", (wrapped - bare) as f64);
     figures.put("future of FLOOR: bytes over the inner one", (floor - bare) as f64);
+    figures.put("bytes of an idle tenant beside its token", of_idle_tenants(10_000));
     let waiters = 10_000;
     figures.put(
         "allocations a waiter over a ready token",
         (of_tasks(waiters, true) - of_tasks(waiters, false)) / waiters as f64,
     );
+}
+
+/// Bytes of a tenant whose request is over, but for the header value that is its token. On the thread that is measured.
+fn of_idle_tenants(tenants: usize) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut service = layer_per_tenant(tenants).layer(Inner::new(0));
+    let ids: Vec<TenantId> = (0..tenants).map(|number| TenantId::new(format!("{number:036}")).unwrap()).collect();
+    let taken = measure(|| {
+        for id in &ids {
+            let mut request = Kind::P3.request();
+            request.extensions_mut().insert(id.clone());
+            runtime.block_on(async { service.call(request).await }).unwrap();
+        }
+    });
+    taken.bytes_current as f64 / tenants as f64 - format!("Bearer {}", access_token()).len() as f64
 }
 
 /// Allocations of so many tasks with a request each, while the token is fetched or after.

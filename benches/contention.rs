@@ -41,13 +41,14 @@ fn threads(figures: &mut Figures, rounds: usize) {
     for kind in [Kind::P3, Kind::P8] {
         let replay = ours(&runtime, inner.clone(), Replay::AnyReplayable);
         let never = ours(&runtime, inner.clone(), Replay::Never);
-        let mut taken = vec![Vec::new(); 12];
+        let mut taken = vec![Vec::new(); 15];
         for _ in 0..rounds {
             for (at, threads) in [1, 2, 4].into_iter().enumerate() {
-                let runs: [f64; 4] = [
+                let runs: [f64; 5] = [
                     on_threads(&runtime, floor(inner.clone()), kind, threads),
                     on_threads(&runtime, never.clone(), kind, threads),
                     on_threads(&runtime, replay.clone(), kind, threads),
+                    on_threads(&runtime, Fresh(floor(inner.clone())), kind, threads),
                     on_threads(&runtime, Fresh(replay.clone()), kind, threads),
                 ];
                 for (stack, run) in runs.into_iter().enumerate() {
@@ -55,7 +56,7 @@ fn threads(figures: &mut Figures, rounds: usize) {
                 }
             }
         }
-        for (stack, name) in [FLOOR, NEVER, REPLAY, ONESHOT_REPLAY].into_iter().enumerate() {
+        for (stack, name) in [FLOOR, NEVER, REPLAY, ONESHOT_FLOOR, ONESHOT_REPLAY].into_iter().enumerate() {
             for (at, threads) in [1, 2, 4].into_iter().enumerate() {
                 let value = median(taken[stack * 3 + at].clone());
                 figures.put(format!("{} {name}, {threads} threads: ns a request", kind.name()), value);

@@ -7,7 +7,8 @@ mod support;
 
 use support::callgrind::{count, count_waiter, missing, run_if_asked};
 use support::cases::{
-    BARE, FLOOR, LIMIT, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY, PER_TENANT, REPLAY,
+    BARE, FLOOR, LIMIT, LIMIT_REPLAY, NAIVE, NAIVE_RETRY, NEVER, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY,
+    PER_TENANT, REPLAY,
 };
 use support::figures::Figures;
 use support::requests::{KINDS, SHAPES};
@@ -24,9 +25,19 @@ fn main() {
     for kind in KINDS.into_iter().chain(SHAPES) {
         let floor = count(kind, FLOOR);
         figures.put(format!("{} {FLOOR}", kind.name()), floor.all);
-        for name in
-            [BARE, LIMIT, NEVER, REPLAY, PER_TENANT, NAIVE, NAIVE_RETRY, ONESHOT_FLOOR, ONESHOT_NEVER, ONESHOT_REPLAY]
-        {
+        for name in [
+            BARE,
+            LIMIT,
+            LIMIT_REPLAY,
+            NEVER,
+            REPLAY,
+            PER_TENANT,
+            NAIVE,
+            NAIVE_RETRY,
+            ONESHOT_FLOOR,
+            ONESHOT_NEVER,
+            ONESHOT_REPLAY,
+        ] {
             let counted = count(kind, name);
             figures.put(format!("{} {name}", kind.name()), counted.all);
             println!("{:60} {:+12.2}", "   over FLOOR", counted.all - floor.all);

@@ -23,6 +23,9 @@ fn main() {
             let floor = timings.iter().find(|timing| timing.name == prefix).expect("the floor is there");
             figures.put(format!("{} {}", kind.name(), timing.name), timing.median);
             figures.put(format!("{} {}, over FLOOR", kind.name(), timing.name), timing.over(floor));
+            figures.put(format!("{} {}, lowest decile", kind.name(), timing.name), timing.lowest_decile);
+            let over = timing.lowest_decile_over(floor);
+            figures.put(format!("{} {}, lowest decile over FLOOR", kind.name(), timing.name), over);
         }
     }
     let timings = time(&mut reqwests::cases(&runtime), rounds);
@@ -30,5 +33,7 @@ fn main() {
         let bare = timings.first().expect("the bare service is there");
         figures.put(timing.name, timing.median);
         figures.put(format!("{}, over bare", timing.name), timing.over(bare));
+        figures.put(format!("{}, lowest decile", timing.name), timing.lowest_decile);
+        figures.put(format!("{}, lowest decile over bare", timing.name), timing.lowest_decile_over(bare));
     }
 }

@@ -31,7 +31,7 @@ impl TokenSource for Source {
         let raw = RawTokenResponse::builder()
             .access_token(SecretString::new(access_token()))
             .token_type("bearer")
-            .with_expires_in(36_000)
+            .expires_in(36_000)
             .build();
         let response = raw.into_token_response(None, SystemTime::now()).unwrap();
         Box::pin(std::future::ready(Ok(Arc::new(response))))

@@ -173,10 +173,11 @@ pub(crate) fn naive_of<S>(inner: S, retry: bool, issuer: Issuer) -> Naive<S> {
     Naive { inner, retry, tenant: TENANT.into(), cache: Arc::new(Mutex::new(cached)) }
 }
 
-impl<S> Service<Request<Body>> for Naive<S>
+impl<S, R> Service<Request<Body>> for Naive<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
+    R: Send,
 {
     type Response = S::Response;
     type Error = S::Error;

@@ -16,7 +16,7 @@ const READY: &str = "tasks with a token at hand";
 
 /// To be called first in `main`: in the program that callgrind runs, it runs the one case asked for and returns `true`.
 pub(crate) fn run_if_asked() -> bool {
-    let Ok(asked) = std::env::var(ASKED) else { return false };
+    let Some(asked) = asked() else { return false };
     if let Some(wait) =
         [(WAITING, true), (READY, false)].into_iter().find_map(|(name, wait)| (asked == name).then_some(wait))
     {
@@ -31,6 +31,11 @@ pub(crate) fn run_if_asked() -> bool {
     // The first two requests of a clone cost more; among so many they do not count.
     case.run(REQUESTS);
     true
+}
+
+/// What the program that callgrind runs is asked for.
+pub(crate) fn asked() -> Option<String> {
+    std::env::var(ASKED).ok()
 }
 
 /// Why nothing can be counted here, if so.
@@ -50,15 +55,16 @@ pub(crate) struct Counted {
 }
 
 pub(crate) fn count(kind: Kind, name: &str) -> Counted {
-    count_asked(&format!("{} {name}", kind.name()))
+    count_asked(&format!("{} {name}", kind.name()), REQUESTS)
 }
 
 /// Instructions outside of malloc that a request costs more if it has to wait for its token, with a task for each.
 pub(crate) fn count_waiter() -> f64 {
-    count_asked(WAITING).outside_malloc - count_asked(READY).outside_malloc
+    count_asked(WAITING, REQUESTS).outside_malloc - count_asked(READY, REQUESTS).outside_malloc
 }
 
-fn count_asked(asked: &str) -> Counted {
+/// Runs what is asked for, which is so many requests.
+pub(crate) fn count_asked(asked: &str, requests: u64) -> Counted {
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{}", std::process::id()));
     let status = Command::new("valgrind")
         .args(["--tool=callgrind", "--toggle-collect=*measured_*", "--quiet"])
@@ -74,7 +80,7 @@ fn count_asked(asked: &str) -> Counted {
     assert!(status.success(), "callgrind failed for {asked}");
     let (total, allocator) = read_totals(&out);
     let _ = std::fs::remove_file(&out);
-    Counted { all: total / REQUESTS as f64, outside_malloc: (total - allocator) / REQUESTS as f64 }
+    Counted { all: total / requests as f64, outside_malloc: (total - allocator) / requests as f64 }
 }
 
 /// Instructions of a whole run, and of these the ones inside malloc.

@@ -11,7 +11,7 @@ use tower::Service;
 use tower_oauth2_client::{Replay, Tenant};
 
 use super::baselines::{Inner, TENANT, floor, naive};
-use super::limit::limit;
+use super::limit::{limit, limit_replay};
 use super::ours::{layer_for, per_tenant, warm};
 use super::requests::{Body, Kind};
 
@@ -35,6 +35,7 @@ pub(crate) const BARE: &str = "bare";
 pub(crate) const FLOOR: &str = "FLOOR";
 /// Without replay: with the tenant of the service only.
 pub(crate) const LIMIT: &str = "LIMIT, no replay";
+pub(crate) const LIMIT_REPLAY: &str = "LIMIT, replay";
 pub(crate) const NEVER: &str = "ours, Replay::Never";
 pub(crate) const REPLAY: &str = "ours";
 pub(crate) const NAIVE: &str = "naive, no retry";
@@ -48,7 +49,11 @@ pub(crate) const ONESHOT_NAIVE: &str = "oneshot: naive";
 
 /// All stacks for one kind of request. Call the cases inside `runtime.enter()`.
 pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
-    let inner = if kind == Kind::P8Answer { Inner::new(0).with_headers() } else { Inner::new(0) };
+    let inner = match kind {
+        Kind::P8Answer => Inner::new(0).with_headers(),
+        Kind::P8Pending => Inner::new(1).with_headers(),
+        _ => Inner::new(0),
+    };
     let [never, replay] = [Replay::Never, Replay::AnyReplayable].map(|replay| {
         let tenant = Tenant::header("x-tenant-id");
         let tenant = if kind == Kind::P8Tenant { tenant } else { tenant.fixed(TENANT) };
@@ -59,6 +64,7 @@ pub(crate) fn cases(runtime: &Runtime, kind: Kind) -> Vec<Case> {
         persistent(BARE, kind, inner.clone()),
         persistent(FLOOR, kind, floor(inner.clone())),
         persistent(LIMIT, kind, limit(inner.clone())),
+        persistent(LIMIT_REPLAY, kind, limit_replay(inner.clone())),
         persistent(NEVER, kind, never.clone()),
         persistent(REPLAY, kind, replay.clone()),
         persistent(PER_TENANT, kind, per_tenant(runtime, inner.clone())),
@@ -97,16 +103,20 @@ fn measured_oneshot<S: Service<Request<Body>> + Clone>(service: &S, kind: Kind, 
     }
 }
 
-/// One request, which is to be answered at once. Inlined, or it would cost the larger stacks one more copy of the request
-/// than the smaller ones.
+/// One request, which is answered at once, or is pending once. Inlined, or it would cost the larger stacks one more copy of
+/// the request than the smaller ones; with one place where the future is made and one where it is polled, or neither would be
+/// inlined.
 #[inline(always)]
 pub(crate) fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));
-    match future.as_mut().poll(&mut context) {
-        Poll::Ready(Ok(response)) => drop(black_box(response)),
-        Poll::Ready(Err(_)) => panic!("a request failed"),
-        Poll::Pending => panic!("a request waits"),
+    let mut was_pending = false;
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(Ok(response)) => break drop(black_box(response)),
+            Poll::Ready(Err(_)) => panic!("a request failed"),
+            Poll::Pending => assert!(!std::mem::replace(&mut was_pending, true), "a request waits"),
+        }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Figures(File);
 impl Figures {
     pub(crate) fn of(bench: &str) -> Self {
         let folder = folder();
+        // `_lto` for another build of the same benches.
+        let bench = format!("{bench}{}", std::env::var("FIGURES").unwrap_or_default());
         std::fs::create_dir_all(&folder).unwrap();
         Self(File::create(folder.join(bench).with_extension("tsv")).unwrap())
     }

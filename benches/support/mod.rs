@@ -4,6 +4,7 @@
 pub(crate) mod baselines;
 pub(crate) mod callgrind;
 pub(crate) mod cases;
+pub(crate) mod end_to_end;
 pub(crate) mod figures;
 pub(crate) mod limit;
 pub(crate) mod ours;

@@ -25,11 +25,13 @@ pub(crate) enum Kind {
     P8Host,
     /// P8, answered with six headers.
     P8Answer,
+    /// P8, answered with six headers by a service that is pending once.
+    P8Pending,
 }
 
 pub(crate) const KINDS: [Kind; 3] = [Kind::P3, Kind::P8, Kind::P12];
 /// P8 in further shapes that requests have.
-pub(crate) const SHAPES: [Kind; 3] = [Kind::P8Tenant, Kind::P8Host, Kind::P8Answer];
+pub(crate) const SHAPES: [Kind; 4] = [Kind::P8Tenant, Kind::P8Host, Kind::P8Answer, Kind::P8Pending];
 
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Kind {
             Kind::P8Tenant => "P8+tenant",
             Kind::P8Host => "P8+Host",
             Kind::P8Answer => "P8+answer",
+            Kind::P8Pending => "P8+pending",
         }
     }
 
@@ -49,7 +52,7 @@ impl Kind {
             Kind::P3 => p3(),
             Kind::P8 => p8(),
             Kind::P12 => p12(),
-            Kind::P8Answer => p8(),
+            Kind::P8Answer | Kind::P8Pending => p8(),
             Kind::P8Tenant => {
                 let mut request = p8();
                 static ID: LazyLock<TenantId> = LazyLock::new(|| TenantId::new(TENANT).unwrap());

@@ -848,6 +848,7 @@ fn a_watchdog_ends_a_refresh_that_nobody_drives() {
 /// A refresh that began late may end yet when a watchdog that was armed before goes off: nobody waits for it any longer, and its
 /// refresh token is not sent again before it has answered.
 #[test]
+#[allow(clippy::async_yields_async, reason = "made inside the runtime, awaited later")]
 fn a_watchdog_leaves_the_refresh_token_to_a_refresh_that_began_late() {
     let (gate, clock) = (Gate::new(true), TestClock::new());
     let env = Env::still(erase(gate.clone()), clock.clone(), EnginePolicy::default());
