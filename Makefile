@@ -87,6 +87,7 @@ setup:
 # Figures are left in the target folder by each bench; `report` makes tables and plots of them.
 .PHONY: bench bench-quick report guards
 
+# For an idle machine: half an hour. Profile `bench-lto` counts with LTO and one codegen unit.
 bench:
 	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench cold --bench end_to_end
 	FIGURES=_lto cargo bench --profile bench-lto --features full --bench paired --bench instructions
@@ -105,6 +106,11 @@ report:
 guards:
 	cargo test --profile bench --features full --test allocations --test instructions
 	cargo test --profile bench --features full --lib a_million_tenants
+
+# Licences, sources and crates that come twice (deny.toml); needs `cargo install cargo-deny`.
+.PHONY: deny
+deny:
+	cargo deny check licenses bans sources
 
 # The engine's cells under loom: every interleaving of a few threads, with up to three preemptions (more:
 # LOOM_MAX_PREEMPTIONS=4). Built apart, since each crate is compiled with another flag.

@@ -20,7 +20,7 @@ use google_cloud_auth::credentials::{CacheableResource, user_account};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use support::baselines::{Inner, TENANT, TENANT_HEADER};
-use support::cases::{self, BARE, Case, cases, persistent};
+use support::cases::{BARE, Case, cases, persistent};
 use support::figures::Figures;
 use support::ours::background;
 use support::paired::time;
@@ -42,11 +42,11 @@ fn main() {
     for kind in [Kind::P8, Kind::P3] {
         let mut all = cases(&runtime, kind);
         all.retain(|case| !case.name.starts_with("oneshot"));
+        let here: Vec<&str> = all.iter().map(|case| case.name).collect();
         all.extend(runtime.block_on(peers(&url, kind)));
         let timings = time(&mut all, rounds);
         let bare = timings.iter().find(|timing| timing.name == BARE).expect("the bare service is there");
         for timing in &timings {
-            let here = [cases::BARE, cases::FLOOR, cases::NEVER, cases::REPLAY, cases::NAIVE, cases::NAIVE_RETRY];
             let here = if here.contains(&timing.name) || kind != Kind::P8 {
                 format!("here: {} ", kind.name())
             } else {

@@ -29,6 +29,13 @@ fn main() -> ExitCode {
         eprintln!("usage: fleet_simulation [--processes N] [--plot FOLDER]");
         return ExitCode::from(2);
     };
+    // Before the days, so that a folder that cannot be made costs none.
+    if let Some(folder) = &options.plot
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        eprintln!("{} cannot be made: {error}", folder.display());
+        return ExitCode::FAILURE;
+    }
     let began = Instant::now();
     let days = live(options.processes);
     println!("{}", table(&days));
