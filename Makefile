@@ -151,16 +151,20 @@ mutants-in-diff:
 	cargo mutants --in-diff target/mutants.diff --output target --features full --jobs 1 --timeout 180 --shard $(SHARD) \
 		-- --lib --test behaviours
 
-# Unit tests of what holds the state, under Miri (nightly: `rustup component add miri --toolchain nightly`). Left out is what
-# takes hours there: simulations, and threads by the dozen.
+# Unit tests of what holds the state, under Miri (nightly: `rustup component add miri --toolchain nightly`). Left out is what takes
+# minutes there (simulations, threads by the dozen, partitions by the thousand, texts of 64 KiB), and one test that compares a
+# real clock.
 .PHONY: miri
 MIRI = engine:: token:: request::
+MIRI_LEFT_OUT = endpoint setup:: rejection_limiter reference_model million no_reader_sees fifty_holders as_many_wait \
+	token::lifetime without_timers first_token_after_a_failure ids_of_all_lengths any_request_comes_back \
+	two_threads_that_make those_that_come_again a_cell_in_use the_only_refresh_token the_idle_go neither_a_hanging \
+	an_eviction_forks a_tenant_that_is_used a_tenants_token_is_renewed a_step_of_the_wall_clock cells_that_had_to_stay \
+	endless_body a_token_is_checked_once lengths_that_do_not_fit only_the_newest_timer
 miri:
 	for part in $(MIRI); do \
 		RUST_BACKTRACE=0 MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 CARGO_TARGET_DIR=target/miri cargo +nightly miri test \
-		--no-default-features --features test-util --lib -- $$part --skip endpoint --skip setup:: --skip rejection_limiter \
-		--skip reference_model --skip million --skip no_reader_sees --skip fifty_holders --skip as_many_wait \
-		--skip token::lifetime --skip without_timers --skip first_token_after_a_failure --skip ids_of_all_lengths || exit 1; \
+		--no-default-features --features test-util --lib -- $$part $(addprefix --skip ,$(MIRI_LEFT_OUT)) || exit 1; \
 	done
 
 # Half an hour over real connections with tokens of some seconds, while everything goes wrong now and then.
