@@ -9,8 +9,7 @@ mod middle_peer;
 mod support;
 mod token_endpoint;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 
 use glue::Glue;
@@ -19,6 +18,9 @@ use support::baselines::floor;
 use support::cases::{BARE, Case, FLOOR, NEVER, REPLAY};
 use support::end_to_end::{Ends, Version, measure};
 use support::ours::ours;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 use tower_oauth2_client::Replay;
 
 fn main() {
@@ -40,28 +42,34 @@ fn stacks(ends: &Ends, url: &url::Url) -> Vec<Case> {
     ]
 }
 
-/// As long as the process runs. By hand, since hyper's server is in no peer: only the client's thread is measured.
+/// As long as the process runs. By hand, since hyper's server is in no peer; one thread for all connections, or it would
+/// depend on the core of each what its stack takes.
 fn server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for stream in listener.incoming() {
-            thread::spawn(|| answer(stream.unwrap()));
-        }
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                tokio::spawn(answer(listener.accept().await.unwrap().0));
+            }
+        });
     });
     addr
 }
 
 /// One request after the other, each with a body of 300 bytes.
-fn answer(mut stream: TcpStream) {
+async fn answer(stream: TcpStream) {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 300\r\n";
     let answer = format!("{head}date: Fri, 27 Nov 2026 00:00:00 GMT\r\n\r\n{}", "x".repeat(300));
-    let mut requests = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = BufReader::new(stream);
     let mut line = String::new();
-    while requests.read_line(&mut line).is_ok_and(|read| read > 0) {
+    while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
         if line == "\r\n" {
-            requests.read_exact(&mut [0; 300]).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.read_exact(&mut [0; 300]).await.unwrap();
+            stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
         }
         line.clear();
     }

@@ -369,6 +369,21 @@ mod tests {
         }
     }
 
+    /// A head may come in pieces.
+    #[test]
+    fn a_head_ends_with_an_empty_line() {
+        for (head, is_whole) in [
+            ("", false),
+            ("GET /callback HTTP/1.1\r\n", false),
+            ("GET /callback HTTP/1.1\r\nHost: a\r\n\r", false),
+            ("GET /callback HTTP/1.1\nHost: a\n", false),
+            ("Host: a\r\n\r\n", true),
+            ("Host: a\n\na body", true),
+        ] {
+            assert_eq!(is_complete(head.as_bytes()), is_whole, "{head:?}");
+        }
+    }
+
     #[test]
     fn a_text_is_no_markup() {
         assert_eq!(escaped("<b a=\"c\">&"), "&lt;b a=&quot;c&quot;&gt;&amp;");

@@ -1,6 +1,7 @@
 //! What is kept of the errors of HTTP clients.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::*;
 use crate::token::RefreshFate;
@@ -101,6 +102,15 @@ fn of_a_foreign_error_stays_what_kind_it_is() {
         let said = format!("{error} {error:?} {transport} {transport:?}");
         assert!(!said.contains("canary") && !said.contains("a.example"), "{said}");
     }
+}
+
+/// Behaviour 149 (a timeout that somebody's own client sets by tokio).
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_tokio_is_one() {
+    let elapsed = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await.unwrap_err();
+    let Failed { error, .. } = failed(wrapped(elapsed.into()), true);
+    let transport = error.source().unwrap().downcast_ref::<TransportError>().unwrap();
+    assert_eq!((transport.trouble(), error.kind()), (Trouble::Timeout, TokenErrorKind::Timeout));
 }
 
 #[cfg(feature = "reqwest")]
