@@ -237,7 +237,7 @@ impl<C> TokenEndpoint<C> {
 }
 
 impl DynTokenSource for InDirectory {
-    fn fetch_boxed(&self, mut request: TokenRequest) -> BoxFetch<'_> {
+    fn fetch_boxed(&self, mut request: Box<TokenRequest>) -> BoxFetch<'_> {
         Box::pin(async move {
             let resolving = self.resolver.resolve(request.tenant.as_ref());
             let (name, shared) = match self.resolver.directory.directory.0 {

@@ -212,7 +212,8 @@ pub(crate) trait Owner: Send {
 pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
     runtime: Runtime,
-    request: TokenRequest,
+    /// Boxed, as on its whole way: each future that it goes through would have room for it twice.
+    request: Box<TokenRequest>,
     span: Arc<TokenRequestSpan>,
 }
 
@@ -227,7 +228,7 @@ pub(crate) fn prepare(
 ) -> PreparedRefresh {
     let carried = Asked::of(&request);
     let guard = CompletionGuard { env: env.clone(), carried, context: None, asked: now, owner: Some(owner) };
-    PreparedRefresh { guard, runtime, request, span }
+    PreparedRefresh { guard, runtime, request: Box::new(request), span }
 }
 
 impl PreparedRefresh {
@@ -239,7 +240,7 @@ impl PreparedRefresh {
     }
 }
 
-async fn run(mut guard: CompletionGuard, mut request: TokenRequest, span: Arc<TokenRequestSpan>, entered: Span) {
+async fn run(mut guard: CompletionGuard, mut request: Box<TokenRequest>, span: Arc<TokenRequestSpan>, entered: Span) {
     guard.asked = guard.env.now_or(guard.asked);
     if !guard.begin() {
         return guard.complete(TaskEnd::Finished(Err(TokenError::new(TokenErrorKind::Aborted).into())));

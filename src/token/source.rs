@@ -224,7 +224,7 @@ pub(crate) type BoxFetch<'a> = Pin<Box<dyn Future<Output = Result<Granted, Faile
 /// `TokenSource` behind a pointer, so that `AuthLayer` needs no type parameter. One box a token request.
 pub(crate) trait DynTokenSource: Send + Sync + 'static {
     /// Fetches one token. The request's context has the report, should the future be dropped.
-    fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_>;
+    fn fetch_boxed(&self, request: Box<TokenRequest>) -> BoxFetch<'_>;
 }
 
 /// A [`TokenSource`] whose type is not known before the program runs, as where a setting chooses it. Clones share the source.
@@ -291,13 +291,11 @@ pub(crate) fn erase(source: impl TokenSource) -> Arc<dyn DynTokenSource> {
     struct Erased<T>(T);
 
     impl<T: TokenSource> DynTokenSource for Erased<T> {
-        fn fetch_boxed(&self, request: TokenRequest) -> BoxFetch<'_> {
-            Box::pin(async move {
-                let (context, asked) = (request.context(), Asked::of(&request));
-                let request = TokenRequest { context: Some(context.clone()), ..request };
-                let result = self.0.fetch(request).await;
-                context.report.judge(&asked, result)
-            })
+        fn fetch_boxed(&self, mut request: Box<TokenRequest>) -> BoxFetch<'_> {
+            let (context, asked) = (request.context(), Asked::of(&request));
+            request.context = Some(context.clone());
+            let fetch = self.0.fetch(*request);
+            Box::pin(async move { context.report.judge(&asked, fetch.await) })
         }
     }
 

@@ -178,8 +178,8 @@ impl EndpointLimits {
     /// was no permit in time. What was not sent says so ([`TokenError::held_back`]).
     pub(crate) async fn ask<T>(
         &self,
-        request: TokenRequest,
-        fetch: impl AsyncFnOnce(TokenRequest) -> Result<T, TokenError>,
+        request: Box<TokenRequest>,
+        fetch: impl AsyncFnOnce(Box<TokenRequest>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
         let name = request.endpoint.as_ref().map(|endpoint| endpoint.server.clone());
         let endpoint = self.endpoint(name.as_ref());

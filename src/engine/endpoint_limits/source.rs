@@ -32,10 +32,15 @@ impl<T> Limited<T> {
 }
 
 impl<T: TokenSource> TokenSource for Limited<T> {
-    async fn fetch(&self, request: TokenRequest) -> Result<Token, TokenError> {
-        match self.limits.get() {
-            Some(limits) => limits.ask(request, async |request| self.source.fetch(request).await).await,
-            None => self.source.fetch(request).await,
+    /// Many may wait for their permit at the same time: what asks the endpoint is made when there is one.
+    fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send {
+        let request = Box::new(request);
+        async move {
+            let fetch = async |request: Box<TokenRequest>| Box::pin(self.source.fetch(*request)).await;
+            match self.limits.get() {
+                Some(limits) => limits.ask(request, fetch).await,
+                None => fetch(request).await,
+            }
         }
     }
 }
