@@ -29,7 +29,9 @@ fn main() {
     let span = Duration::from_millis(if quick { 1_000 } else { 5_000 });
     for tasks in [64, 1_000] {
         expiring(&mut figures, tasks, span);
-        revoked(&mut figures, tasks, span);
+        for queue in [None, Some(7)] {
+            revoked(&mut figures, tasks, queue, span);
+        }
     }
 }
 
@@ -152,7 +154,7 @@ fn tasks(figures: &mut Figures, rounds: usize) {
 
 /// Tokens that live for a second, so that each is renewed in the background.
 fn expiring(figures: &mut Figures, tasks: usize, span: Duration) {
-    let runtime = two_workers();
+    let runtime = two_workers(None);
     let issuer = Issuer::default();
     let (layer, service) = issued(&runtime, Api::new(&issuer), &issuer, Duration::from_secs(1));
     let served = serve(&runtime, service, tasks, span);
@@ -161,11 +163,12 @@ fn expiring(figures: &mut Figures, tasks: usize, span: Duration) {
     figures.put(format!("2 workers, {tasks} tasks, expiring token: token requests"), token_requests);
 }
 
-/// A revocation every 100 ms: this crate, the mutex client, and FLOOR, whose token nobody revokes.
-fn revoked(figures: &mut Figures, tasks: usize, span: Duration) {
+/// A revocation every 100 ms: this crate, the mutex client, and FLOOR, whose token nobody revokes. Tasks that are woken all
+/// at once go through tokio's shared queue, at which a busy worker looks once every 61 tasks, or `queue`.
+fn revoked(figures: &mut Figures, tasks: usize, queue: Option<u32>, span: Duration) {
     const EACH: Duration = Duration::from_millis(100);
     for who in [FLOOR, REPLAY, NAIVE_RETRY] {
-        let runtime = two_workers();
+        let runtime = two_workers(queue);
         let issuer = Issuer::default();
         let api = Api::new(&issuer);
         let met = api.met.clone();
@@ -187,7 +190,8 @@ fn revoked(figures: &mut Figures, tasks: usize, span: Duration) {
             _ => serve(&runtime, naive_of(api, true, issuer.clone()), tasks, span),
         };
         revoking.abort();
-        let name = format!("2 workers, {tasks} tasks, a revocation every 100 ms, {who}");
+        let queue = queue.map_or(String::new(), |every| format!("shared queue every {every}, "));
+        let name = format!("2 workers, {tasks} tasks, a revocation every 100 ms, {queue}{who}");
         figures.put(format!("{name}: ns a request"), served.each);
         figures.put(format!("{name}: p99 in µs"), served.p99);
         if who != FLOOR {
@@ -201,8 +205,12 @@ fn revoked(figures: &mut Figures, tasks: usize, span: Duration) {
     }
 }
 
-fn two_workers() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+fn two_workers(queue: Option<u32>) -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(every) = queue {
+        builder.global_queue_interval(every);
+    }
+    builder.worker_threads(2).enable_time().build().unwrap()
 }
 
 fn issued(runtime: &Runtime, api: Api, issuer: &Issuer, lifetime: Duration) -> (AuthLayer, Auth<Api>) {

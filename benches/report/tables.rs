@@ -43,11 +43,17 @@ pub(crate) fn shapes(figures: &Figures) -> String {
     for (kind, name) in SHAPES {
         line(&mut text, name, both.map(|stack| number(instructions(figures, "", kind, stack))));
     }
-    let clones = both.map(|stack| number(instructions(figures, "", "P8", &format!("oneshot: {stack}"))));
+    let clones = both.map(|stack| number(of_clones(figures, stack)));
     line(&mut text, "a clone of the service for each request", clones);
     let per_tenant = instructions(figures, "", "P8", "ours, Replay::Never, a token for each tenant");
     line(&mut text, "a token for each tenant", [number(per_tenant), String::new()]);
     text
+}
+
+/// Over FLOOR cloned for each request too.
+fn of_clones(figures: &Figures, stack: &str) -> f64 {
+    let of = |stack: &str| instructions(figures, "", "P8", &format!("oneshot: {stack}"));
+    of(stack) - of("FLOOR")
 }
 
 /// Median and lowest decile over two static headers, in nanoseconds.
@@ -93,32 +99,24 @@ pub(crate) fn reqwest(figures: &Figures) -> String {
     text
 }
 
-/// What the layer takes of a whole request.
-pub(crate) fn end_to_end(figures: &Figures) -> String {
-    let mut text = head(&[
-        "a POST over loopback, on the client's thread",
-        "HTTP/1: instructions",
-        "over FLOOR",
-        "percent",
-        "HTTP/2: instructions",
-        "over FLOOR",
-        "percent",
-        "HTTP/1: µs of CPU",
-        "HTTP/2: µs of CPU",
-    ]);
+/// What the layer takes of a whole request: instructions, and with `cpu` also time.
+pub(crate) fn end_to_end(figures: &Figures, cpu: bool) -> String {
+    let all =
+        ["instructions of a whole POST (over FLOOR)", "HTTP/1", "HTTP/2", "µs of CPU, HTTP/1", "µs of CPU, HTTP/2"];
+    let mut text = head(if cpu { &all } else { &all[..3] });
     let mut row = |bench: &str, stack: &str, name: &str| {
         let of = |what: &str| figures.get(&format!("{bench}/{what}"));
         let counted = ["h1", "h2"].map(|version| {
             let name = format!("{version} {stack}, instructions");
-            [
-                number(of(&name)),
-                number(of(&format!("{name} over FLOOR"))),
-                tenths(of(&format!("{name} over FLOOR, percent of a request"))),
-            ]
+            let [whole, over] = [of(&name), of(&format!("{name} over FLOOR"))];
+            match stack {
+                _ if whole.is_nan() => "–".to_owned(),
+                "bare" | "FLOOR" => thousands(whole),
+                _ => format!("{} (+{}, {:.1} %)", thousands(whole), thousands(over), 100.0 * over / whole),
+            }
         });
-        let cpu = ["h1", "h2"].map(|version| tenths(of(&format!("{version} {stack}, ns of CPU")) / 1_000.0));
-        let cells = counted.into_iter().flatten().chain(cpu);
-        line(&mut text, name, cells);
+        let taken = ["h1", "h2"].map(|version| tenths(of(&format!("{version} {stack}, ns of CPU")) / 1_000.0));
+        line(&mut text, name, counted.into_iter().chain(taken.into_iter().filter(|_| cpu)));
     };
     for (stack, name) in [
         ("bare", "no layer"),
@@ -130,15 +128,8 @@ pub(crate) fn end_to_end(figures: &Figures) -> String {
         row("end_to_end", stack, name);
     }
     // In a program of their own, with its own FLOOR.
-    let mut peers: Vec<&str> = figures
-        .of("end_to_end_peers")
-        .iter()
-        .filter_map(|(name, _)| name.strip_prefix("h1 ")?.strip_suffix(", instructions"))
-        .filter(|stack| !["bare", "FLOOR"].contains(stack) && !stack.starts_with("ours") && !stack.starts_with("naive"))
-        .collect();
-    peers.dedup();
-    for stack in peers {
-        row("end_to_end_peers", stack, stack);
+    for peer in ["middle", "huskarl"] {
+        row("end_to_end_peers", peer, peer);
     }
     text
 }
@@ -173,6 +164,7 @@ pub(crate) fn revocations(figures: &Figures) -> String {
         "tasks",
         "requests a second",
         "p99",
+        "p99, shared queue every 7 tasks",
         "token requests / tokens issued",
         "401s handed out",
     ]);
@@ -189,8 +181,9 @@ pub(crate) fn revocations(figures: &Figures) -> String {
                 ),
             };
             let rate = thousands(1e9 / of("ns a request"));
-            let p99 = format!("{:.1} ms", of("p99 in µs") / 1_000.0);
-            line(&mut text, name, [tasks.to_owned(), rate, p99, asked, passed_on]);
+            let queued = revoked(figures, tasks, &format!("shared queue every 7, {stack}"), "p99 in µs");
+            let [p99, queued] = [of("p99 in µs"), queued].map(|p99| format!("{:.1} ms", p99 / 1_000.0));
+            line(&mut text, name, [tasks.to_owned(), rate, p99, queued, asked, passed_on]);
         }
     }
     text
