@@ -2,6 +2,7 @@
 
 use crate::plot::{Bar, Series, bars, groups};
 use crate::read::Figures;
+use crate::tables::plural;
 
 /// Ours, what people write, and the peers.
 pub(crate) fn overhead(figures: &Figures) -> String {
@@ -53,7 +54,7 @@ pub(crate) fn storm(figures: &Figures) -> String {
             [("this crate", "", true), ("FLOOR behind a shared future", "FLOOR behind a shared future, ", false)]
         {
             let value = figures.get(&format!("storm/{key}10000 waiters, {workers} workers: ms from release to last"));
-            all.push(Bar { name: format!("{name}, {workers} workers"), value, is_ours });
+            all.push(Bar { name: format!("{name}, {}", plural(workers)), value, is_ours });
         }
     }
     all.retain(|bar| bar.value.is_finite());

@@ -204,11 +204,11 @@ pub(crate) fn storm(figures: &Figures) -> String {
         let name = format!("10000 waiters, {workers} workers");
         let of = |what: &str| figures.get(&format!("storm/{name}: {what}"));
         let cells = [of("ms from release to last"), of("µs of CPU a waiter over a ready token"), of("token requests")];
-        line(&mut text, &format!("this crate, {workers} workers"), cells.map(number));
+        line(&mut text, &format!("this crate, {}", plural(workers)), cells.map(number));
         let of = |what: &str| figures.get(&format!("storm/FLOOR behind a shared future, {name}: {what}"));
         let cells = [of("ms from release to last"), of("µs of CPU a waiter over one without waiting")];
         let cells = cells.map(number).into_iter().chain(["1".to_owned()]);
-        line(&mut text, &format!("FLOOR behind a shared future, {workers} workers"), cells);
+        line(&mut text, &format!("FLOOR behind a shared future, {}", plural(workers)), cells);
     }
     text
 }
@@ -243,6 +243,10 @@ fn line(text: &mut String, name: &str, cells: impl IntoIterator<Item = String>) 
         let _ = write!(text, " {cell} |");
     }
     text.push('\n');
+}
+
+pub(crate) fn plural(workers: usize) -> String {
+    format!("{workers} worker{}", if workers == 1 { "" } else { "s" })
 }
 
 fn tenths(value: f64) -> String {
