@@ -159,7 +159,7 @@ MIRI = engine:: token:: request::
 MIRI_LEFT_OUT = endpoint setup:: rejection_limiter reference_model million no_reader_sees fifty_holders as_many_wait \
 	token::lifetime without_timers first_token_after_a_failure ids_of_all_lengths any_request_comes_back \
 	two_threads_that_make those_that_come_again a_cell_in_use the_only_refresh_token the_idle_go neither_a_hanging \
-	an_eviction_forks a_tenant_that_is_used a_tenants_token_is_renewed a_step_of_the_wall_clock cells_that_had_to_stay \
+	an_eviction_forks a_tenant_that_is_used a_tenants_token_is_renewed a_step_of_the_wall_clock cells_that_had_to_stay a_header_map_that \
 	endless_body a_token_is_checked_once lengths_that_do_not_fit
 miri:
 	for part in $(MIRI); do \
