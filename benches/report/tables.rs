@@ -213,11 +213,49 @@ pub(crate) fn storm(figures: &Figures) -> String {
     text
 }
 
-/// All that the benches of many tenants found, in their own words.
+/// Requests for any of many tenants, many that ask at once without a token, and many tokens in one layer.
 pub(crate) fn scale(figures: &Figures) -> String {
-    let mut text = head(&["many tenants", ""]);
-    for (name, value) in figures.of("tenants").iter().chain(figures.of("cold")) {
-        line(&mut text, name, [thousands(*value)]);
+    let mut text = head(&["requests for", "GET, ns (times one tenant's)", "POST, ns (times one tenant's)"]);
+    for tenants in ["one tenant", "one of a million tenants", "any of a thousand tenants", "any of a million tenants"] {
+        let cells = ["P3", "P8"].map(|kind| {
+            let of = |what: &str| figures.get(&format!("tenants/{kind} {what}"));
+            let times = of(tenants) / of("one tenant");
+            format!("{} ({times:.2})", number(of(tenants)))
+        });
+        line(&mut text, tenants, cells);
+    }
+    text.push('\n');
+    text += &head(&["100 000 tenants without a token at once, each token request takes 5 ms", ""]);
+    for (what, name) in [
+        ("token requests", "token requests"),
+        ("token requests at the same time", "most at the same time"),
+        ("ms until the last has its answer", "ms until the last has its answer"),
+        ("ms that 64 token requests at a time take at least", "ms that 64 at a time take at least"),
+        ("p50 of a request in ms", "p50 of a request, ms"),
+        ("p99 of a request in ms", "p99 of a request, ms"),
+        (
+            "peak resident bytes a tenant beside its task and request",
+            "peak bytes a tenant, beside its task and request",
+        ),
+        ("peak resident bytes a tenant over tokens at hand", "of these gone again once it has its token"),
+    ] {
+        line(&mut text, name, [thousands(figures.get(&format!("cold/100000 cold tenants at once: {what}")))]);
+    }
+    text.push('\n');
+    text += &head(&["many tokens in one layer", ""]);
+    for (what, name) in [
+        (
+            "cold/164000 tokens in one layer: ms to acquire all",
+            "ms to acquire 164 000, from a source that answers at once",
+        ),
+        ("cold/164000 tokens in one layer: ns for one more (median)", "ns for one more"),
+        ("cold/the first 1000 tokens of a layer: ns for one (median)", "ns for one of the first thousand"),
+        ("tenants/a new tenant: ns", "ns for a new tenant's token, put in, among a million"),
+        ("tenants/a new tenant, over the bound: ns", "the same over a bound of 10 000: an old one goes"),
+        ("allocations/bytes of an idle tenant beside its token", "bytes of an idle tenant beside its token"),
+        ("tenants/resident bytes a tenant, with a token of 900", "resident bytes a tenant, with a token of 900"),
+    ] {
+        line(&mut text, name, [thousands(figures.get(what).round())]);
     }
     text
 }
