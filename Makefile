@@ -155,14 +155,14 @@ mutants-in-diff:
 # minutes there (simulations, threads by the dozen, partitions by the thousand, texts of 64 KiB), and one test that compares a
 # real clock.
 .PHONY: miri
-MIRI = engine:: token:: request::
+MIRI_PARTS = engine:: token:: request::
 MIRI_LEFT_OUT = endpoint setup:: rejection_limiter reference_model million no_reader_sees fifty_holders as_many_wait \
 	token::lifetime without_timers first_token_after_a_failure ids_of_all_lengths any_request_comes_back \
 	two_threads_that_make those_that_come_again a_cell_in_use the_only_refresh_token the_idle_go neither_a_hanging \
 	an_eviction_forks a_tenant_that_is_used a_tenants_token_is_renewed a_step_of_the_wall_clock cells_that_had_to_stay a_header_map_that \
 	endless_body a_token_is_checked_once lengths_that_do_not_fit
 miri:
-	for part in $(MIRI); do \
+	for part in $(MIRI_PARTS); do \
 		RUST_BACKTRACE=0 MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 CARGO_TARGET_DIR=target/miri cargo +nightly miri test \
 		--no-default-features --features test-util --lib -- $$part $(addprefix --skip ,$(MIRI_LEFT_OUT)) || exit 1; \
 	done
