@@ -153,6 +153,28 @@ async fn a_fallback_past_its_end_is_not_sent() {
     assert!(sent.lock().unwrap().is_empty(), "{sent:?}");
 }
 
+/// Behaviour 135 (the token that a handle gives): a renewal that fails after the end of the token before leaves none.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_past_its_end_is_not_given() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let source = service_fn(move |_: TokenRequest| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if number == 0 {
+                return token(0, 100 * SECOND);
+            }
+            tokio::time::sleep(10 * SECOND).await;
+            Err(TokenError::permanent("no more"))
+        }
+    });
+    let cfg = AuthConfig::external().origin(API).clock(TestClock::new()).build().unwrap();
+    let handle = AuthLayer::with_source(cfg, source).handle();
+    handle.warm_up().await.unwrap();
+    tokio::time::sleep(95 * SECOND).await;
+    assert_eq!(handle.token().now_or_never().map(|token| token.is_ok()), None, "near its end it is waited for another");
+    assert!(handle.token().await.is_err());
+}
+
 /// Behaviour 135 (the token of a sending): a refresh ended long before its request was polled again, and its token has died.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_died_before_its_request_was_polled_again_is_not_sent() {
