@@ -87,7 +87,7 @@ setup:
 # Figures are left in the target folder by each bench; `report` makes tables and plots of them.
 .PHONY: bench bench-quick report guards
 
-# For an idle machine: half an hour. Profile `bench-lto` counts with LTO and one codegen unit.
+# For an idle machine: a quarter of an hour. The profile `bench-lto` is with LTO and one codegen unit.
 bench:
 	cargo bench --features full --bench paired --bench instructions --bench allocations --bench contention --bench storm --bench tenants --bench cold --bench end_to_end
 	FIGURES=_lto cargo bench --profile bench-lto --features full --bench paired --bench instructions
@@ -152,8 +152,7 @@ mutants-in-diff:
 		-- --lib --test behaviours
 
 # Unit tests of what holds the state, under Miri (nightly: `rustup component add miri --toolchain nightly`). Left out is what takes
-# minutes there (simulations, threads by the dozen, partitions by the thousand, texts of 64 KiB), and one test that compares a
-# real clock.
+# minutes there (simulations, threads by the dozen, partitions by the thousand, texts of 64 KiB).
 .PHONY: miri
 MIRI_PARTS = engine:: token:: request::
 MIRI_LEFT_OUT = endpoint setup:: rejection_limiter reference_model million no_reader_sees fifty_holders as_many_wait \

@@ -16,6 +16,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use support::baselines::{Inner, access_token};
 use support::figures::Figures;
+use support::memory::memory;
 use support::ours::layer_per_tenant;
 use support::paired::median;
 use support::requests::Kind;
@@ -225,11 +226,4 @@ fn many(figures: &mut Figures) {
         figures.put("the first 1000 tokens of a layer: ns for one (median)", median(first));
     });
     assert_eq!(auth.stats().token_requests, MANY + 1_000);
-}
-
-/// One line of what the kernel tells of this process's memory, in bytes: what is resident, or the most that was.
-fn memory(line: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    kib.map_or(f64::NAN, |kib| kib * 1024.0)
 }

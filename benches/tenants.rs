@@ -12,6 +12,7 @@ use http::Request;
 use support::baselines::{Inner, access_token};
 use support::cases::{Case, send};
 use support::figures::Figures;
+use support::memory::memory;
 use support::ours::{background, layer_per_tenant};
 use support::paired::time;
 use support::requests::{Body, Kind};
@@ -36,11 +37,11 @@ fn main() {
     sign_in(&one, 0..1);
     let thousand = layer_per_tenant(THOUSAND as usize * 2);
     sign_in(&thousand, 0..THOUSAND);
-    let before = resident();
+    let before = memory("VmRSS:");
     let start = Instant::now();
     sign_in(&million, 0..TENANTS);
     figures.put("a new tenant: ns", start.elapsed().as_nanos() as f64 / TENANTS as f64);
-    let each = (resident() - before) / TENANTS as f64;
+    let each = (memory("VmRSS:") - before) / TENANTS as f64;
     figures.put("resident bytes a tenant, with a token of 900", each);
     // The token's text and its number, of which most have six digits.
     figures.put("resident bytes a tenant beside its token", each - (access_token().len() + 6) as f64);
@@ -112,11 +113,4 @@ fn request(kind: Kind, number: u64) -> Request<Body> {
     let mut request = kind.request();
     request.extensions_mut().insert(tenant(number));
     request
-}
-
-/// What this process has in memory.
-fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
-    pages.map_or(f64::NAN, |pages| pages * 4096.0)
 }

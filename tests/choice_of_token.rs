@@ -171,7 +171,7 @@ async fn a_fallback_past_its_end_is_not_given() {
     let handle = AuthLayer::with_source(cfg, source).handle();
     handle.warm_up().await.unwrap();
     tokio::time::sleep(95 * SECOND).await;
-    assert_eq!(handle.token().now_or_never().map(|token| token.is_ok()), None, "near its end it is waited for another");
+    assert_eq!(handle.token().now_or_never().map(|token| token.is_ok()), None, "near its end it waits for a renewal");
     assert!(handle.token().await.is_err());
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::read::{Figures, number};
-use crate::tables::{instructions, revoked, two_threads};
+use crate::tables::{instructions, plural, revoked, two_threads};
 
 pub(crate) fn targets(figures: &Figures) -> String {
     let mut rows = Rows("| what | target | measured | reached |\n|---|---|---|---|\n".to_owned());
@@ -56,7 +56,8 @@ pub(crate) fn targets(figures: &Figures) -> String {
         let name = format!("10000 waiters, {workers} workers");
         let ours = of(&format!("{name}: µs of CPU a waiter over a ready token"));
         let bare = of(&format!("FLOOR behind a shared future, {name}: µs of CPU a waiter over one without waiting"));
-        rows.at_most(&format!("storm, {workers} workers: CPU over FLOOR behind a shared future"), ours / bare, 1.1);
+        let name = format!("storm, {}: CPU over FLOOR behind a shared future", plural(workers));
+        rows.at_most(&name, ours / bare, 1.1);
     }
     let waiter = figures.get("allocations/allocations a waiter over a ready token");
     rows.at_most("storm: allocations a waiter", waiter.round(), 1.0);

@@ -7,6 +7,7 @@ pub(crate) mod cases;
 pub(crate) mod end_to_end;
 pub(crate) mod figures;
 pub(crate) mod limit;
+pub(crate) mod memory;
 pub(crate) mod ours;
 pub(crate) mod paired;
 pub(crate) mod requests;

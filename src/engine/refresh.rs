@@ -212,7 +212,7 @@ pub(crate) trait Owner: Send {
 pub(crate) struct PreparedRefresh {
     guard: CompletionGuard,
     runtime: Runtime,
-    /// Boxed, as on its whole way: each future that it goes through would have room for it twice.
+    /// Boxed: a future that takes it by value has room for it twice.
     request: Box<TokenRequest>,
     span: Arc<TokenRequestSpan>,
 }

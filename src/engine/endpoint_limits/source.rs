@@ -32,7 +32,7 @@ impl<T> Limited<T> {
 }
 
 impl<T: TokenSource> TokenSource for Limited<T> {
-    /// Many may wait for their permit at the same time: what asks the endpoint is made when there is one.
+    /// Many may wait for a permit at the same time, so that the future that asks the endpoint is made once there is one.
     fn fetch(&self, request: TokenRequest) -> impl Future<Output = Result<Token, TokenError>> + Send {
         let request = Box::new(request);
         async move {
